@@ -1,0 +1,65 @@
+"""What every component shares: its config base, the batch it reads, and the two abstract roles (Generator, Trainable)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from components.rng import BatchRng
+
+Batch = Mapping[str, Tensor]
+"""Named rows: target, representation (b, dim), class (b,) int64. Every tensor has the same first dimension."""
+
+Metrics = dict[str, float]
+
+
+class Config(BaseModel):
+    """Base of every config: immutable, no unknown keys, field docstrings become the schema's descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class TargetSpec(Config):
+    """The space that a pixel generator works in: what the codec makes of an image, as the cache stores it."""
+
+    space: Literal["pixels", "latents", "tokens"]
+    shape: tuple[int, ...]
+    """Shape of one target without the batch: (c, h, w) for pixels and latents, (h, w) for tokens."""
+    dtype: Literal["uint8", "float16", "float32", "int32"]
+    """Stored dtype: pixels uint8 (0..255), latents float, tokens int32."""
+    n_codes: int | None
+    """Size of the codebook; None unless the space is tokens."""
+    image_px: int
+    """Side of the square image that a target decodes to."""
+
+    def as_float(self, target: Tensor) -> Tensor:
+        """Stored pixels to [-1, 1]; latents to float32. Shapes: (b, *shape) -> (b, *shape)."""
+        if self.space == "pixels":
+            return target.to(torch.float32) / 127.5 - 1.0
+        return target.to(torch.float32)
+
+
+class Generator(nn.Module, ABC):
+    """p(target | conditions): the representation generator and every pixel generator.
+
+    Its target is a representation (RDM) or what the codec makes of an image (pixels, latents, tokens).
+    """
+
+    conditions: tuple[str, ...]
+    """Keys of the batch that loss() and sample() read besides the target."""
+
+    def forward(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
+        return self.loss(batch, rng)  # DDP synchronizes gradients through forward only
+
+    @abstractmethod
+    def loss(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
+        """One number per example, never reduced; the training loop takes the mean."""
+
+
+def mean_metrics(many: list[Metrics]) -> Metrics:
+    """Key-wise mean of metrics with the same keys; empty for an empty list."""
+    return {key: sum(m[key] for m in many) / len(many) for key in many[0]} if many else {}

@@ -1,0 +1,58 @@
+"""What a component knows of where it runs: its rank, its device, where to checkpoint and how to report."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from components.base import Metrics
+
+State = Mapping[str, object]
+"""A checkpoint: nested dicts, lists, numbers, strings and tensors; nothing that needs pickled code."""
+
+
+class CheckpointStore(Protocol):
+    """Resume state of one run. Rank 0 saves; every rank may load."""
+
+    def load_latest(self) -> tuple[int, State] | None:
+        """(step, state) of the newest intact checkpoint; a torn one is skipped with a warning."""
+        ...
+
+    def save(self, step: int, state: State, *, wait: bool = False) -> None:
+        """Snapshot now, upload in the background (at most one in flight); `wait` returns after it is durable."""
+        ...
+
+
+@dataclass(frozen=True)
+class Report:
+    """One interval's news from rank 0: step metrics and pictures (h, w, 3) uint8."""
+
+    step: int
+    metrics: Metrics = field(default_factory=dict)
+    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    total_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One rank of a job."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+    checkpoints: CheckpointStore
+    report: Callable[[Report], None]
+    """Collective: every rank calls it the same number of times; only rank 0's report is kept."""
+    scratch: Path
+    """A private folder that is gone after the job."""
+    checkpoint_every: int
+    """Steps between checkpoints; moves no bits of the result."""
+    threads: int
+    """CPU threads for decoding beside torch's own."""
+
+    def rows(self, n: int) -> slice:
+        """This rank's share of n rows: contiguous, sizes differ by at most one."""
+        return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
