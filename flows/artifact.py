@@ -1,21 +1,64 @@
 """Artifacts: an immutable prefix in the store and the manifest that commits it; what a stage reads and writes."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+import json
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from components.base import Config
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from components.errors import ArtifactError, DivergedError, TamperedError
+
+SCHEMA = 1
+"""Version of everything that is written here. Part of every fingerprint: raise it when the bytes of outputs change."""
+
+MAX_INLINE_FILES = 10_000
+"""A manifest with more files keeps its listing in an object of its own."""
 
 
-class FileEntry(Config):
+class Record(BaseModel):
+    """Base of what flows writes as JSON. (components.base.Config would import torch, which `rcg status` need not.)"""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, data: bytes, where: str) -> Self:
+        """Read what canonical_json wrote. Raises: ArtifactError naming `where` for anything else."""
+        value = parse_json(data, where)
+        version = value.get("schema_version") if isinstance(value, dict) else None
+        if not isinstance(version, int):
+            raise ArtifactError(
+                f"{where} has no schema_version", got=_excerpt(data), expected=f"schema_version: {SCHEMA}"
+            )
+        if version > SCHEMA:
+            raise ArtifactError(
+                f"{where} was written by a newer version of this program",
+                got=f"schema_version {version}",
+                expected=f"at most {SCHEMA}",
+                fix="update this checkout",
+            )
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ArtifactError(f"{where} is not as it was written", got=f"{place}: {first['msg']}") from error
+
+    def to_json(self) -> bytes:
+        """Canonical JSON: equal records give equal bytes."""
+        return canonical_json(self.model_dump(mode="json"))
+
+
+class FileEntry(Record):
     """Size in bytes and sha256 (hex) of one file."""
 
     size: int
     sha256: str
 
 
-class Manifest(Config):
+class Manifest(Record):
     """The commit: logical path -> file. Its canonical JSON's sha256 is the content digest."""
 
     schema_version: int
@@ -23,11 +66,32 @@ class Manifest(Config):
     files: dict[str, FileEntry]
 
 
+class Listing(FileEntry):
+    """Stands in a manifest for more files than fit: JSON lines, named by their digest."""
+
+    n_files: int
+
+
+class LongManifest(Record):
+    """A manifest whose files are in a listing.
+
+    That is JSON lines, not Parquet: the bytes, hence the digest, must not depend on a library's version.
+    """
+
+    schema_version: int
+    stage: str
+    listing: Listing
+
+
 class InputArtifact(Protocol):
     """A parent's committed artifact. Bytes are checked against the manifest when they are first read."""
 
-    manifest: Manifest
-    digest: str
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def digest(self) -> str:
+        """The content digest."""
+        ...
 
     def path(self, name: str) -> Path:
         """A local, read-only path of the file; fetched into scratch when the store is remote."""
@@ -40,10 +104,13 @@ class InputArtifact(Protocol):
 class Inputs(Protocol):
     """What a stage reads: its parents, collection.lock's text (collect only) and where the images are."""
 
-    source: str
-    """`demo`, a folder or s3://bucket/prefix: a place, not identity."""
-    collection_lock: Path | None
+    @property
+    def source(self) -> str:
+        """`demo`, a folder or s3://bucket/prefix: a place, not identity."""
+        ...
 
+    @property
+    def collection_lock(self) -> Path | None: ...
     def __getitem__(self, stage: str) -> InputArtifact: ...
 
 
@@ -55,8 +122,99 @@ class Output(Protocol):
         ...
 
     def write_bytes(self, name: str, data: bytes) -> None: ...
-    def write_json(self, name: str, value: Any) -> None: ...
+    def write_json(self, name: str, value: Any) -> None:
+        """Plain values only. Raises: DivergedError for a number that is not finite."""
+        ...
 
     def memoised(self, name: str, key: str, make: Callable[[Path], None]) -> FileEntry:
-        """A file that is a pure function of `key`: reuse it if any run has committed it, else make and commit it now."""
+        """A file that is a pure function of `key`: reuse it if any run has committed it, else make and commit it now.
+
+        Several ranks may ask for the same name and key: rank 0 collects so what the others have made.
+        """
         ...
+
+    def path(self, name: str) -> Path:
+        """A local, read-only path of a file that this rank has written or memoised."""
+        ...
+
+
+def canonical_json(value: Any) -> bytes:
+    """One spelling per value: sorted keys, no spaces, UTF-8, finite numbers."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def readable_json(value: Any, name: str) -> bytes:
+    """Sorted and indented JSON for files that people read. Raises: DivergedError for NaN or infinity."""
+    try:
+        return json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    except ValueError as error:
+        raise DivergedError(f"{name} would hold a number that is not finite", got=str(error)) from error
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """Raises: ArtifactError naming `where` when data is not JSON."""
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise ArtifactError(f"{where} is not valid JSON: torn or edited by hand", got=_excerpt(data)) from error
+
+
+def digest_of(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_entry(path: Path) -> FileEntry:
+    """Size and sha256 of a file on this machine."""
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileEntry(size=path.stat().st_size, sha256=sha256)
+
+
+def pack_manifest(manifest: Manifest) -> tuple[bytes, bytes | None]:
+    """(manifest.json, listing or None). The content digest is the sha256 of the first."""
+    if len(manifest.files) <= MAX_INLINE_FILES:
+        return manifest.to_json(), None
+    rows = (canonical_json({"name": n, **manifest.files[n].model_dump()}) for n in sorted(manifest.files))
+    listing = b"".join(row + b"\n" for row in rows)
+    head = Listing(size=len(listing), sha256=digest_of(listing), n_files=len(manifest.files))
+    return LongManifest(schema_version=SCHEMA, stage=manifest.stage, listing=head).to_json(), listing
+
+
+def listing_name(sha256: str) -> str:
+    """Key of a listing below the run's prefix."""
+    return f"listing/{sha256}.jsonl"
+
+
+def read_head(data: bytes, stage: str, where: str) -> Manifest | LongManifest:
+    """The manifest in `data` without its listing.
+
+    Raises: ArtifactError when it is of another stage or a newer schema, TamperedError when it was edited or torn.
+    """
+    value = parse_json(data, where)
+    long = isinstance(value, dict) and "listing" in value
+    head: Manifest | LongManifest = LongManifest.parse(data, where) if long else Manifest.parse(data, where)
+    if head.to_json() != data:
+        raise TamperedError(
+            f"{where} was edited by hand", got=_excerpt(data), expected="the canonical JSON of a commit"
+        )
+    if head.stage != stage:
+        raise ArtifactError(f"{where} belongs to another stage", got=head.stage, expected=stage)
+    return head
+
+
+def unpack_manifest(data: bytes, stage: str, where: str, fetch: Callable[[str], bytes]) -> Manifest:
+    """The manifest in `data`; `fetch(name)` reads its listing, if it has one. Raises as read_head."""
+    head = read_head(data, stage, where)
+    return head if isinstance(head, Manifest) else _with_listing(head, fetch(listing_name(head.listing.sha256)), where)
+
+
+def _with_listing(head: LongManifest, listing: bytes, where: str) -> Manifest:
+    if digest_of(listing) != head.listing.sha256:
+        raise TamperedError(f"the listing of {where} does not match its digest", expected=head.listing.sha256)
+    rows = [json.loads(line) for line in listing.splitlines()]
+    files = {row.pop("name"): FileEntry(**row) for row in rows}
+    return Manifest(schema_version=head.schema_version, stage=head.stage, files=files)
+
+
+def _excerpt(data: bytes) -> str:
+    return repr(data[:80])

@@ -1,0 +1,44 @@
+"""Frozen encoders: the union of their configs is the registry."""
+
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from components.encoders.base import Encoder, FrozenEncoder, constant_rows
+from components.encoders.mocov3 import MoCoV3Config
+from components.encoders.timm import TimmConfig
+from components.encoders.weights import WeightsFile
+from components.errors import WeightsError
+from components.weights import load_weights
+
+__all__ = ["Encoder", "EncoderConfig", "MoCoV3Config", "TimmConfig", "WeightsFile", "constant_rows", "load_encoder"]
+
+EncoderConfig = Annotated[TimmConfig | MoCoV3Config, Field(discriminator="kind")]
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+
+
+class EncoderArtifact(Protocol):
+    """What load_encoder needs of an artifact."""
+
+    def path(self, name: str) -> Path: ...
+    def read_json(self, name: str) -> Any: ...
+
+
+def load_encoder(artifact: EncoderArtifact) -> FrozenEncoder:
+    """The frozen encoder of an encoder artifact, on CPU. Raises: WeightsError."""
+    try:
+        config: TimmConfig | MoCoV3Config = TypeAdapter(EncoderConfig).validate_python(artifact.read_json(CONFIG))
+    except ValidationError as error:
+        raise WeightsError(
+            f"the encoder's {CONFIG} is not valid", got=error, fix="run the encoder stage again"
+        ) from error
+    encoder = config.build()
+    load_weights(encoder.network, artifact.path(WEIGHTS))
+    return encoder
+
+
+def saved_config(config: TimmConfig | MoCoV3Config) -> dict[str, Any]:
+    """What config.json holds: the config without the place that its weights came from."""
+    return config.model_copy(update={"weights": None}).model_dump(mode="json")

@@ -1,0 +1,50 @@
+"""Pixel generators. To add one: a module here and one member in each union below, which are the registry."""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
+
+from components.base import Config
+from components.pixels.base import PixelData, PixelGenerator
+from components.pixels.dit import DitConfig, DitSampling
+from components.pixels.mage import MageConfig, MageSampling
+from components.weights import load_weights, save_weights
+
+PixelConfig = Annotated[DitConfig | MageConfig, Field(discriminator="kind")]
+PixelSampling = Annotated[DitSampling | MageSampling, Field(discriminator="kind")]
+
+__all__ = ["PixelConfig", "PixelData", "PixelGenerator", "PixelSampling", "load_pixels", "save_pixels"]
+
+
+class _Reader(Protocol):
+    def path(self, name: str) -> Path: ...
+    def read_json(self, name: str) -> Any: ...
+
+
+class _Writer(Protocol):
+    def file(self, name: str) -> AbstractContextManager[Path]: ...
+    def write_json(self, name: str, value: Any) -> None: ...
+
+
+class _Saved(Config):
+    """config.json of a pixels artifact."""
+
+    model: PixelConfig
+    data: PixelData
+
+
+def save_pixels(model: PixelConfig, generator: PixelGenerator, out: _Writer) -> None:
+    """Write weights.safetensors and config.json: all that load_pixels needs."""
+    with out.file("weights.safetensors") as path:
+        save_weights(path, generator.state_dict())
+    out.write_json("config.json", _Saved(model=model, data=generator.data).model_dump(mode="json"))
+
+
+def load_pixels(artifact: _Reader) -> PixelGenerator:
+    """The trained pixel generator of an artifact, in eval mode, without gradients."""
+    saved = _Saved.model_validate(artifact.read_json("config.json"))
+    generator = saved.model.build(saved.data)
+    load_weights(generator, artifact.path("weights.safetensors"))
+    return generator.eval().requires_grad_(False)

@@ -1,0 +1,37 @@
+"""Where bytes are kept: open_store() turns a URI into a Store."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from components.errors import ConfigError
+from components.store.base import ObjectInfo, Prefix, Store
+from components.store.local import LocalStore
+
+__all__ = ["LocalStore", "ObjectInfo", "Prefix", "Store", "open_store"]
+
+
+def open_store(uri: str | Path) -> Store:
+    """The store behind a `file://` URI or a plain path. Nothing is created or read yet.
+
+    Raises: ConfigError for a scheme without a store.
+    """
+    text = str(uri)
+    scheme, separator, _ = text.partition("://")
+    if not text:
+        raise ConfigError("the store has no address", fix="set RCG_STORE to a folder or a file:// URI")
+    if not separator:
+        return LocalStore(text)
+    if scheme == "file":
+        parts = urlsplit(text)
+        if parts.netloc not in ("", "localhost") or not parts.path:
+            raise ConfigError(
+                "a file:// store needs an absolute path",
+                got=text,
+                expected="file:///folder (three slashes) or a plain path",
+            )
+        return LocalStore(unquote(parts.path))
+    if scheme == "s3":
+        raise ConfigError(
+            "needs the S3 store", got=text, expected="file:///folder or a path", fix="set RCG_STORE to a folder"
+        )
+    raise ConfigError("no store for this address", got=text, expected="file:///folder or a path")

@@ -1,31 +1,145 @@
-"""The one training loop: every stage that fits weights goes through train()."""
+"""The one training loop: every stage that fits weights goes through train().
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+A step is a pure function of the weights before it and (config.seed, step): data order, noise and learning rate have no
+state of their own. So a resumed run has the bits of an uninterrupted one, and the noise of a row does not depend on the
+number of workers.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+import torch
 
-from components.base import Batch, Metrics
-from components.rng import BatchRng
-from components.training.optim import TrainConfig
-from components.training.worker import Worker
+from components.base import Metrics
+from components.errors import ConfigError, DivergedError, RcgError, RetryableError
+from components.training.curve import Curve, diverged
+from components.training.distributed import any_rank, gather_objects
+from components.training.optim import TrainConfig, lr_at
+from components.training.order import Batches
+from components.training.step import Stepper
+from components.training.trainable import Fetch, Preview, Trainable
+from components.training.worker import Report, Worker
 
-Fetch = Callable[[np.ndarray, BatchRng], Batch]
-"""(example indices (b,) int64, rng with b rows) -> batch. Pure: same arguments, same bytes. May run in another thread."""
+__all__ = ["Fetch", "Preview", "TrainResult", "Trainable", "train"]
+
+_AGREE_EVERY = 8
+"""Steps between the moments when several ranks ask each other whether one of them was told to stop."""
 
 
-class Trainable(nn.Module, ABC):
-    """What the loop trains. forward() is the only method that DDP sees, so every trained weight must be used in it."""
+@dataclass(frozen=True)
+class TrainResult:
+    """curve: one record {"step", "loss", …reported scalars, "lr"} per log interval, however often resumed.
 
-    @abstractmethod
-    def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """(scalar loss of optimizer `which`, detached scalars to report)."""
+    Complete on rank 0; means over all ranks' rows.
+    """
 
-    def optimizer_parameters(self) -> list[list[tuple[str, nn.Parameter]]]:
-        """Named parameters of each optimizer; one optimizer over all trainable parameters unless overridden."""
-        return [[(n, p) for n, p in self.named_parameters() if p.requires_grad]]
+    curve: list[dict[str, float]]
 
-    def after_step(self, step: int, n_steps: int) -> None:
-        """Called on every rank after the optimizers' step (EMA, momentum encoder)."""
+
+def train(
+    trainable: Trainable,
+    fetch: Fetch,
+    n_examples: int,
+    config: TrainConfig,
+    worker: Worker,
+    *,
+    preview: Preview | None = None,
+) -> TrainResult:
+    """Fit trainable in place on worker.device, resuming from worker.checkpoints. Every rank calls it, once per stage.
+
+    Raises: DivergedError; RetryableError, after saving a checkpoint, when asked to stop.
+    """
+    if config.batch_size < worker.world_size:
+        what = f"batch_size is {config.batch_size} but there are {worker.world_size} workers"
+        raise ConfigError(what, fix="use at most batch_size workers")
+    run = _Run(trainable, config, worker, preview)
+    try:
+        for step, batch in Batches(fetch, n_examples, config, worker).between(run.restore(), config.steps):
+            scalars = run.stepper(step, batch)
+            run.curve.add(step + 1, scalars, run.stepper.share)
+            run.tell(step + 1)
+            run.keep(step + 1)
+    except DivergedError:
+        worker.checkpoints.flush()  # the error names the last good checkpoint, so it has to be there
+        raise
+    return TrainResult(run.curve.records)
+
+
+class _Run:
+    """One training in progress on one rank. `done` is the number of steps taken."""
+
+    def __init__(self, trainable: Trainable, config: TrainConfig, worker: Worker, preview: Preview | None) -> None:
+        self.trainable, self.config, self.worker, self.preview = trainable, config, worker, preview
+        trainable.to(worker.device).train()
+        self.stepper, self.curve = Stepper(trainable, config, worker), Curve(worker)
+        self.last_good: int | None = None
+        self.told = (time.monotonic(), 0)
+
+    def restore(self) -> int:
+        """Continue from the newest checkpoint; returns the steps done."""
+        done, state = self.worker.checkpoints.load_latest() or (0, None)
+        if len(set(gather_objects(self.worker, done))) > 1:
+            raise RetryableError("the workers found different checkpoints", fix="run the same command again")
+        if state is not None:
+            self._load(done, state)
+        self.told = (time.monotonic(), done)
+        return done
+
+    def _load(self, done: int, state: Mapping[str, Any]) -> None:
+        mine = self.config.model_dump(mode="json")
+        if state["config"] != mine:
+            raise RcgError(f"the checkpoint of step {done} is of another training", got=state["config"], expected=mine)
+        self.stepper.load(state)
+        self.curve.load(state["curve"])
+        self.last_good = done
+
+    def tell(self, done: int) -> None:
+        """Report at the end of a log interval and when a preview is due."""
+        last = done == self.config.steps
+        due = self.preview is not None and (done % self.preview.every == 0 or last)
+        logs = done % self.config.log_every == 0 or last
+        if not (due or logs):
+            return
+        metrics = self._close(done) if logs else {}
+        images = self._draw(done) if due and self.worker.rank == 0 else {}
+        self.worker.report(Report(done, metrics, images, self.config.steps))
+
+    def _close(self, done: int) -> Metrics:
+        means = self.curve.close(done, {"lr": lr_at(self.config, done - 1)}, self.last_good)
+        now, (before, then) = time.monotonic(), self.told
+        self.told = (now, done)
+        return means | {"examples_per_s": (done - then) * self.config.batch_size / max(now - before, 1e-9)}
+
+    @torch.no_grad()
+    def _draw(self, done: int) -> Mapping[str, np.ndarray]:
+        modes = [(module, module.training) for module in self.trainable.modules()]
+        self.trainable.eval()
+        images = self.preview.draw(done) if self.preview is not None else {}
+        for module, training in modes:
+            module.training = training
+        return images
+
+    def keep(self, done: int) -> None:
+        """Save a checkpoint when it is time, at the end, and before stopping on request."""
+        last = done == self.config.steps
+        stop = not last and self._told_to_stop(done)
+        if not (last or stop or done % self.worker.checkpoint_every == 0):
+            return
+        self.curve.settle(self.last_good)
+        if not self.stepper.is_finite():
+            raise diverged("weights stopped being finite", done, self.last_good)
+        if self.worker.rank == 0:
+            config = self.config.model_dump(mode="json")
+            state = {**self.stepper.state(), "curve": self.curve.state(), "config": config}
+            self.worker.checkpoints.save(done, state, wait=last or stop)
+        self.last_good = done
+        if stop:
+            raise RetryableError(f"told to stop: saved a checkpoint of step {done}", fix="run the same command again")
+
+    def _told_to_stop(self, done: int) -> bool:
+        if self.worker.world_size > 1 and done % _AGREE_EVERY:
+            return False
+        return any_rank(self.worker, self.worker.stopping())

@@ -25,6 +25,10 @@ class CheckpointStore(Protocol):
         """Snapshot now, upload in the background (at most one in flight); `wait` returns after it is durable."""
         ...
 
+    def flush(self) -> None:
+        """Return after what was saved is durable."""
+        ...
+
 
 @dataclass(frozen=True)
 class Report:
@@ -34,6 +38,10 @@ class Report:
     metrics: Metrics = field(default_factory=dict)
     images: Mapping[str, np.ndarray] = field(default_factory=dict)
     total_steps: int | None = None
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,8 @@ class Worker:
     """Steps between checkpoints; moves no bits of the result."""
     threads: int
     """CPU threads for decoding beside torch's own."""
+    stopping: Callable[[], bool] = _never
+    """Has this process been told to end (SIGTERM, preemption)? Training then saves a checkpoint and stops."""
 
     def rows(self, n: int) -> slice:
         """This rank's share of n rows: contiguous, sizes differ by at most one."""

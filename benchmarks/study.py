@@ -1,0 +1,163 @@
+"""`make study`: does a representation help? RCG against its baselines, with one generator, one budget and three seeds.
+
+Arms differ in what the pixel generator is told, and in nothing else:
+
+    rcg            a representation drawn by the RDM
+    oracle         a representation of a real held-out (val) image: the upper bound for any RDM; the generator is rcg's
+    unconditional  nothing
+    class          the label
+    cluster        the k-means cluster of the representation
+
+All seeds share one encoder, hence one encode artifact: the study is about the generators. A seed sets initial weights,
+data order and noise of RDM and generator, and the noise of sampling. Options are chosen per arm from one grid, by the
+Frechet distance to the val split with the first seed; the numbers of the table are taken once, on the test split.
+Every run is an ordinary run of the pipeline's stages, kept in the store: killed and started again, the study continues.
+"""
+
+import copy
+import json
+import logging
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study_results import Result, Study, write_results
+from components.data.snapshot import take_snapshot
+from components.data.source import open_source
+from flows.driver import Project
+from flows.job import Doing, make_spec, run_job
+from flows.params import check_params, read_yaml
+from flows.pipeline import STAGES
+from flows.provenance import git_state
+
+SEEDS = (0, 1, 2)
+GUIDANCE = (0.0, 0.25, 0.5, 1.0, 2.0)
+STEPS = (20, 50)
+WORKSPACE = Path(".rcg/study")
+TEST_SEED = 1000  # sampling seeds of the reported numbers, apart from those that chose the options
+
+Sections = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What the generator is told in training, and where representations come from in sampling."""
+
+    name: str
+    condition: str
+    representations: str
+
+    @property
+    def guides(self) -> bool:
+        return self.condition != "none"
+
+
+ARMS = (
+    Arm("rcg", "representation", "rdm"),
+    Arm("oracle", "representation", "oracle"),
+    Arm("unconditional", "none", "rdm"),
+    Arm("class", "class", "rdm"),
+    Arm("cluster", "cluster", "rdm"),
+)
+
+
+class Runner:
+    """Runs stages one after the other in a workspace of their own, and reads what they made."""
+
+    def __init__(self, preset: Path, root: Path) -> None:
+        self.root, self.project = root, Project.here()
+        self.sections: Sections = check_params(read_yaml(preset), str(preset)).model_dump(mode="json")
+        root.mkdir(parents=True, exist_ok=True)
+        take_snapshot(open_source("demo"), root / "collection.lock", rebuild=False)
+        self.lock = (root / "collection.lock").read_text()
+        self.doing: Doing = self.project.doing(context=git_state(self.project.root), tracked=False)
+        self.started = time.monotonic()
+
+    def run(self, stage: str, section: Sections | None = None) -> None:
+        """Do the stage, or find it done."""
+        kind = STAGES[stage]
+        lock = None if kind.needs else self.lock
+        params = self.sections[stage] if section is None else section
+        spec = make_spec(kind, params, self.project.store, self.root, source="demo", lock=lock)
+        before = time.monotonic()
+        outcome = run_job(kind, spec, self.root, self.doing)
+        now = time.monotonic()
+        print(f"[{(now - self.started) / 60:5.1f} min] {stage:8} {outcome.how:8} {now - before:6.1f} s", flush=True)
+
+    def metrics(self, stage: str) -> dict[str, float]:
+        found: dict[str, float] = json.loads((self.root / "artifacts" / stage / "metrics.json").read_text())
+        return found
+
+    def train(self, condition: str, seed: int) -> None:
+        """RDM and generator of one seed."""
+        for stage in ("rdm", "pixels"):
+            section = seeded(self.sections[stage], seed)
+            if stage == "pixels":
+                section["model"]["condition"]["kind"] = condition
+            self.run(stage, section)
+
+    def measure(self, arm: Arm, seed: int, options: dict[str, float], split: str) -> dict[str, float]:
+        """Sample and evaluate what was trained last."""
+        section = copy.deepcopy(self.sections["sample"])
+        section |= {"representations": arm.representations, "seed": seed}
+        section["pixels"] |= options
+        self.run("sample", section)
+        self.run("evaluate", self.sections["evaluate"] | {"split": split})
+        return self.metrics("evaluate")
+
+
+def seeded(section: Sections, seed: int) -> Sections:
+    """The section with another seed for weights, data order and noise."""
+    changed = copy.deepcopy(section)
+    changed["seed"] = changed["train"]["seed"] = seed
+    return changed
+
+
+def grid(arm: Arm) -> list[dict[str, float]]:
+    """The options to choose from. Guidance changes nothing without a condition, so there the grid has fewer points."""
+    return [{"guidance": g, "steps": steps} for steps in STEPS for g in (GUIDANCE if arm.guides else GUIDANCE[:1])]
+
+
+def choose(runner: Runner, arm: Arm) -> tuple[dict[str, float], list[tuple[dict[str, float], float]]]:
+    """The options nearest to the val split, and all that were tried. The arm's generator must be the one in place."""
+    tried = [(options, runner.measure(arm, SEEDS[0], options, "val")["fd"]) for options in grid(arm)]
+    best = min(tried, key=lambda pair: pair[1])[0]
+    print(f"{arm.name}: " + ", ".join(f"{o['guidance']:g}/{o['steps']:g}: {fd:.3g}" for o, fd in tried), flush=True)
+    return best, tried
+
+
+def run_study(preset: Path, root: Path = WORKSPACE) -> Study:
+    """All arms and seeds."""
+    runner = Runner(preset, root)
+    for stage in ("collect", "encoder", "codec", "encode"):
+        runner.run(stage)
+    study = Study(encoder=runner.metrics("encoder"))
+    for condition in dict.fromkeys(arm.condition for arm in ARMS):
+        arms = [arm for arm in ARMS if arm.condition == condition]
+        for seed in SEEDS:
+            runner.train(condition, seed)
+            for arm in arms:
+                if seed == SEEDS[0]:
+                    study.chosen[arm.name], study.tried[arm.name] = choose(runner, arm)
+                metrics = runner.measure(arm, TEST_SEED + seed, study.chosen[arm.name], "test")
+                study.results.append(Result(arm.name, seed, metrics))
+                if seed == SEEDS[0]:
+                    study.pictures[arm.name] = (root / "artifacts/sample/pictures/grid.png").read_bytes()
+                print(f"{arm.name} seed {seed}: FD {metrics['fd']:.3g} (floor {metrics['fd_floor']:.3g})", flush=True)
+    return study
+
+
+def main() -> None:
+    """Preset (presets/digits.yaml unless given) -> docs/results/digits.md and its pictures."""
+    logging.basicConfig(level=logging.WARNING)
+    preset = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("presets/digits.yaml")
+    started = time.monotonic()
+    study = run_study(preset)
+    path = write_results(study, Path("docs/results"), minutes=(time.monotonic() - started) / 60)
+    print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()

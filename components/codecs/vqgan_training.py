@@ -1,0 +1,114 @@
+"""Fitting a VQGAN to pictures: reconstruction, commitment, and a codebook that follows the encoder.
+
+Paper: 1711.00937 (VQ-VAE, eq. 3 and appendix A.1: the codebook as a moving average).
+Differs: no perceptual and no adversarial loss; entries that fall out of use are moved onto encoder outputs.
+z_e: encoder output, z_q: its nearest codebook vectors, k: number of codes.
+"""
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor
+
+from components.base import Batch, Config
+from components.codecs.vqgan import Vqgan
+from components.nn.gather import sum_over_ranks
+from components.rng import BatchRng
+from components.training.trainable import Trainable
+
+
+class VqganObjective(Config):
+    """What a VQGAN is fitted for."""
+
+    l1: float = Field(ge=0)
+    """Weight of the mean absolute error of the pixels."""
+    l2: float = Field(ge=0)
+    """Weight of their mean squared error."""
+    commitment: float = Field(ge=0)
+    """Weight of the mean squared distance between encoder outputs and their codes."""
+    codebook_decay: float = Field(ge=0, lt=1)
+    """Decay per step of the moving averages that the codebook consists of."""
+    restart_below: float = Field(ge=0, lt=1)
+    """A code that is used less than this share of the average use is moved onto an encoder output of the batch."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(l1=1.0, l2=1.0, commitment=0.25, codebook_decay=0.9, restart_below=0.1)
+
+
+class VqganTrainable(Trainable):
+    """A VQGAN in training. All statistics of the codebook are those of the global batch, equal on every rank.
+
+    Batch: images (b, 3, px, px) in [0, 1].
+    """
+
+    use: Tensor
+    """Moving average of how often each code is used in a batch (k,); zero at first, so that all codes are restarted."""
+    total: Tensor
+    """Moving average of the sum of the encoder outputs of each code (k, d)."""
+
+    def __init__(self, vqgan: Vqgan, objective: VqganObjective) -> None:
+        super().__init__()
+        self.vqgan, self.objective = vqgan, objective
+        codes = vqgan.quantize.embedding.weight.requires_grad_(False)
+        self.register_buffer("use", torch.zeros(len(codes)))
+        self.register_buffer("total", torch.zeros_like(codes))
+
+    def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if which:
+            raise IndexError(f"a VQGAN has one optimizer, not {which + 1}")
+        images = batch["images"]
+        z_e = self.vqgan.encoder(images)
+        if self.training:
+            self._restart(z_e.detach(), rng)
+        index = self.vqgan.quantize.nearest(z_e.detach())
+        z_q = self.vqgan.quantize(index)
+        reconstruction = self.vqgan.decoder(z_e + (z_q - z_e).detach())  # straight through: the gradient skips z_q
+        l1 = (reconstruction - images).abs().mean()
+        l2 = (reconstruction - images).square().mean()
+        commitment = (z_e - z_q).square().mean()
+        counts = self._counts(index)
+        if self.training:
+            self._follow(z_e.detach(), index, counts)
+        loss = self.objective.l1 * l1 + self.objective.l2 * l2 + self.objective.commitment * commitment
+        health = {"perplexity": perplexity(counts), "codes_used": (counts > 0).float().mean()}
+        return loss, {"l1": l1.detach(), "l2": l2.detach(), "commitment": commitment.detach(), **health}
+
+    def _counts(self, index: Int[Tensor, "b h w"]) -> Float[Tensor, " k"]:
+        return sum_over_ranks(torch.bincount(index.flatten(), minlength=len(self.use)).to(torch.float32))
+
+    @torch.no_grad()
+    def _restart(self, z_e: Float[Tensor, "b d h w"], rng: BatchRng) -> None:
+        """Move every hardly used code onto an encoder output, drawn from the global batch. No host synchronization."""
+        codes = self.vqgan.quantize.embedding.weight
+        flat = z_e.permute(0, 2, 3, 1).flatten(0, 2).float()
+        per_image, average = z_e.shape[2] * z_e.shape[3], rng.n * z_e.shape[2] * z_e.shape[3] / len(codes)
+        wanted = (rng.shared_uniform(len(codes)) * rng.n * per_image).long() - rng.start * per_image
+        mine = (wanted >= 0) & (wanted < len(flat))
+        drawn = flat[wanted.clamp(0, len(flat) - 1)] * mine[:, None]
+        drawn = sum_over_ranks(drawn)  # one rank has each row, the others zeros
+        unused = self.use < self.objective.restart_below * average
+        unused = unused | (self.use == 0)
+        codes.copy_(torch.where(unused[:, None], drawn, codes))
+        self.use.copy_(torch.where(unused, average, self.use))
+        self.total.copy_(torch.where(unused[:, None], drawn * average, self.total))
+
+    @torch.no_grad()
+    def _follow(self, z_e: Float[Tensor, "b d h w"], index: Int[Tensor, "b h w"], counts: Float[Tensor, " k"]) -> None:
+        """One step of the moving averages; each code becomes the mean of the encoder outputs that chose it."""
+        flat = z_e.permute(0, 2, 3, 1).flatten(0, 2).float()
+        sums = sum_over_ranks(torch.zeros_like(self.total).index_add_(0, index.flatten(), flat))
+        step = 1 - self.objective.codebook_decay
+        self.use.lerp_(counts, step)
+        self.total.lerp_(sums, step)
+        self.vqgan.quantize.embedding.weight.copy_(self.total / self.use.clamp(min=1e-6)[:, None])
+
+
+def perplexity(counts: Float[Tensor, " k"]) -> Tensor:
+    """exp of the entropy of the codes: as many equally frequent codes would be as informative."""
+    share = counts / counts.sum().clamp(min=1)
+    entropy: Tensor = torch.special.entr(share).sum()
+    return entropy.exp()

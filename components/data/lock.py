@@ -1,0 +1,177 @@
+"""collection.lock: to pictures what a lock file is to packages. Lines of text, made to be committed and diffed.
+
+    rcg-collection-lock 1
+    metadata 34018 <sha256> metadata.csv           labels and captions; may change
+    chunk c00000 512 <sha256 of its lines>         immutable once written; new pictures go into new chunks
+    0123456789abcdef 75 digits/0000.pgm            pin, size in bytes, key
+    …
+    end 1797 <sha256 of every byte above>
+
+A pin of 16 hex digits is of the content and part of the identity. A pin with a colon (etag:…, version:…) says how to
+find the object again; it stands outside the chunk's digest.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from components.errors import ConfigError, DataError, TamperedError
+
+_HEADER = b"rcg-collection-lock 1\n"
+_MEND = "restore it (`git checkout collection.lock`), or start over with `rcg snapshot --rebuild`"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture of a collection."""
+
+    key: str
+    size: int
+    pin: str
+
+    @property
+    def identity(self) -> str:
+        """The line without a pin that merely locates."""
+        return f"{'-' if ':' in self.pin else self.pin} {self.size} {self.key}\n"
+
+
+@dataclass(frozen=True)
+class MetadataFile:
+    """A file of labels and captions, by its whole sha256."""
+
+    key: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A group of pictures that never changes. `offset` is where its lines begin in the file."""
+
+    name: str
+    count: int
+    digest: str
+    offset: int
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A checked collection.lock: its headings in memory, its pictures on disk."""
+
+    path: Path
+    metadata: list[MetadataFile]
+    chunks: list[Chunk]
+
+    @property
+    def count(self) -> int:
+        return sum(chunk.count for chunk in self.chunks)
+
+    @property
+    def identity(self) -> str:
+        """Equal for equal collections, wherever their objects lie."""
+        parts = [f"{m.key} {m.sha256}" for m in self.metadata] + [f"{c.name} {c.count} {c.digest}" for c in self.chunks]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def entries(self, chunk: Chunk) -> list[Entry]:
+        """The pictures of one chunk. Raises: TamperedError when the file has changed meanwhile."""
+        with self.path.open("rb") as file:
+            file.seek(chunk.offset)
+            lines = [file.readline() for _ in range(chunk.count)]
+        try:
+            parts = [line.decode().rstrip("\n").split(" ", 2) for line in lines]
+            entries = [Entry(key, int(size), pin) for pin, size, key in parts]
+        except ValueError as error:
+            raise _tampered(self.path) from error
+        if chunk_digest(entries) != chunk.digest:
+            raise _tampered(self.path)
+        return entries
+
+
+def chunk_digest(entries: Iterable[Entry]) -> str:
+    """sha256 of the identities of a chunk's pictures."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(entry.identity.encode())
+    return digest.hexdigest()
+
+
+def read_lock(path: Path) -> Lock:
+    """Read and check the whole file in one pass, keeping only the headings.
+
+    Raises: DataError when it is absent, TamperedError when any byte is not what `rcg snapshot` wrote.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist", fix="list your pictures first: `rcg snapshot FOLDER`, or `rcg snapshot demo`"
+        )
+    metadata: list[MetadataFile] = []
+    chunks: list[Chunk] = []
+    offset, whole = 0, hashlib.sha256()
+    with path.open("rb") as file:
+        for line in file:
+            if line == _end(sum(chunk.count for chunk in chunks), whole.hexdigest()) and not file.read(1):
+                return Lock(path, metadata, chunks)
+            whole.update(line)
+            offset += len(line)
+            try:
+                _take_heading(line.decode(), offset, metadata, chunks)
+            except ValueError as error:
+                raise _tampered(path) from error
+    raise _tampered(path)
+
+
+def _take_heading(line: str, offset: int, metadata: list[MetadataFile], chunks: list[Chunk]) -> None:
+    if line.startswith("metadata "):
+        _, size, sha256, key = line.rstrip("\n").split(" ", 3)
+        metadata.append(MetadataFile(key, int(size), sha256))
+    elif line.startswith("chunk "):
+        _, name, count, chunk_sha256 = line.split()
+        chunks.append(Chunk(name, int(count), chunk_sha256, offset))
+
+
+def write_lock(path: Path, metadata: Sequence[MetadataFile], chunks: Sequence[tuple[str, Sequence[Entry]]]) -> bool:
+    """Write the file whole and in one step; False when it held the same bytes already.
+
+    Raises: ConfigError when it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    digest = hashlib.sha256()
+    try:
+        with temporary.open("wb") as file:
+            for line in _lines(metadata, chunks):
+                digest.update(line)
+                file.write(line)
+            file.write(_end(sum(len(entries) for _, entries in chunks), digest.hexdigest()))
+        if path.is_file() and _file_digest(path) == _file_digest(temporary):
+            return False
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written", got=error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return True
+
+
+def _lines(metadata: Iterable[MetadataFile], chunks: Iterable[tuple[str, Sequence[Entry]]]) -> Iterator[bytes]:
+    yield _HEADER
+    for m in metadata:
+        yield f"metadata {m.size} {m.sha256} {m.key}\n".encode()
+    for name, entries in chunks:
+        yield f"chunk {name} {len(entries)} {chunk_digest(entries)}\n".encode()
+        for entry in entries:
+            yield f"{entry.pin} {entry.size} {entry.key}\n".encode()
+
+
+def _end(count: int, digest: str) -> bytes:
+    return f"end {count} {digest}\n".encode()
+
+
+def _file_digest(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _tampered(path: Path) -> TamperedError:
+    return TamperedError(f"{path} is not as `rcg snapshot` wrote it: its digest does not match", fix=_MEND)

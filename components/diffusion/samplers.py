@@ -1,0 +1,77 @@
+"""Samplers: pure functions that walk a denoiser from noise to data.
+
+x_t: noisy sample, x0: the denoiser's guess of the clean one, ab: alpha-bar_t. Every coefficient is a host float, in
+float64, so that a step never waits for the device.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from components.base import Batch
+from components.diffusion.schedule import Step
+from components.rng import Rng
+
+Denoiser = Callable[[Tensor, int, Batch], Tensor]
+"""(x_t, t, conditions) -> x0; t is one host integer, as all rows of a sampler walk together."""
+
+
+def ddim(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step], *, eta: float, rng: Rng) -> Tensor:
+    """Denoising diffusion implicit model; eta 0 is deterministic, eta 1 is ancestral.
+
+    Noise is drawn only where sigma > 0.
+
+    Paper: 2010.02502, eq. 12 and 16.
+    """
+    for step in steps:
+        ab, ab_prev = step.ab, step.ab_prev
+        x0 = denoise(x_t, step.t, batch)
+        eps = (x_t / math.sqrt(ab) - x0) / math.sqrt(1 / ab - 1)
+        sigma = eta * math.sqrt((1 - ab_prev) / (1 - ab) * (1 - ab / ab_prev))
+        x_t = math.sqrt(ab_prev) * x0 + math.sqrt(max(1 - ab_prev - sigma**2, 0.0)) * eps
+        if sigma > 0:
+            x_t = x_t + sigma * rng.normal(*x_t.shape[1:])
+    return x_t
+
+
+def ancestral(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step], *, rng: Rng) -> Tensor:
+    """Draw each x_prev from the posterior q(x_prev | x_t, x0) of the respaced chain.
+
+    Paper: 2006.11239, eq. 6 and 7 (variance beta-tilde); respacing 2102.09672, sec. 4.
+    """
+    for step in steps:
+        ab, ab_prev = step.ab, step.ab_prev
+        alpha = ab / ab_prev
+        x0 = denoise(x_t, step.t, batch)
+        mean = math.sqrt(ab_prev) * (1 - alpha) / (1 - ab) * x0 + math.sqrt(alpha) * (1 - ab_prev) / (1 - ab) * x_t
+        variance = (1 - ab_prev) / (1 - ab) * (1 - alpha)
+        x_t = mean + math.sqrt(variance) * rng.normal(*x_t.shape[1:]) if variance > 0 else mean
+    return x_t
+
+
+def dpm_solver_2m(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step]) -> Tensor:
+    """DPM-Solver++(2M): a deterministic second-order multistep solver, good from 10 to 25 steps.
+
+    l = log(alpha / sigma), h = its growth over a step, d = x0 extrapolated from the last two guesses. The first step,
+    and the last one when it ends on the data (l infinite), are first order. Paper: 2211.01095, alg. 2.
+    """
+    last_x0: Tensor | None = None
+    last_h = 0.0
+    for step in steps:
+        x0 = denoise(x_t, step.t, batch)
+        if step.ab_prev >= 1:
+            return x0
+        h = _half_log_snr(step.ab_prev) - _half_log_snr(step.ab)
+        d = x0
+        if last_x0 is not None:
+            ratio = h / (2 * last_h)
+            d = (1 + ratio) * x0 - ratio * last_x0
+        shrink = math.sqrt((1 - step.ab_prev) / (1 - step.ab))
+        x_t = shrink * x_t - math.sqrt(step.ab_prev) * math.expm1(-h) * d
+        last_x0, last_h = x0, h
+    return x_t
+
+
+def _half_log_snr(ab: float) -> float:
+    return 0.5 * (math.log(ab) - math.log1p(-ab))

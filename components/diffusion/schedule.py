@@ -1,0 +1,97 @@
+"""How noise grows with diffusion time, and which times a sampler visits.
+
+b_t: variance added at step t; ab_t: alpha-bar_t, the share of signal variance left after step t:
+x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) noise, t = 0 .. T-1 (Ho et al. 2020, eq. 4).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float64
+from pydantic import Field
+from torch import Tensor
+
+from components.base import Config
+from components.errors import ConfigError
+
+Spacing = Literal["trailing", "reference"]
+
+_COSINE_OFFSET = 0.008
+_COSINE_MAX_BETA = 0.999
+
+
+class ScheduleConfig(Config):
+    """The forward process."""
+
+    kind: Literal["sqrt_linear", "linear", "cosine"]
+    """sqrt_linear: "linear" of latent diffusion and of the reference RDM; linear: DDPM, DiT; cosine: 2102.09672."""
+    n_times: int = Field(ge=2)
+    """Number of diffusion times T."""
+
+    @classmethod
+    def tiny(cls) -> "ScheduleConfig":
+        return cls(kind="sqrt_linear", n_times=1000)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One move of a sampler: from time t, where alpha-bar is ab, to where it is ab_prev (closer to the data)."""
+
+    t: int
+    ab: float
+    ab_prev: float
+
+
+def alpha_bars(config: ScheduleConfig) -> Float64[Tensor, " T"]:
+    """alpha-bar_t for t = 0 .. T-1, on the CPU whatever the default device.
+
+    Paper: sqrt_linear 2112.10752 ("linear" in its code); linear 2006.11239, sec. 4; cosine 2102.09672, eq. 17.
+    """
+    T = config.n_times
+    ramp = torch.arange(T, dtype=torch.float64, device="cpu") / (T - 1)
+    match config.kind:
+        case "sqrt_linear":
+            betas = (math.sqrt(0.0015) + ramp * (math.sqrt(0.0195) - math.sqrt(0.0015))) ** 2
+        case "linear":
+            betas = 1e-4 + ramp * (0.02 - 1e-4)
+        case "cosine":
+            edges = torch.arange(T + 1, dtype=torch.float64, device="cpu") / T
+            level = torch.cos((edges + _COSINE_OFFSET) / (1 + _COSINE_OFFSET) * math.pi / 2) ** 2
+            betas = (1 - level[1:] / level[:-1]).clamp(max=_COSINE_MAX_BETA)
+    return torch.cumprod(1 - betas, dim=0)
+
+
+def sampler_steps(config: ScheduleConfig, n_steps: int, spacing: Spacing) -> tuple[Step, ...]:
+    """The n_steps moves of a sampler from noise to data; their number is honored exactly.
+
+    trailing: t = T-1, T-1-c, .., c-1 with c = T / n_steps; ends at ab = 1, i.e. on the data (2305.08891, sec. 3.3).
+    reference: t = (n-1)c + 1, .., c + 1, 1; ends at ab_0, so the result keeps noise of std sqrt(1 - ab_0).
+    Raises: ConfigError naming the nearest valid counts when n_steps does not divide T.
+    Differs: the reference rounds other counts up silently, or fails with an IndexError.
+    """
+    T = config.n_times
+    valid = valid_counts(T, spacing)
+    if n_steps not in valid:
+        below = [n for n in valid if n < n_steps][-2:]
+        above = [n for n in valid if n > n_steps][:2]
+        raise ConfigError(
+            f"{n_steps} sampling steps do not divide {T} diffusion times evenly ({spacing} spacing)",
+            got=n_steps,
+            expected=f"near it: {', '.join(map(str, below + above))}",
+            fix="set steps to one of these",
+        )
+    stride = T // n_steps
+    ab = alpha_bars(config).tolist()
+    if spacing == "reference":
+        times, last = [i * stride + 1 for i in range(n_steps)], ab[0]
+    else:
+        times, last = [(i + 1) * stride - 1 for i in range(n_steps)], 1.0
+    ends = [last, *(ab[t] for t in times[:-1])]
+    return tuple(Step(t, ab[t], end) for t, end in zip(reversed(times), reversed(ends), strict=True))
+
+
+def valid_counts(T: int, spacing: Spacing) -> list[int]:
+    """Step counts that divide T; `reference` also needs its first time, T - c + 1, to exist."""
+    return [n for n in range(1, T + 1) if T % n == 0 and (spacing == "trailing" or T // n >= 2)]

@@ -1,0 +1,93 @@
+"""What a frozen encoder is: image statistics, resize, a network in eval mode, and one standardized vector per image."""
+
+from typing import Protocol, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from components.errors import ConfigError, ShapeError
+
+RGB = tuple[float, float, float]
+
+
+class Encoder(Protocol):
+    """Frozen image -> representation with mean 0 and unbiased std 1 over dim; callers pass RGB in [0, 1], any size.
+
+    A row without variance comes out as NaN; constant_rows() finds it, and the caller names the image.
+    Raises: ShapeError unless images is (b, 3, h, w) float32.
+    """
+
+    dim: int
+    input_px: int
+
+    def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]: ...
+
+
+def preprocess(images: Float[Tensor, "b 3 h w"], *, px: int, mean: RGB, std: RGB) -> Float[Tensor, "b 3 px px"]:
+    """Subtract mean, divide by std, then resize: bicubic, without antialias, as the reference does.
+
+    Raises: ShapeError unless images is (b, 3, h, w) float32.
+    """
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.float32 or 0 in images.shape[2:]:
+        raise ShapeError(
+            "not a batch of images",
+            got=f"{tuple(images.shape)} {images.dtype}",
+            expected="(b, 3, h, w) float32 in [0, 1]",
+            fix="divide bytes by 255 and put channels first",
+        )
+    x = (images - images.new_tensor(mean)[:, None, None]) / images.new_tensor(std)[:, None, None]
+    if x.shape[-2:] == (px, px) or len(x) == 0:
+        return x.reshape(-1, 3, px, px)
+    return nn.functional.interpolate(x, (px, px), mode="bicubic", align_corners=False, antialias=False)
+
+
+def standardize(z: Float[Tensor, "b dim"]) -> Float[Tensor, "b dim"]:
+    """Each row minus its mean, over its unbiased standard deviation, without epsilon; a constant row becomes NaN.
+
+    Differs: a constant row is NaN even where rounding would leave it a tiny variance.
+    """
+    scaled = (z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True, unbiased=True)
+    return scaled.masked_fill(z.amax(1, keepdim=True) == z.amin(1, keepdim=True), torch.nan)
+
+
+def constant_rows(z: Float[Tensor, "b dim"]) -> Int[Tensor, " k"]:
+    """Indices of the representations that are not finite: those whose network output had no variance."""
+    return (~torch.isfinite(z).all(1)).nonzero()[:, 0]
+
+
+class FrozenEncoder(nn.Module):
+    """An Encoder around a network. Only the network's tensors are saved and loaded."""
+
+    def __init__(self, network: nn.Module, *, dim: int, input_px: int, mean: RGB, std: RGB) -> None:
+        super().__init__()
+        self.network = network.requires_grad_(False)
+        self.dim, self.input_px, self.mean, self.std = dim, input_px, mean, std
+        self.train(False)
+
+    def represent(self, x: Float[Tensor, "b 3 px px"]) -> Float[Tensor, "b dim"]:
+        """The network's output for preprocessed images, not yet standardized."""
+        out: Tensor = self.network(x)
+        return out
+
+    @torch.no_grad()
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
+        z = self.raw(images)
+        return standardize(z) if len(z) else z
+
+    @torch.no_grad()
+    def raw(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
+        """Before standardization: for diagnosis only."""
+        x = preprocess(images, px=self.input_px, mean=self.mean, std=self.std)
+        if len(x) == 0:
+            return x.new_empty(0, self.dim)
+        z = self.represent(x)
+        if z.shape != (len(images), self.dim):
+            raise ConfigError(
+                "the encoder's network gives vectors of another width",
+                got=tuple(z.shape), expected=(len(images), self.dim), fix=f"set encoder.model.dim: {z.shape[-1]}",
+            )  # fmt: skip
+        return z
+
+    def train(self, mode: bool = True) -> Self:  # noqa: ARG002
+        return super().train(False)  # frozen: BatchNorm statistics are part of the function

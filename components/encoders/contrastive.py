@@ -1,0 +1,98 @@
+"""MoCo v3 training: two augmented views, a momentum encoder, the symmetrized contrastive loss over the global batch."""
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from components.base import Batch, Config
+from components.data.augment import AugmentConfig, Crop, Images, Noise, augment
+from components.encoders.base import preprocess
+from components.encoders.mocov3 import MoCoV3Config, MoCoV3Network, projection_head
+from components.nn.gather import gather_rows
+from components.rng import BatchRng
+from components.training.trainable import Trainable
+
+
+class ContrastiveConfig(Config):
+    """How the MoCo v3 encoder is trained, besides the optimizer."""
+
+    kind: Literal["contrastive"]
+    temperature: Annotated[float, Field(gt=0)]
+    """Of the softmax over the batch; the loss is scaled by twice this, as in the reference."""
+    momentum: Annotated[float, Field(ge=0, le=1)]
+    """Of the momentum encoder at the first step; it rises to 1 along a cosine."""
+    predictor_hidden: Annotated[int, Field(gt=0)]
+    """Width of the predictor's hidden layer."""
+    views: tuple[tuple[AugmentConfig, ...], tuple[AugmentConfig, ...]]
+    """The augmentations of the first and of the second view."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        steps = (Crop.tiny(), Noise.tiny())
+        return cls(kind="contrastive", temperature=0.2, momentum=0.9, predictor_hidden=16, views=(steps, steps))
+
+
+def contrastive_loss(q: Float[Tensor, "b d"], k: Float[Tensor, "b d"], temperature: float) -> Tensor:
+    """InfoNCE of each query against the keys of the global batch, positive = the key of the same row; mean over q.
+
+    Paper: 2104.02057, algorithm 1, with the factor 2 * temperature of its reference code.
+    """
+    keys, start = gather_rows(k)
+    labels = torch.arange(start, start + len(q), device=q.device)
+    return nn.functional.cross_entropy(q @ keys.T / temperature, labels) * (2 * temperature)
+
+
+class MoCoV3Trainer(Trainable):
+    """Base encoder, predictor and momentum encoder. Batch key: target (b, 3, h, w) float32 in [0, 1]."""
+
+    def __init__(self, model: MoCoV3Config, config: ContrastiveConfig) -> None:
+        super().__init__()
+        self.model, self.config = model, config
+        self.base_encoder = MoCoV3Network(model)
+        self.predictor = projection_head((model.projector_dim, config.predictor_hidden, model.projector_dim))
+        self.momentum_encoder = copy.deepcopy(self.base_encoder).requires_grad_(False)
+
+    def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
+        views = torch.cat(self.views(batch["target"], rng))
+        x = preprocess(views, px=self.model.input_px, mean=self.model.mean, std=self.model.std)
+        q1, q2 = (_unit(self.predictor(z)) for z in _project(self.base_encoder, x))
+        with torch.no_grad():
+            k1, k2 = (_unit(z) for z in _project(self.momentum_encoder, x))
+        loss = contrastive_loss(q1, k2, self.config.temperature) + contrastive_loss(q2, k1, self.config.temperature)
+        return loss, {}
+
+    def views(self, images: Images, rng: BatchRng) -> tuple[Images, Images]:
+        """Two independently augmented copies. Shapes: rng.rows equals the batch."""
+        first, second = self.config.views
+        return augment(images, first, rng), augment(images, second, rng)
+
+    @torch.no_grad()
+    def after_step(self, step: int, n_steps: int) -> None:
+        """Move the momentum encoder's parameters; its BatchNorm statistics come from its own forward passes.
+
+        Differs: the reference moves it at the start of the next step, with the same weights.
+        """
+        rate = momentum_at(self.config.momentum, step, n_steps)
+        slow: list[Tensor] = [*self.momentum_encoder.parameters()]
+        fast: list[Tensor] = [*self.base_encoder.parameters()]
+        torch._foreach_lerp_(slow, fast, 1 - rate)
+
+
+def momentum_at(start: float, step: int, n_steps: int) -> float:
+    """Momentum before step number `step` (0 … n_steps): start at 0, a half cosine up to 1 at n_steps."""
+    return 1 - (1 - start) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
+
+
+def _project(encoder: MoCoV3Network, x: Images) -> tuple[Tensor, ...]:
+    """Both views through the ViT at once, each through the head alone: BatchNorm sees one view at a time."""
+    return tuple(encoder.head(cls) for cls in encoder.cls(x).chunk(2))
+
+
+def _unit(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:
+    return nn.functional.normalize(x, dim=1)

@@ -1,0 +1,119 @@
+"""Any timm model as the encoder, with weights from a file. Nothing is fetched from a hub."""
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from components.base import Config
+from components.encoders.base import RGB, FrozenEncoder
+from components.encoders.weights import WeightsFile, required
+from components.errors import ConfigError
+from components.nn.vit import seeded_init
+from components.weights import assign
+
+
+class TimmConfig(Config):
+    """A timm model with imported weights."""
+
+    kind: Literal["timm"]
+    name: str = Field(min_length=1)
+    """timm's model name without a pretrained tag, e.g. vit_small_patch14_dinov2."""
+    weights: WeightsFile | None
+    """The weights file, as timm saves it (null only in a saved encoder, whose weights lie beside its config)."""
+    input_px: int = Field(ge=1)
+    """Side that images are resized to."""
+    dim: int = Field(ge=2)
+    """Width of the representation."""
+    output: Literal["cls", "pooled", "head"]
+    """The [CLS] token after the last norm, the model's own pooled features, or its head's output."""
+    mean: RGB
+    """Subtracted from RGB in [0, 1]."""
+    std: RGB
+    """Divides RGB after the mean is subtracted."""
+
+    def build(self) -> FrozenEncoder:
+        """The encoder, with weights still to be loaded. Raises: ConfigError for a name that timm does not know."""
+        with seeded_init(0):
+            network = _create(self)
+        return TimmEncoder(self, network)
+
+    def imported(self) -> FrozenEncoder:
+        """The encoder with the weights that the config names. Raises: WeightsError, ConfigError."""
+        weights = required(self.weights)
+        encoder = self.build()
+        tensors = weights.read(f"timm {self.name}")
+        if self.output != "head":
+            tensors = _without_classifier(tensors, encoder.network)
+        assign(encoder.network, tensors, source=weights.uri)
+        _try(encoder)
+        return encoder
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(
+            kind="timm", name="test_vit", weights=None, input_px=32, dim=64, output="cls",
+            mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
+        )  # fmt: skip
+
+
+class TimmEncoder(FrozenEncoder):
+    """Reads the configured output of a timm model."""
+
+    def __init__(self, config: TimmConfig, network: nn.Module) -> None:
+        super().__init__(network, dim=config.dim, input_px=config.input_px, mean=config.mean, std=config.std)
+        self.config = config
+
+    def represent(self, x: Float[Tensor, "b 3 px px"]) -> Float[Tensor, "b dim"]:
+        network: Any = self.network
+        if self.config.output == "head":
+            out: Tensor = network(x)
+            return out
+        features: Tensor = network.forward_features(x)
+        if self.config.output == "pooled":
+            pooled: Tensor = network.forward_head(features, pre_logits=True)
+            return pooled
+        return features[:, 0]
+
+
+def _create(config: TimmConfig) -> nn.Module:
+    import timm
+
+    if not timm.is_model(config.name):
+        near = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
+        raise ConfigError(f"timm has no model {config.name!r}", expected=f"a name from timm.list_models(), e.g. {near}")
+    n_outputs = config.dim if config.output == "head" else 0
+    known = timm.get_pretrained_cfg(config.name)
+    sized: dict[str, Any] = {"img_size": config.input_px} if known is not None and known.fixed_input_size else {}
+    try:
+        network: nn.Module = timm.create_model(config.name, pretrained=False, num_classes=n_outputs, **sized)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"timm cannot build {config.name}", got=error, fix="check encoder.model.name, .input_px and .dim"
+        ) from error
+    if config.output == "cls" and getattr(network, "cls_token", None) is None:
+        raise ConfigError(
+            f"{config.name} has no [CLS] token", got="output: cls", fix="set encoder.model.output: pooled"
+        )
+    return network
+
+
+def _try(encoder: FrozenEncoder) -> None:
+    """One image through the network. Raises: ConfigError when size or width does not suit it."""
+    try:
+        encoder.raw(torch.zeros(1, 3, encoder.input_px, encoder.input_px))
+    except (AssertionError, RuntimeError, IndexError, ValueError) as error:
+        got, fix = f"{encoder.input_px} px: {error}", "set encoder.model.input_px to a size that the model accepts"
+        raise ConfigError("the timm model does not run at this size", got=got, fix=fix) from error
+
+
+def _without_classifier(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Drop the classification layer, which a model built without one does not have."""
+    known: Any = getattr(network, "pretrained_cfg", {})
+    named = known.get("classifier") or ()
+    layers = (named,) if isinstance(named, str) else tuple(named)
+    dropped = tuple(f"{layer}." for layer in layers)
+    return {name: tensor for name, tensor in tensors.items() if not (dropped and name.startswith(dropped))}

@@ -1,0 +1,46 @@
+"""Euclidean distances between sets of vectors in float64, chunk by chunk so that memory stays flat."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from components.errors import ShapeError
+
+CHUNK = 4096
+
+
+def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Shapes: (n, d), (m, d) -> (n, m) float64, never negative."""
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise ShapeError("two sets of vectors must have one width", got=(a.shape, b.shape), expected="(n, d), (m, d)")
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    # |a - b|^2 = |a|^2 + |b|^2 - 2ab loses digits for near twins far from the origin, so the origin moves to b's mean
+    origin = b.mean(axis=0)
+    a, b = a - origin, b - origin
+    d2: np.ndarray = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)[None] - 2 * a @ b.T
+    return d2.clip(0)
+
+
+def chunks(x: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
+    """x row block by row block."""
+    return (x[start : start + size] for start in range(0, len(x), size))
+
+
+def nearest(queries: np.ndarray, references: Iterable[np.ndarray], *, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Distances and indices of each query's k nearest references, nearest first; the references come in blocks.
+
+    Equal distances go to the lower index. Shapes: (n, d), blocks (m_i, d) -> (n, k) float64, (n, k) int64.
+    """
+    best = np.full((len(queries), 0), np.inf)
+    index = np.zeros((len(queries), 0), np.int64)
+    seen = 0
+    for block in references:
+        d2 = np.concatenate([best, np.concatenate([squared_distances(q, block) for q in chunks(queries)])], axis=1)
+        here = np.broadcast_to(np.arange(seen, seen + len(block)), (len(queries), len(block)))
+        index = np.concatenate([index, here], axis=1)
+        order = np.argsort(d2, axis=1, kind="stable")[:, :k]
+        best, index = np.take_along_axis(d2, order, axis=1), np.take_along_axis(index, order, axis=1)
+        seen += len(block)
+    if seen < k:
+        raise ShapeError("fewer references than neighbors asked for", got=seen, expected=f"at least {k}")
+    return np.sqrt(best), index

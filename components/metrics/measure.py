@@ -1,0 +1,117 @@
+"""The numbers of an evaluation, from features alone: flat names, deterministic, each beside what real images score."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from components.base import Metrics
+from components.metrics.frechet import bootstrap_interval, frechet, principal_axes
+from components.metrics.histogram import class_counts, entropy, kl_divergence
+from components.metrics.inception_score import inception_score
+from components.metrics.memorization import SMALLEST, Memorization
+from components.metrics.prdc import precision_recall
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One vector per image of three sets, each (n_i, d)."""
+
+    train: np.ndarray
+    held_out: np.ndarray
+    generated: np.ndarray
+
+
+def quality(x: Vectors, *, k: int, n_bootstrap: int, seed: int) -> Metrics:
+    """Frechet distance to the held-out images, precision, recall; `floor` and `real` are those of training images.
+
+    At most as many training images are used as were generated: all three numbers depend on the size of the set.
+    """
+    real = x.train[np.random.default_rng(seed).permutation(len(x.train))[: len(x.generated)]]
+    fd, floor = frechet(x.generated, x.held_out), frechet(real, x.held_out)
+    low, high = bootstrap_interval(x.generated, x.held_out, n_draws=n_bootstrap, seed=seed)
+    precision, recall = precision_recall(x.held_out, x.generated, k=k)
+    real_precision, real_recall = precision_recall(x.held_out, real, k=k)
+    return {
+        "fd": fd,
+        "fd_low": low,
+        "fd_high": high,
+        "fd_floor": floor,
+        "fd_ratio": fd / max(floor, SMALLEST),
+        "precision": precision,
+        "precision_real": real_precision,
+        "recall": recall,
+        "recall_real": real_recall,
+    }
+
+
+def class_metrics(generated: np.ndarray, held_out: np.ndarray, labels: np.ndarray) -> Metrics:
+    """Inception score and class balance from the label network's probabilities; `real` is that of held-out images.
+
+    Shapes: generated (n, n_classes), held_out (m, n_classes); labels (m,) int64, -1 for unlabeled.
+    """
+    n_classes = generated.shape[1]
+    drawn = class_counts(generated.argmax(axis=1), n_classes)
+    real = class_counts(labels, n_classes)
+    known = labels >= 0
+    return {
+        "inception_score": inception_score(generated),
+        "inception_score_real": inception_score(held_out),
+        "class_entropy": entropy(drawn),
+        "class_entropy_real": entropy(real),
+        "class_kl": kl_divergence(real, drawn),
+        "network_accuracy": float((held_out.argmax(axis=1) == labels)[known].mean()) if known.any() else 0.0,
+    }
+
+
+def memorization_metrics(features: Memorization, pixels: Memorization) -> Metrics:
+    """Share of generated images closer to a training image than all but a few new real images, and median ratios."""
+    return {
+        "memorization_share": features.share,
+        "memorization_share_pixels": pixels.share,
+        "memorization_expected": features.percentile / 100,
+        "memorization_ratio": features.ratio,
+        "memorization_ratio_pixels": pixels.ratio,
+    }
+
+
+def representation_metrics(z: Vectors) -> Metrics:
+    """Frechet distance of the drawn representations alone, with its floor.
+
+    Measured in the leading principal axes of the training representations, a fifth as many as held-out images: a
+    covariance of more dimensions than that would be noise.
+    """
+    projected, share = project(z, max(1, min(z.train.shape[1], len(z.held_out) // 5)))
+    return {
+        "representation_fd": frechet(projected.generated, projected.held_out),
+        "representation_fd_floor": frechet(projected.train, projected.held_out),
+        "representation_axes": float(projected.train.shape[1]),
+        "representation_variance": share,
+    }
+
+
+def project(z: Vectors, n_axes: int) -> tuple[Vectors, float]:
+    """All three sets in the training set's leading principal axes, and the share of its variance that they hold."""
+    mean, axes = principal_axes(z.train, n_axes)
+    train, held_out, generated = (
+        (part.astype(np.float64) - mean) @ axes for part in (z.train, z.held_out, z.generated)
+    )
+    total = z.train.astype(np.float64).var(axis=0).sum()
+    return Vectors(train, held_out, generated), float(train.var(axis=0).sum() / total) if total > 0 else 0.0
+
+
+def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean cosine of matching rows. Shapes: (n, d), (n, d)."""
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    return float(((a * b).sum(axis=1) / norms.clip(1e-12)).mean())
+
+
+def condition_metrics(asked: np.ndarray, seen: np.ndarray) -> Metrics:
+    """Does an image show the representation that it was drawn from? Cosine to the encoder's view of it.
+
+    `shuffled` compares with the next image's representation: what images that ignore the condition would score.
+    """
+    return {
+        "condition_cosine": mean_cosine(asked, seen),
+        "condition_cosine_shuffled": mean_cosine(np.roll(asked, 1, axis=0), seen),
+    }

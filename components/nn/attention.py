@@ -1,0 +1,63 @@
+"""Transformer building blocks shared by the ViT encoder, MAGE and DiT. Parameter names are timm's."""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from components.errors import ConfigError
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, qkv in one matrix, softmax scale head_dim^-0.5.
+
+    Differs: fused scaled_dot_product_attention, where the reference multiplies out the weights.
+    Raises: ConfigError unless heads divides dim.
+    """
+
+    def __init__(self, dim: int, heads: int, *, qkv_bias: bool) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ConfigError(
+                "attention width does not split evenly over its heads",
+                got=f"width {dim}, heads {heads}",
+                fix="choose a width that is a multiple of heads",
+            )
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
+        b, n, dim = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)  # (b, heads, n, d)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(b, n, dim))
+        return out
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Float[Tensor, "*b dim"]) -> Float[Tensor, "*b dim"]:
+        out: Tensor = self.fc2(self.act(self.fc1(x)))
+        return out
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block: x + attention(norm1(x)), then x + mlp(norm2(x)). LayerNorm eps 1e-6."""
+
+    def __init__(self, dim: int, heads: int, *, mlp_ratio: float, qkv_bias: bool) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn = Attention(dim, heads, qkv_bias=qkv_bias)
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+
+    def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
+        x = x + self.attn(self.norm1(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out

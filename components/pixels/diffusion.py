@@ -1,0 +1,161 @@
+"""Diffusion over pixels or latents: loss and sampling for any network that maps (x_t, time, condition) to a prediction.
+
+x0: clean target, x_t: noisy target, eps: noise, ab: alpha-bar_t; pixels live in [-1, 1], latents are standardized.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from components.base import Batch, Config
+from components.diffusion.guidance import clamped, classifier_free
+from components.diffusion.predict import Prediction, min_snr_weight, noised, target_of, x0_from
+from components.diffusion.samplers import Denoiser, ancestral, ddim, dpm_solver_2m
+from components.diffusion.schedule import ScheduleConfig, Spacing, Step, alpha_bars, sampler_steps
+from components.errors import ConfigError, ShapeError
+from components.pixels.base import PixelData, PixelGenerator
+from components.pixels.condition import ConditionConfig, Conditioner
+from components.rng import BatchRng, Rng
+
+
+class DiffusionConfig(Config):
+    """What is learned, whatever the network."""
+
+    schedule: ScheduleConfig
+    """Forward process (DiT: linear; LDM: sqrt_linear)."""
+    prediction: Prediction
+    """What the network outputs: the noise eps, the velocity v, or the clean target x0."""
+    min_snr: float | None = Field(gt=0)
+    """Clip of the loss's signal-to-noise weight (min-SNR-gamma; 5 in the paper); null: plain mean squared error."""
+
+    @classmethod
+    def tiny(cls) -> "DiffusionConfig":
+        return cls(schedule=ScheduleConfig.tiny(), prediction="v", min_snr=None)
+
+
+class DiffusionSampling(Config):
+    """How targets are drawn from a diffusion model."""
+
+    sampler: Literal["ddim", "ancestral", "dpm_solver_2m"]
+    """ddim: any number of steps; ancestral: DDPM; dpm_solver_2m: deterministic, good from 10 to 25 steps."""
+    steps: int = Field(ge=1)
+    """Denoising steps; must divide the number of times evenly."""
+    spacing: Spacing
+    """Which times are visited; trailing ends on the data."""
+    eta: float = Field(ge=0, le=1)
+    """Noise of ddim: 0 deterministic, 1 ancestral; read by ddim only."""
+    guidance: float = Field(ge=0)
+    """Classifier-free guidance g in cond + g (cond - uncond); 0 is off."""
+
+
+class Network(nn.Module):
+    """What a diffusion generator denoises with: (x_t, time vectors, condition vectors) -> prediction."""
+
+    def time_vectors(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n width"]:
+        """The part of the network that sees nothing but the time."""
+        raise NotImplementedError
+
+    def predict(
+        self, x_t: Float[Tensor, "b c h w"], time: Float[Tensor, "#b width"], condition: Float[Tensor, "b width"]
+    ) -> Float[Tensor, "b c h w"]:
+        """The prediction for x_t. `time` has one row for all, or one each."""
+        raise NotImplementedError
+
+
+class DiffusionGenerator(PixelGenerator):
+    """p(target | condition) by diffusion. Raises: ConfigError for a target of tokens."""
+
+    ab: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, config: DiffusionConfig, condition: ConditionConfig, data: PixelData, network: Network, width: int
+    ) -> None:
+        super().__init__()
+        self.process, self.data, self.net = config, data, network
+        n_classes = len(data.classes) if data.classes else None
+        self.conditioner = Conditioner(condition, width=width, dim=data.dim, n_classes=n_classes)
+        self.conditions = self.conditioner.conditions
+        self.register_buffer("ab", alpha_bars(config.schedule).float(), persistent=False)
+        channels = data.target.shape[0]
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("std", torch.ones(channels, 1, 1))
+
+    def fit_target(self, target: Tensor) -> None:
+        """Latents are standardized per channel by the statistics of these training rows; pixels stay in [-1, 1]."""
+        if self.data.target.space == "latents":
+            x = self.data.target.as_float(target).double()
+            self.mean.copy_(x.mean((0, 2, 3))[:, None, None])
+            self.std.copy_(x.std((0, 2, 3)).clamp(min=1e-6)[:, None, None])
+
+    def loss(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
+        """Mean squared error of the prediction, over the target's elements; min-SNR weighted if configured."""
+        target = batch["target"]
+        if tuple(target.shape[1:]) != self.data.target.shape:
+            raise ShapeError("target of the wrong shape", got=tuple(target.shape[1:]), expected=self.data.target.shape)
+        x0 = (self.data.target.as_float(target) - self.mean) / self.std
+        condition = self.conditioner(batch, rng)
+        t = rng.integers(self.process.schedule.n_times)
+        ab = self.ab[t].reshape(-1, 1, 1, 1)
+        eps = rng.normal(*x0.shape[1:])
+        predicted = self.net.predict(noised(x0, eps, ab), self.net.time_vectors(t), condition)
+        wanted = target_of(self.process.prediction, x0, eps, ab)
+        errors: Tensor = (predicted - wanted).square().flatten(1).mean(1)
+        if self.process.min_snr is None:
+            return errors
+        return errors * min_snr_weight(self.process.prediction, self.ab[t], self.process.min_snr)
+
+    def sample(self, batch: Batch, how: Config, rng: Rng) -> Tensor:
+        if not isinstance(how, DiffusionSampling):
+            raise ConfigError("these sampling options are not for a diffusion model", got=type(how).__name__)
+        return self._sample(batch, how, rng)
+
+    @torch.no_grad()
+    def _sample(self, batch: Batch, how: DiffusionSampling, rng: Rng) -> Tensor:
+        steps = sampler_steps(self.process.schedule, how.steps, how.spacing)
+        denoise: Denoiser = self._denoiser(steps)
+        told: Batch = {"condition": self.conditioner.for_sampling(batch, rng)}
+        if how.guidance > 0:
+            if not self.conditioner.can_guide:
+                fix = "set guidance: 0, or train with a condition and condition.drop_prob above 0"
+                raise ConfigError(
+                    "guidance needs a generator trained with condition dropout", got=how.guidance, fix=fix
+                )
+            denoise = classifier_free(denoise, how.guidance, {"condition": self.conditioner.null_for(rng.rows)})
+        if self.data.target.space == "pixels":
+            denoise = clamped(denoise, -1.0, 1.0)
+        x = rng.normal(*self.data.target.shape)
+        match how.sampler:
+            case "ddim":
+                x = ddim(denoise, x, told, steps, eta=how.eta, rng=rng)
+            case "ancestral":
+                x = ancestral(denoise, x, told, steps, rng=rng)
+            case "dpm_solver_2m":
+                x = dpm_solver_2m(denoise, x, told, steps)
+        return self._stored(x)
+
+    def _denoiser(self, steps: tuple[Step, ...]) -> "_Denoise":
+        times = torch.tensor([step.t for step in steps], device=self.ab.device)
+        return _Denoise(self, {step.t: i for i, step in enumerate(steps)}, self.net.time_vectors(times))
+
+    def _stored(self, x: Tensor) -> Tensor:
+        spec = self.data.target
+        if spec.space == "pixels":
+            return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return (x * self.std + self.mean).to(getattr(torch, spec.dtype))
+
+
+class _Denoise:
+    """(x_t, t, conditions) -> x0 with the time vectors and alpha-bars of one sampler call."""
+
+    def __init__(self, generator: DiffusionGenerator, rows: dict[int, int], vectors: Tensor) -> None:
+        self.generator, self.rows, self.vectors = generator, rows, vectors
+
+    def __call__(self, x_t: Tensor, t: int, batch: Batch) -> Tensor:
+        i = self.rows[t]
+        predicted = self.generator.net.predict(x_t, self.vectors[i : i + 1], batch["condition"])
+        return x0_from(self.generator.process.prediction, x_t, predicted, self.generator.ab[t])

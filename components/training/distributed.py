@@ -1,0 +1,50 @@
+"""The few collectives that stages need, over torch's default process group. All of them are no-ops on one rank."""
+
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from components.training.worker import Worker
+
+T = TypeVar("T")
+
+
+def gather_objects(worker: Worker, value: T) -> list[T]:
+    """Every rank's value, in rank order, on every rank. Values are pickled: meant for small ones."""
+    if worker.world_size == 1:
+        return [value]
+    gathered: list[T | None] = [None] * worker.world_size
+    dist.all_gather_object(gathered, value)
+    return gathered  # type: ignore[return-value]
+
+
+def broadcast_object(worker: Worker, value: T) -> T:
+    """Rank 0's value on every rank."""
+    if worker.world_size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def sum_ranks(worker: Worker, tensor: Tensor) -> Tensor:
+    """Elementwise sum over ranks, as a new tensor on the same device."""
+    total = tensor.clone()
+    if worker.world_size > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def any_rank(worker: Worker, flag: bool) -> bool:
+    """True everywhere when it is true on some rank."""
+    if worker.world_size == 1:
+        return flag
+    return bool(sum_ranks(worker, torch.tensor([float(flag)], device=worker.device)).item())
+
+
+def barrier(worker: Worker) -> None:
+    """Wait for every rank."""
+    if worker.world_size > 1:
+        dist.barrier()

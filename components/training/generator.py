@@ -1,0 +1,37 @@
+"""The adapter that makes any Generator trainable: mean of its per-example loss, and EMA after each step."""
+
+from collections.abc import Mapping
+from typing import Generic, TypeVar
+
+from torch import Tensor
+
+from components.base import Batch, Generator
+from components.rng import BatchRng
+from components.training.ema import Ema, EmaConfig
+from components.training.trainable import Trainable
+
+G = TypeVar("G", bound=Generator)
+
+
+class GeneratorTrainable(Trainable, Generic[G]):
+    """A generator and, if configured, its averaged copy. `result` is what sampling uses and what is saved."""
+
+    def __init__(self, generator: G, ema: EmaConfig | None) -> None:
+        super().__init__()
+        self.generator = generator
+        self.ema = Ema(generator, ema) if ema is not None else None
+
+    @property
+    def result(self) -> G:
+        """The averaged generator, or the trained one when there is no EMA."""
+        averaged: G = self.generator if self.ema is None else self.ema.module  # type: ignore[assignment]
+        return averaged
+
+    def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
+        if which:
+            raise IndexError(f"a generator has one optimizer, not {which + 1}")
+        return self.generator(batch, rng).mean(), {}
+
+    def after_step(self, step: int, n_steps: int) -> None:  # noqa: ARG002
+        if self.ema is not None:
+            self.ema.update(self.generator, step)

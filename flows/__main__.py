@@ -1,0 +1,216 @@
+"""The `rcg` command: the only argument parser. Heavy modules are imported inside the commands, so `--help` is quick."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.errors import RcgError
+
+app = typer.Typer(
+    name="rcg",
+    help="Train and run unconditional image generators on your own unlabeled pictures.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Fetch or move the bytes that artifacts stand for.", no_args_is_help=True)
+preset_app = typer.Typer(help="Complete params files that are known to work.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(preset_app, name="preset")
+
+StageName = Annotated[str, typer.Argument(metavar="STAGE", help="One of the nine stages, e.g. rdm.")]
+
+
+@app.command()
+def snapshot(
+    source: Annotated[
+        str | None, typer.Argument(help="`demo` or a folder of pictures; remembered for this checkout.")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option(help="Start the list over: for a source whose old pictures changed.")
+    ] = False,
+) -> None:
+    """List the pictures of SOURCE in collection.lock, which belongs into git."""
+    from flows.collection import take_snapshot
+
+    typer.echo(take_snapshot(source, rebuild=rebuild))
+
+
+@app.command()
+def run(stage: StageName) -> None:
+    """Run one stage, or find that it is done: looks up, follows, resumes, never repeats work."""
+    from flows.driver import run_stage
+
+    typer.echo(run_stage(stage))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def repro(context: typer.Context) -> None:
+    """Run what is out of date, in order: `dvc repro` with the right switches. More arguments go to dvc."""
+    from flows.repro import repro as dvc_repro
+
+    raise typer.Exit(dvc_repro(context.args))
+
+
+@app.command()
+def job(spec: Annotated[str, typer.Argument(help="URI of a spec.json in a store.")]) -> None:
+    """Execute one prepared run from its spec alone: what a cluster's pods call."""
+    from flows.driver import run_spec
+
+    typer.echo(run_spec(spec))
+
+
+@app.command()
+def status() -> None:
+    """One screen: the stages, the collection, the store and the registry."""
+    from flows.status import status_text
+
+    typer.echo(status_text())
+
+
+@app.command()
+def explain(stage: Annotated[str | None, typer.Argument(help="One stage; all when left out.")] = None) -> None:
+    """Say whether a stage would run, and why: which param, input or module changed, from what to what."""
+    from flows.explain import explain_text
+
+    typer.echo(explain_text(stage))
+
+
+@app.command()
+def adopt(
+    stage: StageName,
+    source: Annotated[str, typer.Option("--from", help="Fingerprint of the run whose result counts.")],
+    reason: Annotated[str, typer.Option(help="Why it does; kept in the lineage.")],
+) -> None:
+    """Accept another run's result for the stage as it stands now, e.g. across a refactoring."""
+    from flows.driver import adopt_run
+
+    typer.echo(adopt_run(stage, source, reason))
+
+
+@app.command()
+def sample(
+    model: Annotated[
+        str, typer.Option(help="Bundle folder or registry alias, e.g. models:/rcg@challenger.")
+    ] = "artifacts/bundle",
+    out: Annotated[Path, typer.Option(help="Folder for grid.png and the single pictures.")] = Path("samples"),
+    n: Annotated[int, typer.Option("-n", help="Number of pictures.", min=1)] = 16,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal pictures.")] = 0,
+    like: Annotated[Path | None, typer.Option(help="Variations of this picture, through its representation.")] = None,
+    between: Annotated[tuple[Path, Path] | None, typer.Option(help="Pictures between these two.")] = None,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Class to draw, for class-conditional models.")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
+) -> None:
+    """Draw pictures from a trained model: a grid and single PNGs."""
+    from flows.draw import DrawRequest, draw
+
+    request = DrawRequest(
+        model=model,
+        out=out,
+        n=n,
+        seed=seed,
+        like=like,
+        between=between,
+        class_name=class_name,
+        guidance=guidance,
+        steps=steps,
+    )
+    typer.echo(draw(request))
+
+
+@app.command()
+def register() -> None:
+    """Register artifacts/bundle in MLflow as `challenger`; the same bundle is never registered twice."""
+    from flows.driver import register_bundle
+
+    typer.echo(register_bundle())
+
+
+@app.command()
+def lineage(
+    reference: Annotated[
+        str, typer.Argument(help="A stage, a bundle folder or models:/name@alias.")
+    ] = "artifacts/bundle",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Say what a model or artifact was made of: data, params, code, versions."""
+    from flows.lineage import lineage_text
+
+    typer.echo(lineage_text(reference, as_json=as_json))
+
+
+@app.command()
+def doctor() -> None:
+    """Check Python, store, MLflow, source and device, and say what to fix."""
+    from flows.doctor import examine
+
+    text, healthy = examine()
+    typer.echo(text)
+    raise typer.Exit(0 if healthy else 2)
+
+
+@data_app.command("copy")
+def data_copy(
+    source: Annotated[str, typer.Option("--from", help="Store that has the bytes.")],
+    stages: Annotated[list[str] | None, typer.Argument(help="Stages; all with a manifest when left out.")] = None,
+) -> None:
+    """Copy runs that this checkout's manifests name from another store into this one."""
+    from flows.driver import copy_data
+
+    typer.echo(copy_data(source, stages or []))
+
+
+@data_app.command("pull")
+def data_pull(
+    stage: StageName, to: Annotated[Path | None, typer.Option(help="Folder; data/<stage> when left out.")] = None
+) -> None:
+    """Fetch every file of a stage's artifact into a folder."""
+    from flows.driver import pull_data
+
+    typer.echo(pull_data(stage, to or Path("data") / stage))
+
+
+@preset_app.command("list")
+def preset_list() -> None:
+    """The presets and what each is for."""
+    from flows.preset import list_presets
+
+    typer.echo(list_presets())
+
+
+@preset_app.command("show")
+def preset_show(name: str) -> None:
+    """Print a preset."""
+    from flows.preset import read_preset
+
+    typer.echo(read_preset(name), nl=False)
+
+
+@preset_app.command("use")
+def preset_use(name: str) -> None:
+    """Check a preset and make it params.yaml."""
+    from flows.preset import use_preset
+
+    typer.echo(use_preset(name))
+
+
+def main() -> None:
+    """Run the command; an error meant for a person goes to stderr, with its exit code and no traceback."""
+    try:
+        app()
+    except RcgError as error:
+        typer.secho(f"error: {error}", fg="red", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.secho("interrupted; the same command continues where it stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""A run's news in the store: one object per interval, for followers and for replay. S3 cannot append."""
+
+import io
+import re
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from components.errors import DivergedError
+from components.store.base import Store
+from flows.artifact import Record, canonical_json, parse_json
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from components.training.worker import Report
+
+
+class Event(Record):
+    """One report of a running stage."""
+
+    attempt: int
+    seq: int
+    """Number of the object that holds it; grows within an attempt."""
+    step: int
+    total_steps: int | None
+    time_ms: int
+    metrics: dict[str, float]
+    images: dict[str, str]
+    """Name -> key of a PNG in the store."""
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """What read_events() takes as `after` to go on from here."""
+        return self.attempt, self.seq
+
+
+class EventWriter:
+    """Writes reports below events/<attempt>/, several to an object if they come faster than one per interval_s."""
+
+    def __init__(self, store: Store, prefix: str, attempt: int, *, interval_s: float) -> None:
+        self._store, self._folder = store, f"{prefix}/events/{attempt}"
+        self._interval_s = interval_s
+        self._seq: int | None = None
+        self._waiting: list[bytes] = []
+        self._written = -interval_s
+
+    def on_report(self, report: "Report") -> None:
+        """Raises: StoreError, SupersededError; a finished interval is in the store on return."""
+        images = {name: self._save(report.step, name, picture) for name, picture in report.images.items()}
+        line: dict[str, Any] = {
+            "step": report.step,
+            "total_steps": report.total_steps,
+            "time_ms": time.time_ns() // 10**6,
+            "metrics": {name: float(value) for name, value in report.metrics.items()},
+            "images": images,
+        }
+        try:
+            self._waiting.append(canonical_json(line))
+        except ValueError as error:
+            raise DivergedError(
+                "a reported number is not finite", got=line["metrics"], expected="finite numbers"
+            ) from error
+        if time.monotonic() - self._written >= self._interval_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if not self._waiting:
+            return
+        if self._seq is None:  # a worker that was restarted within an attempt goes on behind what is there
+            self._seq = max((seq for _, seq, _ in _objects(self._store, self._folder)), default=0)
+        self._seq += 1
+        self._store.put(f"{self._folder}/{self._seq:06d}.jsonl", b"".join(line + b"\n" for line in self._waiting))
+        self._waiting, self._written = [], time.monotonic()
+
+    def _save(self, step: int, name: str, picture: "np.ndarray") -> str:
+        from PIL import Image
+
+        buffer = io.BytesIO()
+        Image.fromarray(picture).save(buffer, format="PNG")
+        key = f"{self._folder}/images/{step:08d}-{re.sub(r'[^A-Za-z0-9._-]', '_', name)}.png"
+        self._store.put(key, buffer.getvalue())
+        return key
+
+
+def read_events(store: Store, prefix: str, *, after: tuple[int, int] = (0, 0)) -> Iterator[Event]:
+    """Reports in the order in which they were made, those beyond position `after`.
+
+    A resumed attempt goes back to its checkpoint, so a step may come twice, with equal metrics.
+    """
+    for attempt, seq, key in sorted(_objects(store, f"{prefix}/events")):
+        if (attempt, seq) > after:
+            for line in store.get(key).splitlines():
+                yield Event.model_validate({**parse_json(line, f"{store.uri}/{key}"), "attempt": attempt, "seq": seq})
+
+
+def last_event(store: Store, prefix: str) -> Event | None:
+    """The newest report; None before the first."""
+    newest = max(((attempt, seq) for attempt, seq, _ in _objects(store, f"{prefix}/events")), default=None)
+    if newest is None:
+        return None
+    return list(read_events(store, prefix, after=(newest[0], newest[1] - 1)))[-1]
+
+
+def _objects(store: Store, folder: str) -> Iterator[tuple[int, int, str]]:
+    """(attempt, seq, key) of the event objects below a folder."""
+    for info in store.list(folder):
+        match = re.fullmatch(r".*/events/(\d+)/(\d+)\.jsonl", info.key)
+        if match is not None:
+            yield int(match[1]), int(match[2]), info.key

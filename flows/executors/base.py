@@ -1,0 +1,245 @@
+"""What an executor is given and what it gives back. An executor knows no stage: the job names the function."""
+
+import errno
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+
+from components.errors import ArtifactError, ConfigError, DivergedError, MissingError, RcgError, StoreError
+from components.store import open_store
+from components.store.base import Prefix, Store
+from flows.artifact import FileEntry
+from flows.events import EventWriter
+from flows.lease import FencedStore, check_fence
+from flows.provenance import part_versions
+from flows.runs import Spec, load_run
+from flows.stored import StoredArtifact, StoredInputs, StoredOutput
+
+if TYPE_CHECKING:
+    import torch
+
+    from components.training.worker import Report
+
+Device = Literal["auto", "cpu", "cuda"]
+METRICS = "metrics.json"
+_HARDLY_FREE_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """Where and how fast; none of it changes a fingerprint."""
+
+    n_workers: int = 1
+    device: Device = "auto"
+    threads: int = 1
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
+    event_interval_s: float = 2.0
+    mix_versions: bool = False
+    """Allow one artifact to hold parts that different library versions made."""
+
+
+class Reporter(Protocol):
+    """Whoever wants rank 0's reports live, e.g. MLflow. Must not raise and not be slow."""
+
+    def on_report(self, report: "Report") -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at a run: everything an executor needs, in this process or another."""
+
+    spec: Spec
+    store_uri: str
+    attempt: int
+    """Fencing number: writes fail once another attempt holds the lease."""
+    settings: WorkerSettings
+    reporter: Reporter | None = None
+
+
+@dataclass(frozen=True)
+class RankResult:
+    """What one rank wrote."""
+
+    rank: int
+    device: str
+    files: Mapping[str, FileEntry]
+    keys: Mapping[str, str]
+
+
+class Executor(Protocol):
+    """Runs every rank of a job to its end and returns their results; the caller merges and commits them."""
+
+    def check(self, spec: Spec, settings: WorkerSettings) -> None:
+        """Raises: ConfigError for what can be known before anything starts."""
+        ...
+
+    def run(self, job: Job) -> list[RankResult]: ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which rank this process is, and what it runs on."""
+
+    rank: int
+    world_size: int
+    device: "torch.device"
+    on_report: "Callable[[Report], None] | None" = None
+    """Called on every rank at each report, e.g. to keep the ranks in step."""
+    stopping: Callable[[], bool] = lambda: False
+
+
+def pick_device(wanted: Device) -> "torch.device":
+    """Raises: ConfigError when a GPU is asked for and there is none."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ConfigError(
+            "no GPU here", got="device: cuda", expected="a CUDA device that torch sees", fix="set RCG_DEVICE=auto"
+        )
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def device_name(device: "torch.device") -> str:
+    """cpu, or the GPU's model."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def run_rank(job: Job, place: Place) -> RankResult:
+    """Run the stage's function as one rank. The same for every executor."""
+    with tempfile.TemporaryDirectory(prefix=f"rcg-{job.spec.stage}-") as folder:
+        try:
+            return _RankRun(job, place, Path(folder)).result()
+        except Exception as error:
+            if isinstance(error, RcgError) or not _is_full(error, folder):
+                raise
+            fix = "free space there, or point TMPDIR to a larger disk; then run the same command again"
+            raise StoreError("no space left for temporary files", got=folder, fix=fix) from error
+
+
+def _is_full(error: Exception, folder: str) -> bool:
+    """Whether a full disk is behind the error; torch and safetensors hide it in errors of their own."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return True
+    return shutil.disk_usage(folder).free < _HARDLY_FREE_BYTES
+
+
+class _RankRun:
+    """One rank's work: its inputs, output and worker are made here and live in `scratch`."""
+
+    def __init__(self, job: Job, place: Place, scratch: Path) -> None:
+        self.job, self.place, self.scratch = job, place, scratch
+        self.plain = open_store(job.store_uri)
+        run = Prefix(self.plain, job.spec.prefix)
+        self.store: Store = FencedStore(self.plain, lambda: check_fence(run, job.attempt))
+        self.events = EventWriter(self.store, job.spec.prefix, job.attempt, interval_s=job.settings.event_interval_s)
+
+    def result(self) -> RankResult:
+        from components.training.worker import Worker
+
+        spec, settings, place = self.job.spec, self.job.settings, self.place
+        body, params = load_stage(spec)
+        output = StoredOutput(
+            self.store,
+            spec.prefix,
+            self.job.attempt,
+            self.scratch / "out",
+            versions=part_versions(),
+            mix_versions=settings.mix_versions,
+        )
+        private = self.scratch / "private"
+        private.mkdir()
+        worker = Worker(
+            rank=place.rank,
+            world_size=place.world_size,
+            device=place.device,
+            checkpoints=self.checkpoints(),
+            report=self.report,
+            scratch=private,
+            checkpoint_every=settings.checkpoint_every,
+            threads=settings.threads,
+            stopping=place.stopping,
+        )
+        metrics = body(params, self.inputs(), output, worker)
+        if place.rank == 0:
+            self.events.flush()
+            output.write_json(METRICS, check_metrics(spec.stage, metrics))
+        return RankResult(place.rank, device_name(place.device), output.files, output.keys)
+
+    def checkpoints(self) -> Any:
+        from components.training.checkpoint import CheckpointDir
+
+        folder = self.scratch / "checkpoints"
+        folder.mkdir()
+        keep = self.job.settings.keep_checkpoints
+        return CheckpointDir(self.store, self.job.spec.prefix, self.job.attempt, keep, folder)
+
+    def inputs(self) -> StoredInputs:
+        spec = self.job.spec
+        parents = {}
+        for stage, parent in spec.inputs.items():
+            run = load_run(self.plain, parent.prefix)
+            if run is None or run.digest != parent.digest:
+                raise MissingError(
+                    f"the {stage} artifact is not in the store", expected=f"{parent.prefix} in {self.plain.uri}"
+                )
+            parents[stage] = StoredArtifact(self.plain, run, self.scratch / "inputs" / stage)
+        return StoredInputs(parents, spec.source, spec.collection_lock, self.scratch)
+
+    def report(self, report: "Report") -> None:
+        if self.place.rank == 0:
+            self.events.on_report(report)
+            if self.job.reporter is not None:
+                self.job.reporter.on_report(report)
+        if self.place.on_report is not None:
+            self.place.on_report(report)
+
+
+def load_stage(spec: Spec) -> tuple[Callable[..., Mapping[str, float]], BaseModel]:
+    """The stage's function and its params. Imports the stage, and with it torch.
+
+    Raises: ConfigError for wrong params.
+    """
+    body = import_module(spec.module).run
+    kind = get_type_hints(body)["params"]
+    try:
+        return body, kind.model_validate(spec.identity.params)
+    except ValidationError as error:
+        wrong = [f"{spec.stage}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(f"the params of {spec.stage} are wrong", got="; ".join(wrong)) from error
+
+
+def check_metrics(stage: str, metrics: Mapping[str, float]) -> Mapping[str, float]:
+    """Raises: ArtifactError unless every metric is a number; a number that is not finite is a DivergedError."""
+    for name, value in metrics.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ArtifactError(f"{stage} returned a metric that is no number", got=f"{name} = {value!r}")
+        if not math.isfinite(value):
+            raise DivergedError(f"{stage} returned a metric that is not finite", got=f"{name} = {value}")
+    return metrics
+
+
+def merge(results: list[RankResult]) -> tuple[dict[str, FileEntry], dict[str, str]]:
+    """Files and keys of all ranks. Raises: ArtifactError when two wrote the same name, but for one memoised file."""
+    files: dict[str, FileEntry] = {}
+    keys: dict[str, str] = {}
+    for result in results:
+        both = files.keys() & result.files.keys()
+        twice = sorted(n for n in both if keys[n] != result.keys[n] or not keys[n].startswith("memo/"))
+        if twice:
+            raise ArtifactError(
+                "two ranks wrote the same file", got=twice[0], fix="write it on rank 0, or split by worker.rows"
+            )
+        files.update(result.files)
+        keys.update(result.keys)
+    return files, keys

@@ -1,0 +1,248 @@
+"""The executor `ray`: a stage on N workers of Ray Train, local or of the cluster that RAY_ADDRESS names.
+
+The only importer of ray. Checkpoints, events and artifacts go through our store, as everywhere; Ray keeps nothing.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig, TorchTrainer, get_device
+
+from components.errors import ConfigError, RcgError, RetryableError, StoreError
+from components.store import open_store
+from components.training.worker import Report
+from flows.events import read_events
+from flows.executors.base import Job, Place, RankResult, WorkerSettings, load_stage, pick_device, run_rank
+from flows.runs import Spec
+
+_LOCAL = {
+    "RAY_AUTH_MODE": "disabled",  # a new cluster would write a token to HOME, which may be read-only
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
+    "GLOO_SOCKET_IFNAME": "lo",
+}
+_EVERYWHERE = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the end of the workers, or of one, is noticed
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_OBJECT_STORE_BYTES = 80_000_000
+_EVENTS_EVERY_S = 1.0
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What each worker is sent."""
+
+    job: Job
+    threads: int
+    stop_file: Path
+    """Appears when the driver is told to stop; on another machine it never does, and the pod's end ends the worker."""
+
+
+class RayExecutor:
+    """N workers in one process group; lost workers are replaced `max_failures` times and go on from the checkpoint."""
+
+    def __init__(self, max_failures: int) -> None:
+        self.max_failures = max_failures
+
+    def check(self, spec: Spec, settings: WorkerSettings) -> None:
+        load_stage(spec)
+        if _on_cluster():
+            return
+        device = pick_device(settings.device)
+        if device.type == "cuda" and torch.cuda.device_count() < settings.n_workers:
+            raise _too_few_gpus(torch.cuda.device_count(), settings.n_workers)
+
+    def run(self, job: Job) -> list[RankResult]:
+        with running_ray(job.settings.n_workers) as folder, _stopping(folder / "stop") as stop_file, _events(job):
+            task = _Task(replace(job, reporter=None), torch.get_num_threads(), stop_file)
+            return self._fit(task, folder)
+
+    def _fit(self, task: _Task, folder: Path) -> list[RankResult]:
+        settings = task.job.settings
+        cuda = _has_gpus(settings)
+        trainer = TorchTrainer(
+            _rank,
+            train_loop_config={"task": task},
+            torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
+            scaling_config=ScalingConfig(num_workers=settings.n_workers, use_gpu=cuda),
+            run_config=RunConfig(
+                name=f"{task.job.spec.stage}-{task.job.attempt}",
+                storage_path=str(folder / "results"),
+                failure_config=FailureConfig(max_failures=self.max_failures),
+                callbacks=[_StopWhenItWouldComeAgain()],
+            ),
+        )
+        try:
+            results: list[RankResult] = trainer.fit().return_value
+        except ray.train.TrainingFailedError as failure:
+            raise _cause(failure, self.max_failures) from None
+        return results
+
+
+def _rank(config: Mapping[str, _Task]) -> list[RankResult]:
+    """The body of every worker; returns all ranks' results."""
+    task, context = config["task"], ray.train.get_context()
+    torch.set_num_threads(task.threads)  # as many as an inline run has: the number of threads may move bits
+    n = context.get_world_size()
+    place = Place(context.get_world_rank(), n, get_device(), stopping=task.stop_file.exists)
+    try:
+        mine = run_rank(task.job, place)
+    except RcgError as error:
+        error.got, error.expected = str(error.got), str(error.expected)  # the message has them; this has to travel
+        raise
+    results: list[Any] = [None] * n
+    dist.all_gather_object(results, mine)
+    return results
+
+
+class _StopWhenItWouldComeAgain(UserCallback):  # type: ignore[misc]
+    """Ends the job at the first error that a restart would only repeat; raised here, Ray does not retry it."""
+
+    def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:  # noqa: ARG002
+        for error in worker_exceptions.values():
+            own = _own(error)
+            if own is not None and _comes_again(own):
+                raise own
+
+
+def _own(error: BaseException) -> BaseException | None:
+    """The exception that the stage raised, with its traceback as a note; None if Ray lost the worker."""
+    inner: BaseException | None = getattr(error, "_base_exc", None)
+    if inner is not None and not isinstance(inner, RcgError):
+        inner.add_note(str(error))
+    return inner
+
+
+def _comes_again(error: BaseException) -> bool:
+    """False for what lost stores, memory and connections look like; RuntimeError is how torch reports a lost peer."""
+    if isinstance(error, RcgError):
+        return not isinstance(error, StoreError)
+    return not isinstance(error, OSError | MemoryError | RuntimeError)
+
+
+def _cause(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseException:
+    """What to tell the caller: the stage's own error where there is one."""
+    if isinstance(failure, ray.train.ControllerError):
+        return failure.controller_failure
+    errors: dict[int, Exception] = getattr(failure, "worker_failures", {})
+    for error in errors.values():
+        own = _own(error)
+        if isinstance(own, RcgError):
+            return own
+    lines = [f"rank {rank}: {str(error).splitlines()[-1]}" for rank, error in errors.items() if str(error)]
+    what = f"workers were lost {max_failures + 1} times"
+    fix = "run the same command again: it continues from the checkpoint"
+    return RetryableError(what, got="; ".join(lines) or failure, fix=fix)
+
+
+def _on_cluster() -> bool:
+    return bool(os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
+
+
+def _has_gpus(settings: WorkerSettings) -> bool:
+    """Does each worker get a GPU? Raises: ConfigError when GPUs are asked for and there are too few."""
+    n_gpus = int(ray.cluster_resources().get("GPU", 0))
+    if settings.device == "cuda" and n_gpus < settings.n_workers:
+        raise _too_few_gpus(n_gpus, settings.n_workers)
+    return settings.device != "cpu" and n_gpus >= settings.n_workers
+
+
+def _too_few_gpus(found: int, wanted: int) -> ConfigError:
+    what = f"{wanted} workers need {wanted} GPUs"
+    return ConfigError(what, got=f"{found} GPUs", fix="lower RCG_WORKERS, or set RCG_DEVICE=cpu")
+
+
+@contextlib.contextmanager
+def running_ray(n_workers: int) -> Iterator[Path]:
+    """A connection to Ray and a scratch folder. Only a cluster that was started here is shut down at the end."""
+    local = not _on_cluster()
+    folder = Path(tempfile.mkdtemp(prefix="rcg-", dir="/tmp"))  # sockets below it: paths have to be short
+    connected = ray.is_initialized()
+    with _environment(_EVERYWHERE | (_LOCAL if local else {})):
+        try:
+            if local:
+                ray.init(
+                    address="local", num_cpus=n_workers, include_dashboard=False, log_to_driver=False,
+                    object_store_memory=_OBJECT_STORE_BYTES, _temp_dir=str(folder),
+                )  # fmt: skip
+            elif not connected:
+                ray.init(log_to_driver=False)
+            yield folder
+        finally:
+            if not connected:
+                ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set what is not set already, for this block and the processes that start in it."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextlib.contextmanager
+def _stopping(file: Path) -> Iterator[Path]:
+    """The first SIGTERM creates the file, so that training saves a checkpoint and stops; a second one ends at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield file
+        return
+
+    def on_signal(_number: int, _frame: object) -> None:
+        if file.exists():
+            raise SystemExit(128 + signal.SIGTERM)
+        file.touch()
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield file
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _events(job: Job) -> Iterator[None]:
+    """Passes rank 0's reports on to the job's reporter: they come through the store, from whatever machine."""
+    done, store, reporter = threading.Event(), open_store(job.store_uri), job.reporter
+    if reporter is None:
+        yield
+        return
+
+    def follow() -> None:
+        position, last = (job.attempt, 0), False
+        while not last:
+            last = done.wait(_EVENTS_EVERY_S)
+            with contextlib.suppress(StoreError):
+                for event in read_events(store, job.spec.prefix, after=position):
+                    position = event.position
+                    reporter.on_report(Report(event.step, event.metrics, {}, event.total_steps))
+
+    thread = threading.Thread(target=follow, name="ray events", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()

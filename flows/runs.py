@@ -1,0 +1,267 @@
+"""Runs in the store: spec, records, commit, and loading what was committed, checked.
+
+runs/<stage>/<fingerprint>/
+    spec.json                   all that a worker needs
+    lease.json attempts/<n>.json
+    attempts/<n>.failure.json   why attempt n ended
+    attempts/<n>.run.json       what attempt n is about to commit
+    checkpoints/… events/<n>/<seq>.jsonl out/<n>/…
+    manifest.json               the commit
+    run.json                    the record of the attempt whose manifest it is
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from components.errors import ArtifactError, ConflictError, FailureClass, MissingError, TamperedError
+from components.store.base import Prefix, Store, check_key
+from flows.artifact import SCHEMA, FileEntry, Manifest, Record, digest_of, listing_name, pack_manifest, unpack_manifest
+from flows.fingerprint import Identity
+from flows.lease import attempts
+
+MANIFEST = "manifest.json"
+_CHUNK = 8 << 20
+_R = TypeVar("_R", bound=Record)
+
+
+class InputSpec(Record):
+    """A parent's committed run, as a worker finds it."""
+
+    prefix: str
+    digest: str
+
+
+class Spec(Record):
+    """spec.json: all that a worker needs to do the work, wherever it is."""
+
+    schema_version: int
+    fingerprint: str
+    identity: Identity
+    inputs: dict[str, InputSpec]
+    """Parent stage -> its run."""
+    source: str
+    """Where the images are; a place, not identity."""
+    collection_lock: str | None
+    """Text of collection.lock; None but for collect."""
+    module: str
+    """Module whose run() does the work."""
+
+    @property
+    def stage(self) -> str:
+        return self.identity.stage
+
+    @property
+    def prefix(self) -> str:
+        return run_prefix(self.stage, self.fingerprint)
+
+
+class RunRecord(Record):
+    """run.json: how a committed artifact came about. Never hashed into anything."""
+
+    schema_version: int
+    stage: str
+    fingerprint: str
+    digest: str
+    """Content digest of the manifest that this record belongs to."""
+    attempt: int
+    keys: dict[str, str]
+    """Logical path -> key in the store."""
+    world_size: int
+    device: str
+    versions: dict[str, str]
+    """Python and the libraries that move bits."""
+    host: str
+    context: dict[str, str]
+    """git commit, image, RayJob: whatever the caller knows."""
+    started_ms: int
+    ended_ms: int
+    adopted_from: str | None
+    """Fingerprint whose outputs were accepted for this one."""
+    adopted_because: str | None
+
+
+class Failure(Record):
+    """attempts/<n>.failure.json."""
+
+    schema_version: int
+    failure_class: FailureClass
+    message: str
+
+
+@dataclass(frozen=True)
+class CommittedRun:
+    """An artifact whose manifest is intact and whose files are all there with the right sizes."""
+
+    prefix: str
+    manifest: Manifest
+    digest: str
+    record: RunRecord
+
+    @property
+    def stage(self) -> str:
+        return self.manifest.stage
+
+    @property
+    def fingerprint(self) -> str:
+        return self.prefix.rpartition("/")[2]
+
+    @property
+    def keys(self) -> Mapping[str, str]:
+        return self.record.keys
+
+
+def run_prefix(stage: str, fingerprint: str) -> str:
+    return f"runs/{stage}/{fingerprint}"
+
+
+def read_record(kind: type[_R], run: Store, name: str) -> _R | None:
+    """A record below a run's prefix; None when it is absent."""
+    try:
+        data = run.get(name)
+    except MissingError:
+        return None
+    return kind.parse(data, f"{run.uri}/{name}")
+
+
+def load_run(store: Store, prefix: str, *, verify: bool = False) -> CommittedRun | None:
+    """The committed run at prefix; None if nothing is committed there. With `verify` every sha256 is checked too.
+
+    Raises: TamperedError or MissingError naming the first file that is not as committed; ArtifactError for a manifest
+    that cannot be one.
+    """
+    run = Prefix(store, prefix)
+    try:
+        data = run.get(MANIFEST)
+    except MissingError:
+        return None
+    where = f"{run.uri}/{MANIFEST}"
+    digest = digest_of(data)
+    record = _find_record(run, digest)
+    if record is None:
+        what = f"{where} is not the one that was committed: no attempt's record names it"
+        raise TamperedError(what, got=digest, fix=_mend(prefix))
+    manifest = unpack_manifest(data, prefix.split("/")[1], where, run.get)
+    if manifest.files.keys() != record.keys.keys():
+        raise TamperedError(f"{run.uri}/run.json does not name the files of its manifest", fix=_mend(prefix))
+    committed = CommittedRun(prefix, manifest, digest, record)
+    _check_sizes(store, committed)
+    if verify:
+        for name in manifest.files:
+            check_file(store, committed, name)
+    return committed
+
+
+def _find_record(run: Store, digest: str) -> RunRecord | None:
+    """run.json if it belongs to the manifest, else the attempt's record that does: a driver may have died between."""
+    names = ["run.json", *(f"attempts/{n}.run.json" for n in reversed(attempts(run)))]
+    records = (read_record(RunRecord, run, name) for name in names)
+    return next((record for record in records if record is not None and record.digest == digest), None)
+
+
+def _check_sizes(store: Store, run: CommittedRun) -> None:
+    sizes = dict(_sizes(store, run.keys.values()))
+    for name, entry in run.manifest.files.items():
+        check_key(name)
+        size = sizes.get(run.keys[name])
+        if size is None:
+            raise MissingError(f"{name} of {run.prefix} is gone", expected=run.keys[name], fix=_mend(run.prefix))
+        if size != entry.size:
+            what = f"{name} of {run.prefix} has the wrong size"
+            raise TamperedError(what, got=size, expected=entry.size, fix=_mend(run.prefix))
+
+
+def _sizes(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Sizes of those keys that exist: one listing per run's folder, one question for any other key."""
+    folders = set()
+    for key in keys:
+        if key.startswith("runs/"):
+            folders.add("/".join(key.split("/")[:5]))  # runs/<stage>/<fingerprint>/out/<n>
+        elif (info := store.head(key)) is not None:
+            yield key, info.size
+    for folder in folders:
+        yield from ((info.key, info.size) for info in store.list(folder))
+
+
+def check_file(store: Store, run: CommittedRun, name: str) -> None:
+    """Raises: TamperedError if the bytes in the store are not those that were committed."""
+    found = sha256_in_store(store, run.keys[name])
+    if found != run.manifest.files[name].sha256:
+        raise tampered(run.prefix, name, found, run.manifest.files[name])
+
+
+def tampered(prefix: str, name: str, found: str, entry: FileEntry) -> TamperedError:
+    what = f"{name} of {prefix} does not match its digest: torn or altered"
+    return TamperedError(what, got=found, expected=entry.sha256, fix=_mend(prefix))
+
+
+def _mend(prefix: str) -> str:
+    return (
+        f"`rcg data copy --from` a store that has it intact, or move {prefix} out of the store and run the stage again"
+    )
+
+
+def sha256_in_store(store: Store, key: str) -> str:
+    """Digest of an object, read in pieces."""
+    sha256, start = hashlib.sha256(), 0
+    while piece := store.get(key, start=start, stop=start + _CHUNK):
+        sha256.update(piece)
+        start += len(piece)
+    return sha256.hexdigest()
+
+
+def commit(
+    store: Store, prefix: str, files: Mapping[str, FileEntry], record: Callable[[str], RunRecord]
+) -> CommittedRun:
+    """Make the files of one attempt the artifact, or adopt what another attempt committed first.
+
+    `record(digest)` is written before the manifest, under the attempt's own name: whichever attempt's manifest wins,
+    its record can be found, also when this process ends between any two of the writes.
+    """
+    run = Prefix(store, prefix)
+    stage = prefix.split("/")[1]
+    data, listing = pack_manifest(Manifest(schema_version=SCHEMA, stage=stage, files=dict(files)))
+    mine = record(digest_of(data))
+    if listing is not None:
+        run.put(listing_name(digest_of(listing)), listing)
+    run.put(f"attempts/{mine.attempt}.run.json", mine.to_json())
+    with contextlib.suppress(ConflictError):  # another attempt was first, or our write's answer got lost
+        run.put(MANIFEST, data, if_absent=True)
+    committed = load_run(store, prefix)
+    if committed is None:
+        raise MissingError(f"{run.uri}/{MANIFEST} vanished after its commit")
+    restore_record(store, committed)
+    return committed
+
+
+def restore_record(store: Store, run: CommittedRun) -> None:
+    """Write run.json where it lacks or is of a loser: whoever committed may have died before doing so."""
+    folder = Prefix(store, run.prefix)
+    present = read_record(RunRecord, folder, "run.json")
+    if present is None or present.digest != run.digest:
+        folder.put("run.json", run.record.to_json())
+
+
+def find_run(store: Store, stage: str, digest: str) -> CommittedRun | None:
+    """Any run of the stage with this content; equal content serves equally."""
+    for info in store.list(f"runs/{stage}"):
+        prefix, _, name = info.key.rpartition("/")
+        if name == MANIFEST and prefix.count("/") == 2 and sha256_in_store(store, info.key) == digest:
+            return load_run(store, prefix)
+    return None
+
+
+def full_fingerprint(store: Store, stage: str, start: str) -> str:
+    """The one fingerprint of the stage in the store that starts so.
+
+    Raises: MissingError for none, ArtifactError for several.
+    """
+    found = sorted({info.key.split("/")[2] for info in store.list(f"runs/{stage}")})
+    matching = [fingerprint for fingerprint in found if fingerprint.startswith(start)]
+    if not matching:
+        raise MissingError(f"no run of {stage} starts with {start}", got=", ".join(f[:10] for f in found) or "no runs")
+    if len(matching) > 1:
+        raise ArtifactError(f"several runs of {stage} start with {start}", got=", ".join(matching))
+    return matching[0]

@@ -1,0 +1,188 @@
+"""Stage bundle: the servable model as a folder of plain files, readable by RCG.load and by MLflow's pyfunc.
+
+Every byte is a function of the parents, the params and the sources: no time, host or random id gets in. So the content
+digest of this artifact is the bundle's identity.
+"""
+
+import json
+import sys
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from components.base import Config, Metrics
+from components.errors import ConfigError
+from components.pixels import load_pixels
+from components.rcg import CARD, PART_FILES, PARTS, SCHEMA, BundleCard, SamplingDefaults
+from components.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
+from components.training.worker import Worker
+from flows.artifact import InputArtifact, Inputs, Output
+from flows.closure import module_digests
+
+_ROOT = Path(__file__).parents[2]
+_ENTRY = "components.serving"
+_UNCOUNTED = ("components.errors",)
+_REQUIRED = ("torch", "numpy", "pydantic", "jaxtyping", "safetensors", "pillow", "mlflow", "pandas")
+
+MODEL_PY = '''"""The pyfunc model of this bundle: MLflow runs this file. Without MLflow: RCG.load(folder)."""
+
+import sys
+import warnings
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+
+HERE = Path(__file__).resolve().parent
+
+
+def load_predictor():
+    write, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the bundle's folder stays as it is
+    sys.path.insert(0, str(HERE))
+    try:
+        from components.serving import Predictor
+    finally:
+        sys.path.remove(str(HERE))
+        sys.dont_write_bytecode = write
+    root = Path(sys.modules["components"].__file__).parents[1]
+    for own in sorted(HERE.glob("components/**/*.py")):
+        used = root / own.relative_to(HERE)
+        if not used.is_file() or used.read_bytes() != own.read_bytes():
+            warnings.warn(f"this process had imported other code than the bundle's: {used} differs", stacklevel=2)
+            break
+    return Predictor.load(HERE)
+
+
+class Model(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        self.predictor = load_predictor()
+
+    def predict(self, context, model_input, params=None):
+        frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
+        return pd.DataFrame(self.predictor.predict(frame.to_dict("records"), params or {}))
+
+
+mlflow.models.set_model(Model())
+'''
+
+
+class BundleParams(Config):
+    """What goes into the bundle."""
+
+    numerics: int
+    """Raise it to force a new run."""
+    with_encoder: bool
+    """Include the encoder, which variations and interpolations of given pictures need."""
+    sampling: SamplingDefaults
+    """How images are drawn from the bundle unless the caller says otherwise."""
+
+
+def run(params: BundleParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
+    """Writes the parts, rcg.json, lineage.json, components/, and what MLflow wants. Raises: ConfigError."""
+    if worker.rank != 0:
+        return {}
+    _check(params, inputs)
+    parts = [part for part in PARTS if part != "encoder" or params.with_encoder]
+    n_bytes = sum(_copy_part(part, inputs[part], out) for part in parts)
+    card = BundleCard(
+        schema_version=SCHEMA,
+        parts=tuple(parts),
+        decode=inputs["collect"].read_json("collection.json")["decode"],
+        sampling=params.sampling,
+    )
+    out.write_json(CARD, card.model_dump(mode="json"))
+    out.write_json("lineage.json", _lineage(params, inputs))
+    for module_path in _sources():
+        out.write_bytes(module_path.relative_to(_ROOT).as_posix(), module_path.read_bytes())
+    _write_pyfunc(params, needs_timm=_needs_timm(parts, inputs), out=out)
+    return {"weights_mib": n_bytes / 2**20, "parts": float(len(parts))}
+
+
+def _check(params: BundleParams, inputs: Inputs) -> None:
+    """Raises: ConfigError when the sampling defaults do not suit the trained generator."""
+    pixels, how = load_pixels(inputs["pixels"]), params.sampling.pixels
+    trained = inputs["pixels"].read_json("config.json")["model"]["kind"]
+    if how.kind != trained:
+        raise ConfigError(
+            "bundle.sampling.pixels is of another generator", got=how.kind, expected=trained, fix=f"set kind: {trained}"
+        )
+    if how.guidance > 0 and not pixels.conditioner.can_guide:
+        fix = "set it to 0, or train with a condition and condition.drop_prob above 0"
+        raise ConfigError(
+            "bundle.sampling.pixels.guidance needs a generator trained with dropout", got=how.guidance, fix=fix
+        )
+
+
+def _copy_part(part: str, artifact: InputArtifact, out: Output) -> int:
+    """Byte for byte; returns the bytes written."""
+    names = [name for name in PART_FILES if name in artifact.manifest.files]
+    for name in names:
+        out.write_bytes(f"{part}/{name}", artifact.read_bytes(name))
+    return sum(artifact.manifest.files[name].size for name in names)
+
+
+def _sources() -> list[Path]:
+    """Files of components/ that serving imports, directly or not."""
+    modules = {*module_digests(_ENTRY), *_UNCOUNTED}
+    paths = (_ROOT.joinpath(*module.split(".")) for module in modules)
+    return sorted(path / "__init__.py" if path.is_dir() else path.with_name(f"{path.name}.py") for path in paths)
+
+
+def _lineage(params: BundleParams, inputs: Inputs) -> dict[str, Any]:
+    """What the bundle was made of, to be read without a store or a network."""
+    parents = {}
+    for stage in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "evaluate"):
+        artifact = inputs[stage]
+        parents[stage] = {"content": artifact.digest}
+        for key, name in (("metrics", "metrics.json"), ("config", "config.json")):
+            if name in artifact.manifest.files:
+                parents[stage][key] = artifact.read_json(name)
+    collection = inputs["collect"].read_json("collection.json")
+    return {
+        "schema_version": SCHEMA,
+        "collection": {"chunks": collection["chunks"], "classes": collection["classes"]},
+        "parents": parents,
+        "params": params.model_dump(mode="json"),
+    }
+
+
+def _needs_timm(parts: Iterable[str], inputs: Inputs) -> bool:
+    return "encoder" in parts and inputs["encoder"].read_json("config.json")["kind"] == "timm"
+
+
+def _write_pyfunc(params: BundleParams, *, needs_timm: bool, out: Output) -> None:
+    """The files of MLflow's model format (models-from-code). JSON is YAML, too."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    names = sorted((*_REQUIRED, "timm") if needs_timm else _REQUIRED)
+    example = {"columns": list(REQUEST_COLUMNS), "data": [[None] * len(REQUEST_COLUMNS)]}
+    n = {"n": 4}
+    out.write_bytes("model.py", MODEL_PY.encode())
+    out.write_bytes("requirements.txt", "".join(f"{name}=={_public(version(name))}\n" for name in names).encode())
+    out.write_json(
+        "python_env.yaml", {"python": python, "build_dependencies": ["pip"], "dependencies": ["-r requirements.txt"]}
+    )
+    out.write_json("input_example.json", {"inputs": example, "params": n})
+    out.write_json("serving_input_example.json", {"dataframe_split": example, "params": n})
+    out.write_json("MLmodel", {
+        "flavors": {"python_function": {
+            "code": None, "env": {"virtualenv": "python_env.yaml"}, "loader_module": "mlflow.pyfunc.loaders.code_model",
+            "model_code_path": "model.py", "python_version": python, "streamable": False,
+        }},
+        "mlflow_version": version("mlflow"),
+        "saved_input_example_info": {
+            "artifact_path": "input_example.json", "pandas_orient": "split", "params": "true",
+            "serving_input_path": "serving_input_example.json", "type": "dataframe",
+        },
+        "signature": {
+            "inputs": json.dumps([{"required": False, **column} for column in REQUEST_COLUMNS.values()]),
+            "outputs": json.dumps([{"required": True, **column} for column in RESPONSE_COLUMNS.values()]),
+            "params": json.dumps(request_params(params.sampling)),
+        },
+        "utc_time_created": "1970-01-01 00:00:00",
+    })  # fmt: skip
+
+
+def _public(text: str) -> str:
+    """A version without its local part (+cpu, +cu130): a package index has only the public one."""
+    return text.partition("+")[0]

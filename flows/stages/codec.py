@@ -1,0 +1,129 @@
+"""Fit the codec on the collection, and look at what its reconstructions lose of pictures that it was not fitted on."""
+
+from collections.abc import Mapping
+from typing import Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from components.base import Batch, Config, Metrics
+from components.codecs import Codec, CodecConfig, save_codec
+from components.codecs.vqgan import Vqgan, VqganConfig
+from components.codecs.vqgan_training import VqganObjective, VqganTrainable, perplexity
+from components.data.images import ImageIndex, open_images
+from components.data.pictures import png_bytes, rows_grid, to_float, to_uint8
+from components.errors import DataError
+from components.nn.vit import seeded_init
+from components.rng import BatchRng
+from components.training.loop import Preview, train
+from components.training.optim import TrainConfig
+from components.training.worker import Worker
+from flows.artifact import Inputs, Output
+
+_BATCH, _MOST = 64, 1024  # images per forward pass and in all, when reconstructions are measured
+_SHOWN, _PREVIEWS = 32, 4
+_LEAST_ERROR = 1e-10  # mean squared; exact reconstructions are 100 dB
+
+
+class CodecParams(Config):
+    """What pictures are encoded to, and how the codec is fitted."""
+
+    numerics: int
+    """Raise it to force a new run."""
+    model: CodecConfig
+    """The codec."""
+    seed: int = Field(ge=0)
+    """Seed of the initial weights."""
+    train: TrainConfig | None
+    """The training run; null for a codec without weights."""
+    objective: VqganObjective | None
+    """What vqgan is fitted for; null for a codec without weights."""
+
+    @model_validator(mode="after")
+    def _trains_what_has_weights(self) -> Self:
+        trainable = isinstance(self.model, VqganConfig)
+        for name in ("train", "objective"):
+            if (getattr(self, name) is not None) != trainable:
+                verb = "needs" if trainable else "has nothing to train: set it to null instead of"
+                raise ValueError(f"codec.{name} is wrong: a {self.model.kind} codec {verb} codec.{name}")
+        return self
+
+
+def run(params: CodecParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
+    """Writes config.json, weights, plots/loss.json and pictures/reconstructions.png."""
+    index = open_images(inputs["collect"], inputs.source, base_only=True, threads=worker.threads)
+    images, held_out = index.split("train"), index.split("val")
+    if len(images) == 0:
+        raise DataError("there are no training images", fix="collect more pictures")
+    with seeded_init(params.seed):
+        codec: Codec = params.model.build()
+    shown = _Shown(held_out if len(held_out) else images, params.model.px)
+    metrics: Metrics = {}
+    if params.train is not None and params.objective is not None and isinstance(codec, Vqgan):
+        curve = _fit(codec, params.objective, params.train, images, shown, worker)
+        metrics["loss"] = curve[-1]["loss"]
+        if worker.rank == 0:
+            out.write_json("plots/loss.json", curve)
+    if worker.rank != 0:
+        return {}
+    save_codec(params.model, codec, out)
+    codec.eval().to(worker.device)
+    out.write_bytes("pictures/reconstructions.png", png_bytes(shown.draw(codec, worker.device)))
+    counts: Metrics = {"n_train": float(len(images)), "n_val": float(len(held_out))}
+    return metrics | counts | shown.measure(codec, worker.device)
+
+
+def _fit(
+    codec: Vqgan, objective: VqganObjective, config: TrainConfig, images: ImageIndex, shown: "_Shown", worker: Worker
+) -> list[dict[str, float]]:
+    px = codec.spec.image_px
+
+    def fetch(indices: np.ndarray, rng: BatchRng) -> Batch:  # noqa: ARG001
+        return {"images": to_float(images.load(indices, px))}
+
+    def draw(step: int) -> Mapping[str, np.ndarray]:  # noqa: ARG001
+        return {"reconstructions": shown.draw(codec, worker.device)}
+
+    preview = Preview(max(1, config.steps // _PREVIEWS), draw)
+    return train(VqganTrainable(codec, objective), fetch, len(images), config, worker, preview=preview).curve
+
+
+class _Shown:
+    """Pictures that a codec is examined on: those of val, or of train when val is empty."""
+
+    def __init__(self, images: ImageIndex, px: int) -> None:
+        self.images, self.px = images, px
+
+    def rows(self, most: int) -> np.ndarray:
+        """Evenly spaced."""
+        return np.linspace(0, len(self.images) - 1, min(len(self.images), most)).round().astype(np.int64)
+
+    @torch.no_grad()
+    def draw(self, codec: Codec, device: torch.device) -> np.ndarray:
+        """Originals above their reconstructions."""
+        originals = self.images.load(self.rows(_SHOWN), self.px)
+        again = codec.decode(codec.encode(to_float(originals).to(device)))
+        return rows_grid([originals, to_uint8(again)], folds=2)
+
+    @torch.no_grad()
+    def measure(self, codec: Codec, device: torch.device) -> Metrics:
+        """Errors of the decoded bytes; for tokens also how evenly the codebook is used."""
+        rows, n_codes = self.rows(_MOST), codec.spec.n_codes
+        absolute, squared, counts = 0.0, 0.0, torch.zeros(n_codes or 0)
+        for start in range(0, len(rows), _BATCH):
+            original = to_float(self.images.load(rows[start : start + _BATCH], self.px))
+            target = codec.encode(original.to(device))
+            error = to_float(to_uint8(codec.decode(target))).double() - original.double()
+            absolute += float(error.abs().sum())
+            squared += float(error.square().sum())
+            if n_codes is not None:
+                counts += torch.bincount(target.flatten().long().cpu(), minlength=n_codes)
+        n = len(rows) * 3 * self.px**2
+        health = {} if n_codes is None else {"perplexity": float(perplexity(counts)), "codes_used": _share_used(counts)}
+        psnr = -10.0 * float(np.log10(max(squared / n, _LEAST_ERROR)))
+        return {"psnr_db": psnr, "mean_absolute_error": absolute / n, **health}
+
+
+def _share_used(counts: torch.Tensor) -> float:
+    return float((counts > 0).double().mean())

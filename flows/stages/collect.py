@@ -1,0 +1,239 @@
+"""Stage collect: read every listed picture once; settle what is usable, what it is called and which split it is in."""
+
+import hashlib
+import heapq
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from components.base import Config, Metrics
+from components.data.decode import DecodeRecipe
+from components.data.facts import facts_key, write_facts
+from components.data.images import Pixels, index_bytes, index_name, read_table
+from components.data.lock import Chunk, Lock, read_lock
+from components.data.metadata import Note, folder_label, read_notes, sorted_classes
+from components.data.pictures import grid, png_bytes
+from components.data.snapshot import verify_source
+from components.data.source import Source, open_source
+from components.data.splits import LEFT_OUT, SPLITS, SplitConfig, Splitter
+from components.errors import ConfigError, DataError
+from components.training.distributed import barrier
+from components.training.worker import Worker
+from flows.artifact import Inputs, Output
+
+Row = dict[str, Any]
+
+_SHOWN = 5
+_N_SAMPLES, _SAMPLE_PX = 64, 64
+
+
+class CollectParams(Config):
+    """What the collection is made of."""
+
+    numerics: int
+    """Raise it to force a new run."""
+    base: Literal["all"] | list[str]
+    """Chunks that encoder and codec are fitted on. Naming them (c00000, …) keeps both as the collection grows."""
+    labels: Literal["metadata", "folder", "none"]
+    """Where labels come from: the label column of metadata.csv or metadata.jsonl, or the folder a picture is in."""
+    split: SplitConfig
+    """How pictures are held out."""
+    decode: DecodeRecipe
+    """How files become pixels."""
+    max_reject_share: float = Field(ge=0, lt=1)
+    """The stage fails when more than this share of the files cannot be decoded."""
+
+
+def run(params: CollectParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
+    """Raises: DataError naming the picture, ConfigError for base chunks that do not exist."""
+    if inputs.collection_lock is None:
+        raise DataError("there is no collection.lock", fix="list your pictures first: `rcg snapshot FOLDER`")
+    lock = read_lock(inputs.collection_lock)
+    base = _base_chunks(params, lock)
+    source = open_source(inputs.source)
+    if worker.rank == 0:
+        verify_source(source, lock)
+    facts = _Facts(params, lock, source, out, worker.threads)
+    mine = lock.chunks[worker.rows(len(lock.chunks))]
+    for chunk in mine:
+        facts.ensure(chunk)
+    barrier(worker)
+    if worker.rank != 0:
+        return {}
+    for chunk in lock.chunks:
+        if chunk not in mine:
+            facts.ensure(chunk)  # another rank has made it
+    return _index(params, _Labels(params, source, lock), base, facts)
+
+
+def _base_chunks(params: CollectParams, lock: Lock) -> set[str]:
+    names = [chunk.name for chunk in lock.chunks]
+    if params.base == "all":
+        return set(names)
+    unknown = [name for name in params.base if name not in names]
+    if unknown or not params.base:
+        raise ConfigError(
+            "collect.base names chunks that collection.lock does not have",
+            got=", ".join(unknown) or "none",
+            expected=f"all, or some of {', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}",
+        )
+    return set(params.base)
+
+
+@dataclass
+class _Facts:
+    """The part of the work that reads pictures: one memoised file per chunk."""
+
+    params: CollectParams
+    lock: Lock
+    source: Source
+    out: Output
+    threads: int
+
+    def ensure(self, chunk: Chunk) -> None:
+        """Read the chunk's pictures unless they were ever read."""
+        recipe = self.params.decode
+
+        def make(path: Path) -> None:
+            write_facts(path, self.source, self.lock.entries(chunk), recipe, self.threads)
+
+        self.out.memoised(self._name(chunk), f"{self.params.numerics} {facts_key(chunk, recipe)}", make)
+
+    def rows(self, chunk: Chunk) -> list[Row]:
+        rows: list[Row] = read_table([self.out.path(self._name(chunk))]).to_pylist()
+        return rows
+
+    def _name(self, chunk: Chunk) -> str:
+        return f"facts/{chunk.name}.arrow"
+
+
+class _Labels:
+    """Label and caption of each picture."""
+
+    def __init__(self, params: CollectParams, source: Source, lock: Lock) -> None:
+        self.kind = params.labels
+        self.unmatched = read_notes(source, lock.metadata)
+        """Notes about pictures that have not come yet."""
+
+    def of(self, key: str) -> Note:
+        note = self.unmatched.pop(key, Note(None, None))
+        label = {"metadata": note.label, "folder": folder_label(key), "none": None}[self.kind]
+        return Note(label, note.caption)
+
+
+@dataclass
+class _Tally:
+    """What the chunks so far hold."""
+
+    rejected: list[Row] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    splits: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)
+    samples: list[tuple[str, str]] = field(default_factory=list)
+    """(sha256, key) of the pictures to show."""
+
+    def add(self, rows: Sequence[Row]) -> None:
+        self.splits.update(row["split"] for row in rows)
+        self.left_out += [row["key"] for row in rows if row["split"] == LEFT_OUT]
+        self.others["constant"] += sum(row["constant"] for row in rows)
+        self.others["labeled"] += sum(row["label"] is not None for row in rows)
+        shown = [(row["sha256"], row["key"]) for row in rows if row["split"] == "train"]
+        self.samples = heapq.nsmallest(_N_SAMPLES, self.samples + shown)
+
+
+@dataclass
+class _Listing:
+    """base.json or collection.json: the chunks with the digests of their index files, and how to decode them."""
+
+    recipe: DecodeRecipe
+    chunks: list[Row] = field(default_factory=list)
+    classes: set[str] = field(default_factory=set)
+
+    def add(self, name: str, rows: Sequence[Row], data: bytes) -> None:
+        self.chunks.append({"name": name, "count": len(rows), "sha256": hashlib.sha256(data).hexdigest()})
+        self.classes.update(row["label"] for row in rows if row["label"] is not None)
+
+    def as_json(self) -> Row:
+        decode = self.recipe.model_dump(mode="json")
+        return {"schema": 1, "decode": decode, "classes": sorted_classes(self.classes) or None, "chunks": self.chunks}
+
+
+def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts) -> Metrics:
+    """Rank 0: join facts, labels and splits, chunk by chunk in the lock's order."""
+    splitter, tally = Splitter(params.split), _Tally()
+    everything, base_part = _Listing(params.decode), _Listing(params.decode)
+    for chunk in facts.lock.chunks:
+        found = facts.rows(chunk)
+        tally.rejected += [{"key": row["key"], "why": row["reject"]} for row in found if row["reject"] is not None]
+        rows = [row for row in found if row["reject"] is None]
+        names = splitter.assign([row["sha256"] for row in rows], [row["hash"] for row in rows])
+        for row, split in zip(rows, names, strict=True):
+            note = labels.of(row["key"])
+            row |= {"split": split, "label": note.label, "caption": note.caption}
+        data = index_bytes(rows)
+        facts.out.write_bytes(index_name(chunk.name), data)
+        tally.add(rows)
+        everything.add(chunk.name, rows, data)
+        if chunk.name in base:
+            base_part.add(chunk.name, rows, data)
+    _check(params, tally, facts.lock.count)
+    for row in tally.rejected:
+        labels.unmatched.pop(row["key"], None)
+    facts.out.write_json("collection.json", everything.as_json())
+    facts.out.write_json("base.json", base_part.as_json())
+    unmatched = sorted(labels.unmatched)
+    facts.out.write_json(
+        "rejects.json", {"rejected": tally.rejected, "left_out": tally.left_out, "unmatched": unmatched}
+    )
+    _draw(tally, facts)
+    return {
+        "images": tally.splits.total(),
+        "rejected": len(tally.rejected),
+        **{split: tally.splits[split] for split in SPLITS},
+        "left_out": len(tally.left_out),
+        "near_duplicates": splitter.n_near,
+        "constant": tally.others["constant"],
+        "labeled": tally.others["labeled"],
+        "classes": len(everything.classes),
+        "unmatched_metadata": len(unmatched),
+        "chunks": len(everything.chunks),
+        "base_chunks": len(base_part.chunks),
+    }
+
+
+def _check(params: CollectParams, tally: _Tally, n_files: int) -> None:
+    n_rejected = len(tally.rejected)
+    if n_rejected > params.max_reject_share * n_files:
+        named = [f"{row['key']} ({row['why']})" for row in tally.rejected[:_SHOWN]]
+        raise DataError(
+            f"{n_rejected} of {n_files} files cannot be used as pictures",
+            got="; ".join(named) + ("; …" if n_rejected > _SHOWN else ""),
+            expected=f"at most {params.max_reject_share:.1%}",
+            fix="remove or mend them and run `rcg snapshot --rebuild`, or raise collect.max_reject_share",
+        )
+    empty = [split for split in SPLITS if not tally.splits[split]]
+    if empty:
+        raise DataError(
+            f"no picture fell into {' or '.join(empty)}",
+            got=", ".join(f"{tally.splits[split]} {split}" for split in SPLITS),
+            expected="at least one in each split",
+            fix="add pictures or raise the shares in collect.split; lower near_bits if unlike pictures count as alike",
+        )
+    if params.labels != "none" and not tally.others["labeled"]:
+        where = "metadata.csv or metadata.jsonl" if params.labels == "metadata" else "the folders"
+        raise DataError(
+            f"collect.labels is {params.labels}, but {where} label no picture",
+            fix="set collect.labels: none, or add a label column and run `rcg snapshot` again",
+        )
+
+
+def _draw(tally: _Tally, facts: _Facts) -> None:
+    """A contact sheet of pictures chosen by their digests."""
+    pixels = Pixels(facts.source, facts.params.decode, facts.threads, 0)
+    keys, sha256s = [key for _, key in tally.samples], [sha256 for sha256, _ in tally.samples]
+    px = min(_SAMPLE_PX, *pixels.each(lambda _, image: min(image.size), keys, sha256s))
+    facts.out.write_bytes("pictures/samples.png", png_bytes(grid(pixels.squares(keys, sha256s, px))))

@@ -1,0 +1,267 @@
+"""Stage encode: every view of every picture once through encoder and codec; what the generators train on."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from components.base import Batch, Config, Metrics
+from components.codecs import load_codec
+from components.data.cache import Cache, CacheInfo, CacheSplit
+from components.data.decode import DecodeRecipe
+from components.data.images import ImageIndex, Pixels, index_name, read_table
+from components.data.pictures import png_bytes, rows_grid, to_float, to_uint8
+from components.data.shards import ShardWriter, shard_name
+from components.data.source import open_source
+from components.data.splits import LEFT_OUT
+from components.data.views import PLAIN, View, ViewRecipe, random_views, render
+from components.encoders import constant_rows, load_encoder
+from components.errors import ArtifactError, DataError
+from components.training.distributed import barrier
+from components.training.worker import Worker
+from flows.artifact import Inputs, Output
+
+Row = dict[str, Any]
+
+_COLUMNS = ("key", "sha256", "split", "label", "caption")
+_SHOWN = 5
+_N_STATISTICS = 2048
+_N_PICTURES, _N_SHOWN_VIEWS = 16, 4
+
+
+class EncodeParams(Config):
+    """What is cached of each picture."""
+
+    numerics: int
+    """Raise it to force a new run; all shards are made again."""
+    batch_size: int = Field(ge=1)
+    """Views per forward pass, in whole pictures; moves low-order bits."""
+    views: ViewRecipe
+    """The views of each picture."""
+    max_reject_share: float = Field(ge=0, lt=1)
+    """The stage fails when more than this share of the pictures have a representation without variance."""
+
+
+def run(params: EncodeParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
+    """Raises: DataError naming the pictures, ArtifactError when codec output is not finite."""
+    shards = _Shards(params, inputs, out, worker)
+    mine = shards.chunks[worker.rows(len(shards.chunks))]
+    for chunk in mine:
+        shards.ensure(chunk)
+    barrier(worker)
+    if worker.rank != 0:
+        return {}
+    for chunk in shards.chunks:
+        if chunk not in mine:
+            shards.ensure(chunk)  # another rank has made it
+    return _finish(params, shards, out)
+
+
+class _Shards:
+    """One memoised shard per chunk of the collection."""
+
+    def __init__(self, params: EncodeParams, inputs: Inputs, out: Output, worker: Worker) -> None:
+        self.collect, self.out = inputs["collect"], out
+        self.listing = self.collect.read_json("collection.json")
+        self.chunks: list[str] = [chunk["name"] for chunk in self.listing["chunks"]]
+        recipe = DecodeRecipe.model_validate(self.listing["decode"])
+        self.pixels = Pixels(open_source(inputs.source), recipe, worker.threads, 0)
+        self.models = _Models(inputs, worker.device)
+        self.params = params
+        self._parents = {stage: inputs[stage].digest for stage in ("encoder", "codec")}
+
+    def index(self, chunk: str) -> ImageIndex:
+        """The pictures of one chunk."""
+        return ImageIndex(read_table([self.collect.path(index_name(chunk))]), self.pixels, self.listing["classes"])
+
+    def ensure(self, chunk: str) -> None:
+        """Make the shard unless it was ever made."""
+        self.out.memoised(shard_name(chunk), self._key(chunk), lambda path: self._make(chunk, path))
+
+    def path(self, chunk: str) -> Path:
+        return self.out.path(shard_name(chunk))
+
+    def _key(self, chunk: str) -> str:
+        parts = {
+            "params": self.params.model_dump(mode="json", exclude={"max_reject_share"}),
+            "pictures": self.collect.manifest.files[index_name(chunk)].sha256,
+            "decode": self.listing["decode"],
+            **self._parents,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _make(self, chunk: str, path: Path) -> None:
+        index, models, recipe = self.index(chunk), self.models, self.params.views
+        with ShardWriter(path, models.encoder.dim, models.codec.spec) as writer:
+            for group in _groups(index, max(1, self.params.batch_size // recipe.n_views)):
+                views = _views(recipe, group)
+                for_codec, for_encoder = models.render(index, [row["position"] for row in group], views)
+                representation, target = models.encode(for_codec, for_encoder)
+                rows = [row | {"view": i} for row, its in zip(group, views, strict=True) for i in range(len(its))]
+                keep = _usable(rows, representation, target)
+                writer.add([rows[i] for i in keep], representation[keep], target[keep])
+
+
+def _groups(index: ImageIndex, size: int) -> Iterator[list[Row]]:
+    """The pictures that are in a split, with their position in the index."""
+    columns = {name: index.column(name) for name in _COLUMNS}
+    kept = [i for i, split in enumerate(columns["split"]) if split != LEFT_OUT]
+    rows = [{"position": i, **{name: values[i] for name, values in columns.items()}} for i in kept]
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def _views(recipe: ViewRecipe, rows: Sequence[Row]) -> list[list[View]]:
+    """Random views of train pictures; the plain one of those held out."""
+    trained = random_views(recipe, [row["sha256"] for row in rows])
+    return [views if row["split"] == "train" else [PLAIN] for row, views in zip(rows, trained, strict=True)]
+
+
+class _Models:
+    """Encoder and codec on the device, and pixels as they want them."""
+
+    def __init__(self, inputs: Inputs, device: torch.device) -> None:
+        self.encoder = load_encoder(inputs["encoder"]).to(device)
+        self.codec = load_codec(inputs["codec"]).to(device)
+        self.device = device
+        self.codec_px = self.codec.spec.image_px
+        self.encoder_px = max(self.codec_px, self.encoder.input_px)
+
+    def render(
+        self, index: ImageIndex, positions: Sequence[int], views: Sequence[Sequence[View]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The same views for the codec and for the encoder: the same array, unless the encoder wants more pixels.
+
+        Shapes: (b, px, px, 3) uint8 each, a picture's views together.
+        """
+        sizes = sorted({self.codec_px, self.encoder_px})
+
+        def cut(i: int, image: Any) -> list[list[np.ndarray]]:
+            return [[render(image, view, px) for view in views[i]] for px in sizes]
+
+        pictures = index.each(positions, cut)
+        by_size = [np.stack([view for picture in pictures for view in picture[n]]) for n in range(len(sizes))]
+        return by_size[0], by_size[-1]
+
+    @torch.no_grad()
+    def encode(self, for_codec: np.ndarray, for_encoder: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Shapes: -> (b, dim) float32, (b, *target) in the stored dtype."""
+        images = to_float(for_codec).to(self.device)
+        target = self.codec.encode(images)
+        z = self.encoder(images if for_encoder is for_codec else to_float(for_encoder).to(self.device))
+        return z.cpu().numpy(), target.cpu().numpy()
+
+
+def _usable(rows: Sequence[Row], representation: np.ndarray, target: np.ndarray) -> list[int]:
+    """Rows of the pictures all of whose representations have variance."""
+    broken = [rows[i]["key"] for i, values in enumerate(target) if not np.isfinite(values).all()]
+    if broken:
+        raise ArtifactError("the codec made values that are not finite", got=broken[0], fix="train the codec again")
+    constant = {rows[i]["key"] for i in constant_rows(torch.from_numpy(representation)).tolist()}
+    return [i for i, row in enumerate(rows) if row["key"] not in constant]
+
+
+def _finish(params: EncodeParams, shards: _Shards, out: Output) -> Metrics:
+    """Rank 0: name what is missing, list the shards, measure."""
+    _check_rejects(params, shards, out)
+    info = CacheInfo(
+        dim=shards.models.encoder.dim,
+        target=shards.models.codec.spec,
+        n_views=params.views.n_views,
+        classes=shards.listing["classes"],
+        counts={},
+        chunks=shards.chunks,
+    )
+    cache = Cache(info, [shards.path(chunk) for chunk in shards.chunks])
+    parts = {"train": cache.training(), "val": cache.held_out("val"), "test": cache.held_out("test")}
+    counts = {name: len(part) for name, part in parts.items()}
+    out.write_json("cache.json", info.model_copy(update={"counts": counts}).model_dump(mode="json"))
+    _draw_views(parts["train"], shards, params.views.n_views, out)
+    return {
+        **counts,
+        **_representation_metrics(parts["train"], params.views.n_views),
+        "reconstruction_mse": _draw_reconstructions(parts["val"], shards, out),
+    }
+
+
+def _check_rejects(params: EncodeParams, shards: _Shards, out: Output) -> None:
+    """Name the pictures that their shard lacks. Raises: DataError when they are too many."""
+    rejected: list[str] = []
+    n_pictures = 0
+    for chunk in shards.chunks:
+        index = shards.index(chunk)
+        expected = [key for key, split in zip(index.keys, index.column("split"), strict=True) if split != LEFT_OUT]
+        present = set(read_table([shards.path(chunk)])["key"].to_pylist())
+        rejected += [key for key in expected if key not in present]
+        n_pictures += len(expected)
+    if len(rejected) > params.max_reject_share * n_pictures:
+        raise DataError(
+            f"{len(rejected)} of {n_pictures} pictures have a representation without variance",
+            got=", ".join(rejected[:_SHOWN]) + (", …" if len(rejected) > _SHOWN else ""),
+            expected=f"at most {params.max_reject_share:.1%}",
+            fix="remove them (are they of one color?) and `rcg snapshot --rebuild`, or raise encode.max_reject_share",
+        )
+    why = "its representation has no variance"
+    out.write_json("rejects.json", {"rejected": [{"key": key, "why": why} for key in rejected]})
+
+
+def _representation_metrics(train: CacheSplit, n_views: int) -> Metrics:
+    """Spread of the plain views' representations over the collection, and how alike two views of a picture are.
+
+    participation_ratio: (sum of the covariance's eigenvalues)^2 / sum of their squares; 1 … dim.
+    """
+    sample = np.linspace(0, len(train) - 1, min(len(train), _N_STATISTICS)).astype(int)
+    z = train.rows(sample)["representation"].double().numpy()
+    n, dim = z.shape
+    total = z.sum(0)
+    pairs = (total @ total - (z * z).sum()) / (n * (n - 1)) if n > 1 else 0.0
+    covariance = np.cov(z, rowvar=False) if n > 1 else np.eye(dim)
+    metrics = {
+        "mean_cosine": float(pairs / (dim - 1)),  # every squared norm is dim - 1
+        "participation_ratio": float(np.trace(covariance) ** 2 / (covariance**2).sum()),
+    }
+    if n_views > 1:
+        other = train.rows(sample, view=1)["representation"].double().numpy()
+        metrics["view_cosine"] = float((z * other).sum(1).mean() / (dim - 1))
+    return metrics
+
+
+def _draw_reconstructions(part: CacheSplit, shards: _Shards, out: Output) -> float:
+    """Held-out pictures above what the codec makes of them; returns the mean squared error, for RGB in [0, 1]."""
+    chosen = np.linspace(0, len(part) - 1, min(len(part), _N_STATISTICS // 32)).astype(int)
+    wanted = part.keys(chosen)
+    pixels = _plain_views(wanted, shards)
+    decoded = _decode(part.rows(chosen), shards)
+    error = np.mean((pixels / 255 - decoded / 255) ** 2)
+    out.write_bytes("pictures/reconstructions.png", png_bytes(rows_grid([pixels[:_N_PICTURES], decoded[:_N_PICTURES]])))
+    return float(error)
+
+
+def _plain_views(keys: Sequence[str], shards: _Shards) -> np.ndarray:
+    found: dict[str, np.ndarray] = {}
+    wanted = set(keys)
+    for chunk in shards.chunks:
+        index = shards.index(chunk)
+        positions = [i for i, key in enumerate(index.keys) if key in wanted]
+        loaded = index.load(positions, shards.models.codec_px)
+        found |= {index.keys[i]: image for i, image in zip(positions, loaded, strict=True)}
+    return np.stack([found[key] for key in keys])
+
+
+def _decode(batch: Batch, shards: _Shards) -> np.ndarray:
+    """Shapes: -> (b, px, px, 3) uint8."""
+    with torch.no_grad():
+        return to_uint8(shards.models.codec.decode(batch["target"].to(shards.models.device)))
+
+
+def _draw_views(train: CacheSplit, shards: _Shards, n_views: int, out: Output) -> None:
+    """Train pictures, each above its random views, as the codec gives them back."""
+    chosen = np.linspace(0, len(train) - 1, min(len(train), _N_PICTURES)).astype(int)
+    views = range(min(n_views, _N_SHOWN_VIEWS))
+    shown = [_decode(train.rows(chosen, view), shards) for view in views]
+    out.write_bytes("pictures/views.png", png_bytes(rows_grid(shown)))

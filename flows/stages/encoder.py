@@ -1,0 +1,225 @@
+"""Fit the frozen encoder on the collection without labels, or import one; then ask what its representations know."""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from components.base import Batch, Config, Metrics
+from components.data.images import ImageIndex, open_images
+from components.data.pictures import png_bytes, rows_grid, to_float, to_uint8
+from components.encoders import CONFIG, WEIGHTS, EncoderConfig, constant_rows, saved_config
+from components.encoders.base import FrozenEncoder
+from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer
+from components.encoders.mocov3 import MoCoV3Config
+from components.errors import ConfigError, DataError, DivergedError
+from components.metrics.probe import effective_rank, knn_accuracy, linear_probe_accuracy, neighbors
+from components.nn.vit import seeded_init
+from components.rng import BatchRng, derive_seed
+from components.training.loop import train
+from components.training.optim import TrainConfig
+from components.training.worker import Worker
+from components.weights import save_weights
+from flows.artifact import Inputs, Output
+
+_COLLAPSED_STD, _COLLAPSED_RANK = 0.05, 1.5
+_SHOWN_PAIRS, _SHOWN_QUERIES, _SHOWN_NEIGHBORS = 32, 16, 5
+
+
+class ProbeConfig(Config):
+    """How the finished encoder is examined. Changes no weights, but the stage reruns."""
+
+    batch_size: int = Field(ge=1)
+    """Images per forward pass."""
+    max_images: int = Field(ge=2)
+    """Images of each split that are encoded, evenly spaced."""
+    k_neighbors: int = Field(ge=1)
+    """Neighbors that vote, for representations and for raw pixels alike."""
+    weight_decay: float = Field(ge=0)
+    """Of the linear probe: coefficient of its squared weights."""
+    iterations: int = Field(ge=1)
+    """L-BFGS iterations of the linear probe."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(batch_size=16, max_images=64, k_neighbors=3, weight_decay=1e-3, iterations=20)
+
+
+class EncoderParams(Config):
+    """The encoder: what it is, and how it is trained or where its weights are."""
+
+    numerics: int
+    """Raise it to force a new run."""
+    model: EncoderConfig
+    """The network and its image statistics."""
+    px: int = Field(ge=1)
+    """Side at which pictures are read: shorter side resized, center crop."""
+    seed: int = Field(ge=0)
+    """Seed of the initial weights."""
+    train: TrainConfig | None
+    """The training run; null to import model.weights."""
+    contrastive: ContrastiveConfig | None
+    """The training method; null to import model.weights."""
+    probe: ProbeConfig
+    """How the result is examined."""
+
+    @model_validator(mode="after")
+    def _trained_or_imported(self) -> Self:
+        trains = self.train is not None
+        if trains != (self.contrastive is not None):
+            raise ValueError("set encoder.train and encoder.contrastive together, or both to null")
+        if trains and not isinstance(self.model, MoCoV3Config):
+            raise ValueError(f"a {self.model.kind} encoder cannot be trained here; set train and contrastive to null")
+        if trains == (self.model.weights is not None):
+            raise ValueError(
+                "an encoder is either trained or imported: set encoder.model.weights to null, "
+                "or encoder.train and encoder.contrastive to null and name a weights file"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """Some images of a split and their representations; images without one are left out."""
+
+    index: ImageIndex
+    rows: np.ndarray
+    pixels: Tensor  # (n, 3 px px)
+    z: Tensor  # (n, dim)
+    n_constant: int
+
+    def labels(self) -> Tensor:
+        """-1 where there is none. Shapes: -> (n,) int64."""
+        labels = self.index.labels
+        return torch.full((len(self.rows),), -1) if labels is None else torch.from_numpy(labels[self.rows])
+
+
+def run(params: EncoderParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
+    """Train or import, save, examine. Raises: DivergedError when all images get the same representation."""
+    index = open_images(inputs["collect"], inputs.source, base_only=True, threads=worker.threads)
+    images, held_out = index.split("train"), index.split("val")
+    if len(images) < 2:
+        raise DataError("an encoder needs at least two training images", got=len(images), fix="collect more pictures")
+    metrics: Metrics = {}
+    if params.train is not None and params.contrastive is not None:
+        encoder, metrics = _fit(params, params.train, params.contrastive, images, out, worker)
+    else:
+        encoder = params.model.imported().to(worker.device)
+    if worker.rank != 0:
+        return {}
+    with out.file(WEIGHTS) as path:
+        save_weights(path, encoder.network.state_dict())
+    out.write_json(CONFIG, saved_config(params.model))
+    return metrics | _examine(params, encoder, images, held_out, out)
+
+
+def _fit(
+    params: EncoderParams,
+    config: TrainConfig,
+    method: ContrastiveConfig,
+    images: ImageIndex,
+    out: Output,
+    worker: Worker,
+) -> tuple[FrozenEncoder, Metrics]:
+    if not isinstance(params.model, MoCoV3Config):
+        raise ConfigError("only mocov3 is trained here", got=params.model.kind)
+    if config.batch_size > len(images) or config.batch_size < 2:
+        raise ConfigError(
+            "a contrastive batch holds different images", got=f"encoder.train.batch_size {config.batch_size}",
+            expected=f"2 to {len(images)}, the number of training images", fix="set encoder.train.batch_size to that",
+        )  # fmt: skip
+    with seeded_init(params.seed):
+        trainer = MoCoV3Trainer(params.model, method)
+
+    def fetch(indices: np.ndarray, rng: BatchRng) -> Batch:  # noqa: ARG001
+        return {"target": to_float(images.load(indices, params.px))}
+
+    if worker.rank == 0:
+        shown = _spaced(len(images), _SHOWN_PAIRS)
+        rng = BatchRng(derive_seed(params.seed, "views"), len(shown))
+        original = images.load(shown, params.px)
+        views = [to_uint8(view) for view in trainer.views(to_float(original), rng)]
+        out.write_bytes("pictures/views.png", png_bytes(rows_grid([original, *views], folds=2)))
+    curve = train(trainer, fetch, len(images), config, worker).curve
+    if worker.rank == 0:
+        out.write_json("plots/loss.json", curve)
+    last = {name: value for name, value in curve[-1].items() if name == "loss"} if curve else {}
+    return trainer.base_encoder.frozen(), last
+
+
+def _examine(
+    params: EncoderParams, encoder: FrozenEncoder, images: ImageIndex, held_out: ImageIndex, out: Output
+) -> Metrics:
+    """What the representations are like, and what they know of labels that training never saw."""
+    bank, queries = (_encode(params, encoder, index) for index in (images, held_out))
+    n_constant = bank.n_constant + queries.n_constant
+    if len(bank.z) < 2:
+        raise DivergedError("the encoder gives constant vectors", got=f"{n_constant} images without variance", fix=_FIX)
+    metrics: Metrics = {
+        "representation_std": float(bank.z.std(0).mean()),
+        "effective_rank": effective_rank(bank.z),
+        "constant_representations": n_constant,
+        "n_train": len(images),
+        "n_val": len(held_out),
+    }
+    if metrics["representation_std"] < _COLLAPSED_STD or metrics["effective_rank"] < _COLLAPSED_RANK:
+        got = {name: round(metrics[name], 4) for name in ("representation_std", "effective_rank")}
+        raise DivergedError("the encoder collapsed: all images have nearly the same representation", got=got, fix=_FIX)
+    _draw_neighbors(params, bank, queries, out)
+    return metrics | _probe(params.probe, bank, queries)
+
+
+_FIX = "train longer or with a lower encoder.train.optimizer.lr, a larger batch, or milder augmentations"
+
+
+def _encode(params: EncoderParams, encoder: FrozenEncoder, index: ImageIndex) -> _Encoded:
+    rows = _spaced(len(index), params.probe.max_images)
+    device = next(encoder.network.parameters()).device
+    pixels, z = [], []
+    for start in range(0, len(rows), params.probe.batch_size):
+        images = to_float(index.load(rows[start : start + params.probe.batch_size], params.px))
+        pixels.append(images.flatten(1))
+        z.append(encoder(images.to(device)).cpu())
+    if not z:
+        return _Encoded(index, rows, torch.empty(0, 3 * params.px**2), torch.empty(0, encoder.dim), 0)
+    every = torch.cat(z)
+    good = torch.ones(len(rows), dtype=torch.bool)
+    good[constant_rows(every)] = False
+    return _Encoded(index, rows[good.numpy()], torch.cat(pixels)[good], every[good], int((~good).sum()))
+
+
+def _probe(config: ProbeConfig, bank: _Encoded, queries: _Encoded) -> Metrics:
+    """Accuracies on val; empty when there are no labels, or too few."""
+    y, y_val = bank.labels(), queries.labels()
+    known, known_val = y >= 0, y_val >= 0
+    if int(known.sum()) < config.k_neighbors or not bool(known_val.any()):
+        return {}
+    y, y_val = y[known], y_val[known_val]
+    z, z_val, k = bank.z[known], queries.z[known_val], config.k_neighbors
+    return {
+        "knn_accuracy": knn_accuracy(z, y, z_val, y_val, k=k),
+        "knn_accuracy_pixels": knn_accuracy(bank.pixels[known], y, queries.pixels[known_val], y_val, k=k),
+        "linear_probe_accuracy": linear_probe_accuracy(
+            z, y, z_val, y_val, weight_decay=config.weight_decay, iterations=config.iterations
+        ),
+    }
+
+
+def _draw_neighbors(params: EncoderParams, bank: _Encoded, queries: _Encoded, out: Output) -> None:
+    """Each column: an image of val (of train when val is empty), and below it its nearest training images."""
+    same = len(queries.z) == 0
+    asked = bank if same else queries
+    k = min(_SHOWN_NEIGHBORS, len(bank.z) - same)
+    shown = _spaced(len(asked.z), _SHOWN_QUERIES)
+    found = neighbors(asked.z, bank.z, k, exclude_self=same)[shown]
+    rows = [asked.index.load(asked.rows[shown], params.px)]
+    rows += [bank.index.load(bank.rows[column.numpy()], params.px) for column in found.T]
+    out.write_bytes("pictures/neighbors.png", png_bytes(rows_grid(rows)))
+
+
+def _spaced(n: int, most: int) -> np.ndarray:
+    """At most `most` of 0 … n-1, evenly spaced."""
+    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64) if n else np.empty(0, np.int64)

@@ -1,0 +1,150 @@
+"""Fit the pixel generator on the cached targets and their conditions; no encoder is constructed here."""
+
+import math
+from collections.abc import Mapping
+from typing import Self, cast
+
+import numpy as np
+import torch
+from pydantic import Field, model_validator
+
+from components.base import Batch, Config, Metrics
+from components.codecs import Codec, load_codec
+from components.data.cache import Cache, CacheSplit, Column, open_cache
+from components.data.pictures import grid, png_bytes, rows_grid, to_uint8
+from components.errors import DataError
+from components.nn.vit import seeded_init
+from components.pixels import PixelConfig, PixelData, PixelGenerator, PixelSampling, save_pixels
+from components.rng import BatchRng, derive_seed, image_rng
+from components.training.ema import EmaConfig
+from components.training.generator import GeneratorTrainable
+from components.training.loop import Preview, train
+from components.training.optim import TrainConfig
+from components.training.worker import Worker
+from flows.artifact import Inputs, Output
+
+_N_VAL_NOISES = 4
+_N_VAL_ROWS = 2048
+_N_FIT_TARGETS = 1024
+_COLUMNS: tuple[Column, ...] = ("target", "representation", "class")
+
+
+class PreviewConfig(Config):
+    """Pictures drawn during training, of held-out conditions. Changes no weights, but the stage reruns."""
+
+    every: int = Field(ge=1)
+    """Steps between previews; one more is drawn at the end."""
+    n: int = Field(ge=1)
+    """Images per preview."""
+    sampling: PixelSampling
+    """How they are drawn."""
+
+
+class PixelsParams(Config):
+    """The pixel generator and its training."""
+
+    numerics: int
+    """Raise it to force a new run."""
+    model: PixelConfig
+    """The generator and its condition."""
+    seed: int = Field(ge=0)
+    """Seed of the initial weights, of the clusters and of previews."""
+    train: TrainConfig
+    """The training run."""
+    ema: EmaConfig | None
+    """Averaging of the weights that are kept; null: the last weights."""
+    preview: PreviewConfig
+    """Pictures on the way."""
+
+    @model_validator(mode="after")
+    def _same_kind(self) -> Self:
+        if self.preview.sampling.kind != self.model.kind:
+            raise ValueError(
+                f"pixels.preview.sampling.kind is {self.preview.sampling.kind} but pixels.model.kind is "
+                f"{self.model.kind}; make them equal"
+            )
+        return self
+
+
+def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
+    """Train with previews, save the averaged weights, measure the loss on held-out images.
+
+    Raises: ConfigError when target space, labels or number of images do not suit the model.
+    """
+    cache = open_cache(inputs["encode"])
+    training = cache.training(_COLUMNS)
+    if len(training) == 0:
+        raise DataError("there is no training image", fix="collect more pictures")
+    data = PixelData(target=cache.target_spec, dim=cache.dim, classes=tuple(cache.classes) if cache.classes else None)
+    with seeded_init(params.seed):
+        generator: PixelGenerator = params.model.build(data)
+    _fit_statistics(generator, training, params.seed)
+    trainable = GeneratorTrainable(generator, params.ema)
+    previews = _Previews(params, trainable, cache, load_codec(inputs["codec"]).to(worker.device))
+    preview = Preview(params.preview.every, previews.draw)
+    fed = cache.training(("target", *cast(tuple[Column, ...], generator.conditions)))
+    curve = train(trainable, fed.fetch, len(fed), params.train, worker, preview=preview).curve
+    if worker.rank != 0:
+        return {}
+    fitted = trainable.result.eval()
+    save_pixels(params.model, fitted, out)
+    out.write_json("plots/loss.json", curve)
+    for name, picture in previews.draw(params.train.steps).items():
+        out.write_bytes(f"pictures/{name}.png", png_bytes(picture))
+    metrics = {"loss": curve[-1]["loss"]} if curve else {}
+    return metrics | _val_loss(params, fitted, cache) | {"n_train": len(training)}
+
+
+def _fit_statistics(generator: PixelGenerator, training: CacheSplit, seed: int) -> None:
+    """Everything that is not learned by gradient: clusters, frequencies, the scale of latents. Equal on every rank."""
+    rows = np.arange(len(training))
+    targets = training.rows(np.linspace(0, len(rows) - 1, min(len(rows), _N_FIT_TARGETS)).round().astype(np.int64))
+    generator.fit_target(targets["target"])
+    if generator.conditioner.config.kind in ("class", "cluster"):
+        generator.fit_conditions(training.rows(rows), derive_seed(seed, "conditions"))
+
+
+class _Previews:
+    """Images of held-out conditions: with representations, each below the real image that it should resemble."""
+
+    def __init__(
+        self, params: PixelsParams, trainable: GeneratorTrainable[PixelGenerator], cache: Cache, codec: Codec
+    ) -> None:
+        held_out = cache.held_out("val", _COLUMNS)
+        split = held_out if len(held_out) else cache.training(_COLUMNS)
+        self.rows = split.rows(
+            np.linspace(0, len(split) - 1, min(len(split), params.preview.n)).round().astype(np.int64)
+        )
+        self.params, self.trainable, self.codec = params, trainable, codec
+
+    @torch.no_grad()
+    def draw(self, step: int) -> Mapping[str, np.ndarray]:  # noqa: ARG002
+        """The same conditions and noise at every step, so that pictures of different steps compare."""
+        generator = self.trainable.result
+        device = next(generator.parameters()).device
+        rows = {key: values.to(device) for key, values in self.rows.items()}
+        wanted: Batch = {key: values for key, values in rows.items() if key in generator.conditions}
+        rng = image_rng(self.params.seed, 0, len(rows["target"]), stream="preview", device=device)
+        drawn = to_uint8(self.codec.decode(generator.sample(wanted, self.params.preview.sampling, rng)))
+        if "representation" not in generator.conditions:
+            return {"samples": grid(drawn)}
+        real = to_uint8(self.codec.decode(rows["target"]))
+        return {"samples": rows_grid([real, drawn], folds=max(1, round(math.sqrt(len(drawn) / 2))))}
+
+
+@torch.no_grad()
+def _val_loss(params: PixelsParams, generator: PixelGenerator, cache: Cache) -> Metrics:
+    """Mean over held-out rows and several fixed noises each; empty without held-out rows."""
+    split = cache.held_out("val", _COLUMNS)
+    rows = np.linspace(0, len(split) - 1, min(len(split), _N_VAL_ROWS)).round().astype(np.int64)
+    if len(rows) == 0:
+        return {}
+    device = next(generator.parameters()).device
+    total = 0.0
+    for start in range(0, len(rows), params.train.batch_size):
+        batch = split.rows(rows[start : start + params.train.batch_size])
+        on_device = {key: values.to(device) for key, values in batch.items()}
+        for i in range(_N_VAL_NOISES):
+            rng = BatchRng(derive_seed(params.seed, "val", start, i), len(batch["target"]), device=device)
+            total += float(generator.loss(on_device, rng).double().sum())
+    return {"val_loss": total / (len(rows) * _N_VAL_NOISES), "n_val": len(rows)}

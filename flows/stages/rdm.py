@@ -1,0 +1,160 @@
+"""Fit the representation generator on the cached representations; no encoder is constructed here."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from components.base import Batch, Config, Metrics
+from components.data.cache import Cache, CacheSplit, Column, open_cache
+from components.data.pictures import png_bytes
+from components.errors import ConfigError, DataError
+from components.metrics.frechet import frechet, principal_axes
+from components.nn.vit import seeded_init
+from components.rdm import Rdm, RdmConfig, RdmSampling, save_rdm
+from components.rng import BatchRng, derive_seed, image_rng
+from components.training.ema import EmaConfig
+from components.training.generator import GeneratorTrainable
+from components.training.loop import train
+from components.training.optim import TrainConfig
+from components.training.worker import Worker
+from flows.artifact import Inputs, Output
+
+_N_VAL_NOISES = 4
+_COLUMNS: tuple[Column, ...] = ("representation", "class")
+
+
+class CheckConfig(Config):
+    """How the finished generator is examined. Changes no weights, but the stage reruns."""
+
+    n: int = Field(ge=2)
+    """Representations to draw, and held-out ones to compare them with at most."""
+    batch_size: int = Field(ge=1)
+    """Representations drawn together."""
+    sampling: RdmSampling
+    """How they are drawn."""
+
+    @classmethod
+    def tiny(cls) -> "CheckConfig":
+        return cls(n=16, batch_size=8, sampling=RdmSampling.tiny())
+
+
+class RdmParams(Config):
+    """The representation generator and its training."""
+
+    numerics: int
+    """Raise it to force a new run."""
+    model: RdmConfig
+    """The network and its forward process."""
+    seed: int = Field(ge=0)
+    """Seed of the initial weights and of the examination."""
+    train: TrainConfig
+    """The training run (paper: AdamW 5.12e-4 constant, batch 512, weight decay 0.01 on everything, 200 epochs)."""
+    ema: EmaConfig | None
+    """Averaging of the weights that are kept (paper: ramped to 0.9999); null: the last weights."""
+    check: CheckConfig
+    """How the result is examined."""
+
+
+def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
+    """Train, save the averaged weights, compare what they draw with held-out representations.
+
+    Raises: ConfigError when the dimension is not the encoder's, or labels are needed and missing.
+    """
+    cache = open_cache(inputs["encode"])
+    if cache.dim != params.model.dim:
+        what = f"the encoder's representations have {cache.dim} dimensions, but rdm.model.dim is {params.model.dim}"
+        raise ConfigError(what, fix=f"set rdm.model.dim: {cache.dim}")
+    training = cache.training(_COLUMNS)
+    if len(training) == 0:
+        raise DataError("there is no training image", fix="collect more pictures")
+    with seeded_init(params.seed):
+        rdm = Rdm(params.model, len(cache.classes) if cache.classes else None)
+    if training.labels is not None:
+        rdm.fit_frequencies(torch.from_numpy(training.labels))
+    trainable = GeneratorTrainable(rdm, params.ema)
+    curve = train(trainable, training.fetch, len(training), params.train, worker).curve
+    if worker.rank != 0:
+        return {}
+    fitted = trainable.result.eval()
+    save_rdm(fitted, out)
+    out.write_json("plots/loss.json", curve)
+    metrics = {"loss": curve[-1]["loss"]} if curve else {}
+    return metrics | _examine(params, fitted, cache, training, out)
+
+
+def _examine(params: RdmParams, rdm: Rdm, cache: Cache, training: CacheSplit, out: Output) -> Metrics:
+    """Loss on held-out representations, and how close the drawn ones are to them; train rows set the floor."""
+    held_out = _usable(cache.held_out("val", _COLUMNS), rdm)
+    n_val = len(held_out["representation"])
+    metrics: Metrics = {"n_train": len(training), "n_val": n_val}
+    if n_val < 2:
+        return metrics
+    device = rdm.ab.device
+    metrics["val_loss"] = _val_loss(params, rdm, {key: rows.to(device) for key, rows in held_out.items()})
+    real = held_out["representation"][_spaced(n_val, params.check.n)].numpy()
+    seen = training.rows(_spaced(len(training), params.check.n))["representation"].numpy()
+    drawn = draw(rdm, params.check, params.seed).cpu().numpy()
+    metrics["representation_fd"] = frechet(drawn, real)
+    if len(seen) > 1:
+        metrics["representation_fd_floor"] = frechet(seen, real)
+    out.write_bytes("pictures/representations.png", png_bytes(scatter(real, drawn)))
+    return metrics
+
+
+def draw(rdm: Rdm, check: CheckConfig, seed: int) -> Tensor:
+    """check.n representations in micro-batches. Shapes: -> (n, dim)."""
+    parts = []
+    for start in range(0, check.n, check.batch_size):
+        stop = min(check.n, start + check.batch_size)
+        rng = image_rng(seed, start, stop, stream="check", device=rdm.ab.device)
+        parts.append(rdm.sample({}, check.sampling, rng))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def _val_loss(params: RdmParams, rdm: Rdm, batch: Batch) -> float:
+    """Mean over all rows and several fixed noises each."""
+    n = len(batch["representation"])
+    losses = []
+    for i in range(_N_VAL_NOISES):
+        rng = BatchRng(derive_seed(params.seed, "val", i), n, device=rdm.ab.device)
+        losses.append(float(rdm.loss(batch, rng).double().mean()))
+    return sum(losses) / len(losses)
+
+
+def _usable(split: CacheSplit, rdm: Rdm) -> Batch:
+    """All rows of a held-out split; only labeled ones for a class-conditional generator."""
+    batch = split.rows(np.arange(len(split)))
+    if not rdm.config.class_conditional or split.labels is None:
+        return batch
+    labeled = batch["class"] >= 0
+    return {key: rows[labeled] for key, rows in batch.items()}
+
+
+def _spaced(n: int, most: int) -> np.ndarray:
+    """At most `most` of 0 … n-1, evenly spaced."""
+    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
+
+
+def scatter(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Held-out and generated representations along the two main axes of the held-out ones.
+
+    Shapes: (n, dim), (m, dim) -> (h, w, 3) uint8.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    mean, axes = principal_axes(real, 2)
+    figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)
+    plot = figure.add_subplot()
+    for points, color, name in ((real, "#888888", "held-out"), (drawn, "#d1495b", "generated")):
+        x, y = ((points - mean) @ axes).T
+        plot.scatter(x, y, s=9, c=color, alpha=0.6, linewidths=0, label=f"{name} ({len(points)})")
+    plot.set(xlabel="1st principal axis", ylabel="2nd principal axis", title="Representations")
+    plot.legend()
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -1,0 +1,146 @@
+"""Draw n images: a representation from the RDM (or of a real held-out image), then an image from the generator."""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from components.base import Config, Metrics
+from components.codecs import Codec, load_codec
+from components.data.cache import CacheSplit, open_cache
+from components.data.pictures import grid, png_bytes, to_uint8
+from components.data.samples import INDEX, SamplesInfo, save_shard, shard_name
+from components.pixels import PixelGenerator, PixelSampling, load_pixels
+from components.rdm import Rdm, RdmSampling, load_rdm
+from components.rng import derive_seed, image_rng
+from components.training.worker import Report, Worker
+from flows.artifact import Inputs, Output
+
+
+class SampleParams(Config):
+    """What is drawn. None of it retrains a generator."""
+
+    numerics: int
+    """Raise it to force a new run."""
+    n: int = Field(ge=1)
+    """Number of images."""
+    batch_size: int = Field(ge=1)
+    """Images drawn together: the unit of work that is shared out to the workers, and part of the images' bits."""
+    seed: int = Field(ge=0)
+    """Image i depends on this seed and on i alone."""
+    representations: Literal["rdm", "oracle"]
+    """rdm: drawn; oracle: of real images of the val split, the upper bound of what an RDM could give."""
+    grid: int = Field(ge=1)
+    """Images shown in pictures/grid.png, the first ones."""
+    rdm: RdmSampling
+    """How representations are drawn."""
+    pixels: PixelSampling
+    """How images are drawn; its kind is that of the pixel generator."""
+
+
+class _Sampler:
+    """Images of any range of indices; equal for any split of the indices into whole micro-batches."""
+
+    def __init__(self, params: SampleParams, inputs: Inputs, device: torch.device) -> None:
+        self.params, self.device = params, device
+        self.codec: Codec = load_codec(inputs["codec"]).to(device)
+        self.pixels: PixelGenerator = load_pixels(inputs["pixels"]).to(device)
+        self.needs_representation = "representation" in self.pixels.conditioner.required
+        self.rdm: Rdm | None = None
+        self.real: CacheSplit | None = None
+        if self.needs_representation and params.representations == "rdm":
+            self.rdm = load_rdm(inputs["rdm"]).to(device)
+        elif self.needs_representation:
+            self.real = open_cache(inputs["encode"]).held_out("val", ("representation",))
+
+    @torch.inference_mode()
+    def draw(self, start: int, stop: int) -> tuple[np.ndarray, Tensor | None, Tensor | None]:
+        """Images (b, px, px, 3) uint8 and, where the generator asked for them, representations and classes."""
+        batch: dict[str, Tensor] = {}
+        label = self.labels(start, stop)
+        if label is not None:
+            batch["class"] = label
+        if self.rdm is not None:
+            rng = image_rng(self.params.seed, start, stop, stream="rdm", device=self.device)
+            batch["representation"] = self.rdm.sample(batch, self.params.rdm, rng)
+        elif self.real is not None:
+            rows = oracle_rows(len(self.real), start, stop, seed=self.params.seed)
+            batch["representation"] = self.real.rows(rows)["representation"].to(self.device)
+        rng = image_rng(self.params.seed, start, stop, stream="pixels", device=self.device)
+        wanted = {key: value for key, value in batch.items() if key in self.pixels.conditions}
+        images = to_uint8(self.codec.decode(self.pixels.sample(wanted, self.params.pixels, rng)))
+        return images, batch.get("representation"), label
+
+    def labels(self, start: int, stop: int) -> Tensor | None:
+        """Classes as frequent as in training, when the RDM or the pixel generator is told the class."""
+        if self.pixels.conditions == ("class",):
+            frequencies = self.pixels.conditioner.frequencies
+        elif self.rdm is not None and self.rdm.conditions == ("class",):
+            frequencies = self.rdm.frequencies
+        else:
+            return None
+        edges = frequencies.double().cumsum(0)
+        u = image_rng(self.params.seed, start, stop, stream="class", device=self.device).uniform().double()
+        return torch.bucketize(u * edges[-1], edges[:-1], right=True)
+
+
+def oracle_rows(n_real: int, start: int, stop: int, *, seed: int) -> np.ndarray:
+    """Rows of real images for samples start..stop: a new permutation of all of them whenever they are used up."""
+    index = np.arange(start, stop)
+    rows = np.empty(len(index), np.int64)
+    for lap in np.unique(index // n_real):
+        order = np.random.default_rng(derive_seed(seed, "oracle", int(lap))).permutation(n_real)
+        here = index // n_real == lap
+        rows[here] = order[index[here] % n_real]
+    return rows
+
+
+def run(params: SampleParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
+    """Writes images/*.safetensors, samples.json and pictures/grid.png."""
+    sampler = _Sampler(params, inputs, worker.device)
+    info = _info(params, inputs, sampler)
+    mine = range(info.n_shards)[worker.rows(info.n_shards)]
+    n_turns = -(-info.n_shards // worker.world_size)
+    shown: list[np.ndarray] = []
+    for turn in range(n_turns):  # as many turns on every rank: reporting is collective
+        if turn < len(mine):
+            images, z, label = sampler.draw(*info.bounds(mine[turn]))
+            with out.file(shard_name(mine[turn])) as path:
+                save_shard(path, images, representation=z, label=label)
+            shown += [images] if turn * params.batch_size < params.grid else []
+        worker.report(Report(step=turn + 1, total_steps=n_turns))
+    picture = {}
+    if worker.rank == 0:
+        picture = {"grid": _grid(sampler, info, shown)}
+        out.write_json(INDEX, info.model_dump(mode="json"))
+        out.write_bytes("pictures/grid.png", png_bytes(picture["grid"]))
+    worker.report(Report(step=n_turns, images=picture, total_steps=n_turns))
+    return {"n": float(info.n)}
+
+
+def _grid(sampler: _Sampler, info: SamplesInfo, drawn: list[np.ndarray]) -> np.ndarray:
+    """The first images; those that other workers drew are drawn again."""
+    n_shown = min(sampler.params.grid, info.n)
+    while sum(map(len, drawn)) < n_shown:
+        drawn.append(sampler.draw(*info.bounds(len(drawn)))[0])
+    return grid(np.concatenate(drawn)[:n_shown])
+
+
+def _info(params: SampleParams, inputs: Inputs, sampler: _Sampler) -> SamplesInfo:
+    used = ["pixels", "codec"]
+    used += ["rdm"] if sampler.rdm is not None else []
+    used += ["encode"] if sampler.real is not None else []
+    rdm_config: dict[str, Any] | None = inputs["rdm"].read_json("config.json") if sampler.rdm is not None else None
+    return SamplesInfo(
+        n=params.n,
+        batch_size=params.batch_size,
+        px=sampler.codec.spec.image_px,
+        dim=sampler.pixels.data.dim if sampler.needs_representation else None,
+        has_class=sampler.labels(0, 1) is not None,
+        sampling=params.model_dump(mode="json", exclude={"numerics"}),
+        pixels=inputs["pixels"].read_json("config.json"),
+        rdm=rdm_config,
+        parents={stage: inputs[stage].digest for stage in used},
+    )

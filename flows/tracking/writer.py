@@ -1,0 +1,177 @@
+"""The writer process: the only one that logs to MLflow while a stage runs. `python -m flows.tracking.writer`.
+
+It reads a run's events from the store, so live logging, the end of a stage and a later replay are one code path.
+"""
+
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO
+
+from components.errors import RcgError
+from components.store import Store, open_store
+from flows.events import read_events
+from flows.runs import CommittedRun, load_run
+from flows.tracking.client import StageRuns
+from flows.tracking.live import SWEEPER_LOCK, warning_text
+from flows.tracking.pending import end_of, lock_of, locked, mark_done, owner_lock_of
+from flows.tracking.record import from_json
+
+_NICENESS = 10
+_LOCK_WAIT_S = 60
+_POLL_S = 2.0
+_SHOWN = ("metrics.json", "lineage.json", "report.html", "plots/*", "pictures/*")
+
+
+class Ledger:
+    """One request: a record, the store that has its run, and what of its events MLflow has been told."""
+
+    def __init__(self, request: Path) -> None:
+        self.request = request
+        self.tracking, self.record = from_json(request.read_text())
+        self.store = open_store(self.record.store)
+        self._runs: StageRuns | None = None
+        self._position = (0, 0)
+
+    @property
+    def runs(self) -> StageRuns:
+        """Connected when it is first needed. Raises: RcgError."""
+        if self._runs is None:
+            self._runs = StageRuns(self.tracking, self.record)
+            self._runs.describe()
+        return self._runs
+
+    def log_events(self) -> None:
+        """Tell MLflow what is new in the store."""
+        events = list(read_events(self.store, self.record.prefix, after=self._position))
+        self.runs.log_events(events)
+        for event in events:
+            for name, key in event.images.items():
+                self._log_image(name, event.step, key)
+        if events:
+            self._position = events[-1].position
+
+    def _log_image(self, name: str, step: int, key: str) -> None:
+        if self.runs.has_image(name, step):
+            return
+        from PIL import Image
+
+        with Image.open(io.BytesIO(self.store.get(key))) as picture:
+            self.runs.log_image(name, picture, step)
+
+    def close(self) -> None:
+        """Log all that is missing and how the run ended. Raises: RcgError; the request then stays pending."""
+        run = load_run(self.store, self.record.prefix)
+        if not self.record.reused:
+            self.log_events()
+        if run is None:
+            self.runs.end(end_of(self.request), {})
+        else:
+            _log_results(self.runs, self.store, run)
+            self.runs.end("FINISHED", {"rcg.content_digest": run.digest})
+        mark_done(self.request)
+
+
+def _log_results(runs: StageRuns, store: Store, run: CommittedRun) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in sorted(run.manifest.files):
+            if any(fnmatchcase(name, glob) for glob in _SHOWN):
+                data = store.get(run.keys[name])
+                if name == "metrics.json":
+                    runs.log_results(json.loads(data), run.record.ended_ms)
+                local = Path(scratch, name)
+                local.parent.mkdir(parents=True, exist_ok=True)
+                local.write_bytes(data)
+                runs.log_file(local, str(Path("artifact", name).parent))
+
+
+def follow(request: Path, answers: IO[str]) -> None:
+    """Log events as they come, until the stage ends or its process does; when MLflow fails, say so once and go on."""
+    ledger = Ledger(request)
+    said = False
+    while True:
+        with locked(owner_lock_of(request)) as ended:
+            pass
+        try:
+            if ended:
+                return ledger.close()
+            ledger.runs.resume()
+            ledger.log_events()
+        except RcgError as error:
+            if not said:
+                said = True
+                _say(answers, warning_text(error))
+            if ended:
+                return None
+        time.sleep(_POLL_S)
+
+
+def _say(answers: IO[str], text: str) -> None:
+    try:
+        answers.write(" ".join(text.split()) + "\n")
+        answers.flush()
+    except OSError:  # nobody listens any more
+        return
+
+
+def replay(state: Path) -> list[str]:
+    """Work off every pending request here and now; one line for each that could not be.
+
+    Left out are those whose stage still runs, or that another writer is at.
+    """
+    problems = []
+    for request in _pending(state):
+        try:
+            with locked(lock_of(request)) as mine, locked(owner_lock_of(request)) as ended:
+                if mine and ended and request.exists():
+                    Ledger(request).close()
+        except RcgError as error:
+            problems.append(f"{request.name.partition('.')[0]}: {error}")
+    return problems
+
+
+def wait_until_idle(state: Path, timeout_s: float) -> bool:
+    """Whether no request is left pending, after waiting for the writers that are at work."""
+    deadline = time.monotonic() + timeout_s
+    while _pending(state):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _pending(state: Path) -> list[Path]:
+    return sorted(state.glob("*.pending.json"))
+
+
+def sweep(state: Path) -> None:
+    """Replay until nothing new is left, holding the sweeper lock; what fails is left to a later command."""
+    seen: set[Path] = set()
+    while set(_pending(state)) - seen:
+        with locked(state / SWEEPER_LOCK) as mine:
+            if not mine:
+                return
+            seen = set(_pending(state))
+            for problem in replay(state):
+                sys.stderr.write(f"{problem}\n")
+        # Looked at again once the lock is free: a request may have come in between.
+
+
+def main(arguments: list[str]) -> None:
+    os.nice(_NICENESS)
+    mode, path = arguments[0], Path(arguments[1])
+    if mode == "--sweep":
+        return sweep(path)
+    with locked(lock_of(path), wait_s=_LOCK_WAIT_S) as mine:
+        if mine:
+            follow(path, sys.stdout)
+    return sweep(path.parent)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,46 @@
+"""The smallest bundle that loads: random weights, made by the bundle stage itself."""
+
+from pathlib import Path
+
+from components.encoders import MoCoV3Config
+from components.encoders.mocov3 import MoCoV3Network
+from components.pixels.dit import DitSampling
+from components.rcg import SamplingDefaults
+from components.rdm import RdmSampling
+from components.weights import save_weights
+from flows.stages.bundle import BundleParams, run
+from tests.folders import FolderArtifact, FolderInputs, draw_bars, make_collect, make_encode, make_generators, randomize
+from tests.toys import worker
+
+SPLITS = ["train"] * 4 + ["val"] * 2
+METRICS = {"fd": 1.5, "precision": 0.75}
+
+
+def bundle_params(**changes: object) -> BundleParams:
+    sampling = SamplingDefaults(seed=0, batch_size=3, rdm=RdmSampling.tiny(), pixels=DitSampling.tiny())
+    return BundleParams(numerics=1, with_encoder=True, sampling=sampling).model_copy(update=changes)
+
+
+def make_parents(root: Path, condition: str = "representation", *, class_rdm: bool = False) -> FolderInputs:
+    """All seven parents of the bundle stage."""
+    make_generators(root, condition, class_rdm=class_rdm)
+    make_encode(root / "encode", draw_bars(len(SPLITS))[0], SPLITS)
+    make_collect(root / "collect", root.parent / "pictures", SPLITS)
+    encoder, config = FolderArtifact(root / "encoder"), MoCoV3Config.tiny()
+    network = MoCoV3Network(config)
+    randomize(network)
+    with encoder.file("weights.safetensors") as path:
+        save_weights(path, network.state_dict())
+    encoder.write_json("config.json", config.model_dump(mode="json"))
+    FolderArtifact(root / "evaluate").write_json("metrics.json", METRICS)
+    return FolderInputs(root)
+
+
+def make_bundle(
+    root: Path, condition: str = "representation", *, class_rdm: bool = False, **changes: object
+) -> FolderArtifact:
+    """A bundle below root/bundle; changes are of its params."""
+    inputs = make_parents(root / "parents", condition, class_rdm=class_rdm)
+    bundle = FolderArtifact(root / "bundle")
+    run(bundle_params(**changes), inputs, bundle, worker(root))
+    return bundle

@@ -1,0 +1,244 @@
+"""What every store promises. A new store: one line in STORES."""
+
+import os
+import threading
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components.errors import ArtifactError, ConflictError, MissingError
+from components.store import LocalStore, Prefix, Store, open_store
+
+STORES: dict[str, Callable[[Path], Store]] = {
+    "file": lambda folder: LocalStore(folder / "a store"),
+    "prefix": lambda folder: Prefix(LocalStore(folder), "some/prefix"),
+}
+N_PROCESSES, N_ROUNDS = 4, 15
+
+
+@pytest.fixture(params=sorted(STORES))
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    return STORES[request.param](tmp_path)
+
+
+def keys(store: Store, prefix: str = "") -> list[str]:
+    return [info.key for info in store.list(prefix)]
+
+
+def in_processes(body: Callable[[int], None], n: int = N_PROCESSES) -> None:
+    """Run body(0) … body(n - 1) at the same time, each in its own process."""
+    pids = []
+    for number in range(n):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            try:
+                body(number)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+        pids.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * n
+
+
+def test_bytes_come_back(store: Store) -> None:
+    data = bytes(range(256)) * 5
+    etag = store.put("a/b/c.bin", data)
+    assert store.get("a/b/c.bin") == data
+    info = store.head("a/b/c.bin")
+    assert info is not None
+    assert (info.key, info.size, info.etag) == ("a/b/c.bin", len(data), etag)
+    assert list(store.list("")) == [info]
+
+
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, None), (0, 3), (2, 5), (7, None), (4, 4), (8, 100), (10, None), (99, 120)]
+)
+def test_a_range_is_a_slice(store: Store, start: int, stop: int | None) -> None:
+    data = b"0123456789"
+    store.put("digits", data)
+    assert store.get("digits", start=start, stop=stop) == data[start:stop]
+
+
+def test_empty_objects_exist(store: Store) -> None:
+    store.put("empty", b"")
+    assert store.get("empty") == b""
+    assert keys(store) == ["empty"]
+
+
+def test_absent_keys(store: Store, tmp_path: Path) -> None:
+    store.put("folder/object", b"x")
+    for key in ("nothing", "folder", "folder/object/below"):
+        assert store.head(key) is None
+        with pytest.raises(MissingError):
+            store.get(key)
+        with pytest.raises(MissingError):
+            store.download(key, tmp_path / "download")
+        store.delete(key)
+    assert not (tmp_path / "download").exists()
+    assert keys(store) == ["folder/object"]
+
+
+def test_a_put_replaces_and_changes_the_etag(store: Store) -> None:
+    first = store.put("key", b"one")
+    second = store.put("key", b"two")
+    assert first != second
+    assert store.get("key") == b"two"
+
+
+def test_if_absent(store: Store) -> None:
+    store.put("key", b"one", if_absent=True)
+    with pytest.raises(ConflictError):
+        store.put("key", b"two", if_absent=True)
+    assert store.get("key") == b"one"
+    store.delete("key")
+    store.put("key", b"three", if_absent=True)
+    assert store.get("key") == b"three"
+
+
+def test_if_match(store: Store) -> None:
+    with pytest.raises(ConflictError):
+        store.put("key", b"one", if_match="no-such-etag")
+    assert keys(store) == []
+    first = store.put("key", b"one")
+    second = store.put("key", b"two", if_match=first)
+    with pytest.raises(ConflictError):
+        store.put("key", b"three", if_match=first)
+    assert store.get("key") == b"two"
+    assert second != first
+    store.put("key", b"three", if_match=second)
+
+
+def test_one_of_many_processes_creates(store: Store, tmp_path: Path) -> None:
+    def create(number: int) -> None:
+        for turn in range(N_ROUNDS):
+            try:
+                store.put(f"race/{turn}", f"{number}".encode() * 1000, if_absent=True)
+            except ConflictError:
+                continue
+            (tmp_path / f"won-{turn}-{number}").touch()
+
+    in_processes(create)
+    for turn in range(N_ROUNDS):
+        winners = [path.name.split("-")[2] for path in tmp_path.glob(f"won-{turn}-*")]
+        assert len(winners) == 1
+        assert store.get(f"race/{turn}") == winners[0].encode() * 1000
+
+
+def _count(store: Store) -> None:
+    """Raise the counter N_ROUNDS times by compare-and-swap."""
+    done = 0
+    while done < N_ROUNDS:
+        info = store.head("counter")
+        assert info is not None
+        value = int(store.get("counter"))
+        try:
+            store.put("counter", str(value + 1).encode(), if_match=info.etag)
+        except ConflictError:
+            continue
+        done += 1
+
+
+def test_compare_and_swap_between_processes_loses_no_update(store: Store) -> None:
+    store.put("counter", b"0")
+    in_processes(lambda _: _count(store))
+    assert int(store.get("counter")) == N_PROCESSES * N_ROUNDS
+
+
+def test_compare_and_swap_between_threads_loses_no_update(store: Store) -> None:
+    store.put("counter", b"0")
+    threads = [threading.Thread(target=_count, args=(store,)) for _ in range(N_PROCESSES)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert int(store.get("counter")) == N_PROCESSES * N_ROUNDS
+
+
+def test_readers_never_see_half_an_object(store: Store) -> None:
+    contents = [bytes([number]) * 300_000 for number in range(3)]
+    store.put("key", contents[0])
+
+    def act(number: int) -> None:
+        for turn in range(N_ROUNDS):
+            if number % 2:
+                store.put("key", contents[turn % 3])
+            else:
+                assert store.get("key") in contents
+
+    in_processes(act)
+
+
+def test_listing_is_by_folder_and_in_key_order(store: Store) -> None:
+    names = ["a-b", "a.b", "a/b", "a/b.c", "a/bc", "a0", "ab/c", "é/x", "z/1", "z/10", "z/2"]
+    for name in reversed(names):
+        store.put(name, name.encode())
+    assert keys(store) == sorted(names)
+    assert keys(store, "a") == keys(store, "a/") == ["a/b", "a/b.c", "a/bc"]
+    assert keys(store, "z") == ["z/1", "z/10", "z/2"]
+    assert keys(store, "a/b.c") == keys(store, "nowhere") == []
+
+
+part = st.text(st.sampled_from("ab-._0 é"), min_size=1, max_size=4).filter(lambda text: text not in (".", ".."))
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.sets(st.tuples(st.just("k"), part, part).map("/".join), max_size=12))
+def test_listing_equals_sorting(store: Store, names: set[str]) -> None:
+    for info in list(store.list("")):
+        store.delete(info.key)
+    for name in names:
+        store.put(name, b"")
+    assert keys(store) == sorted(names)
+
+
+def test_files_travel_whole(store: Store, tmp_path: Path) -> None:
+    data = os.urandom(3_000_001)
+    (source := tmp_path / "source").write_bytes(data)
+    store.upload("big/file", source)
+    assert store.get("big/file") == data
+    target = tmp_path / "new" / "folder" / "target"
+    store.download("big/file", target)
+    assert target.read_bytes() == data
+    source.write_bytes(b"changed later")
+    target.write_bytes(b"changed later")
+    assert store.get("big/file") == data
+    path = store.local_path("big/file")
+    assert path is None or path.read_bytes() == data
+    with pytest.raises(MissingError):
+        store.upload("other", tmp_path / "no such file")
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/", "./a", "a/.", "a\\b", "a\nb", "a\0b"]
+)
+def test_keys_that_could_leave_the_store_are_refused(store: Store, key: str, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    (source := tmp_path / "source").write_bytes(b"x")
+    for call in (
+        lambda: store.put(key, b"x"),
+        lambda: store.get(key),
+        lambda: store.head(key),
+        lambda: store.delete(key),
+        lambda: store.upload(key, source),
+        lambda: store.download(key, tmp_path / "target"),
+        lambda: store.local_path(key),
+    ):
+        with pytest.raises(ArtifactError, match="unsafe name"):
+            call()
+    source.unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_it_opens_again_by_its_uri(store: Store) -> None:
+    store.put("key", b"value")
+    again = open_store(store.uri)
+    assert again.get("key") == b"value"
+    assert again.uri == store.uri

@@ -1,0 +1,108 @@
+"""A bundle works where nothing of this project is: a clean environment with its own requirements and no repo."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components.data.pictures import to_uint8
+from components.rcg import RCG
+from flows.draw import bundle_digest
+from tests.bundles import make_bundle
+
+ROOT = Path(__file__).parents[2]
+ABSENT = ("ray", "dvc", "kubernetes", "flows", "timm", "pytest")
+
+SCRIPT = """
+import base64, importlib.util, io, json, sys
+import numpy as np, pandas as pd
+from PIL import Image
+
+found = [name for name in {absent!r} + ("components",) if importlib.util.find_spec(name)]
+assert not found, found
+import mlflow
+model = mlflow.pyfunc.load_model({bundle!r})
+loaded = [name for name in {absent!r} if name in sys.modules]
+assert not loaded, loaded
+assert sys.modules["components"].__file__.startswith({bundle!r})
+
+def pixels(frame):
+    return [np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))).tolist() for text in frame["image"]]
+
+drawn = model.predict(pd.DataFrame([{{"class": None}}]), params={{"n": 5, "seed": 4}})
+picture = io.BytesIO()
+Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(picture, format="PNG")
+like = model.predict([{{"image": base64.b64encode(picture.getvalue()).decode()}}], params={{"n": 2, "seed": 4}})
+example = model.predict(model.input_example)
+print(json.dumps({{"plain": pixels(drawn), "like": len(like), "example": len(example)}}))
+"""
+
+WITHOUT_MLFLOW = """
+import json, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, {bundle!r})
+from components.rcg import RCG
+images = RCG.load({bundle!r}).sample(5, 4)
+assert "mlflow" not in sys.modules
+print(json.dumps((images.permute(0, 2, 3, 1) * 255).round().int().tolist()))
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = make_bundle(tmp_path_factory.mktemp("made"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "bundle"
+    shutil.copytree(made.root, elsewhere)
+    return elsewhere
+
+
+@pytest.fixture(scope="module")
+def clean_python(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An environment with the bundle's requirements only, hard links into uv's cache where that is warm."""
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if uv is None:
+        pytest.skip("SKIPPED: uv is not here, so the bundle was not tried in a clean environment")
+    folder = tmp_path_factory.mktemp("clean")
+    lock = (ROOT / "requirements.lock").read_text()
+    pins = [re.sub(r"\s*\\$", "", line) for line in lock.splitlines() if re.match(r"\w", line)]
+    (folder / "constraints.txt").write_text("\n".join(pins))
+    environment = {**os.environ, "UV_LINK_MODE": os.environ.get("UV_LINK_MODE", "hardlink")}
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, str(folder / "venv")], check=True, env=environment)
+    python = folder / "venv/bin/python"
+    install = [uv, "pip", "install", "-q", "--python", str(python), "-r", str(bundle / "requirements.txt")]
+    install += ["-c", str(folder / "constraints.txt")]
+    if subprocess.run([*install, "--offline"], env=environment, capture_output=True, check=False).returncode != 0:
+        subprocess.run(install, env=environment, check=True)
+    yield python
+    shutil.rmtree(folder)
+
+
+def _run(python: Path, script: str, folder: Path) -> str:
+    """Output of a script run far from the repo. -I: neither the current folder nor PYTHONPATH is looked at."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "MLFLOW_DISABLE_TELEMETRY": "true"}
+    command = [str(python), "-I", "-c", script]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+def test_pyfunc_samples_in_a_clean_environment_without_the_repo(
+    bundle: Path, clean_python: Path, tmp_path: Path
+) -> None:
+    digest = bundle_digest(bundle)
+    told = json.loads(_run(clean_python, SCRIPT.format(bundle=str(bundle), absent=ABSENT), tmp_path))
+    assert told["plain"] == to_uint8(RCG.load(bundle).sample(5, 4)).tolist(), "the same bits as here"
+    assert (told["like"], told["example"]) == (2, 1)
+    assert bundle_digest(bundle) == digest
+    assert not list(bundle.rglob("__pycache__")), "loading leaves the folder as it was"
+
+
+def test_rcg_samples_without_mlflow(bundle: Path, clean_python: Path, tmp_path: Path) -> None:
+    drawn = json.loads(_run(clean_python, WITHOUT_MLFLOW.format(bundle=str(bundle)), tmp_path))
+    assert drawn == to_uint8(RCG.load(bundle).sample(5, 4)).tolist()

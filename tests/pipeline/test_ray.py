@@ -1,0 +1,122 @@
+"""The ray executor on a real local Ray: same code, same artifacts, replaced workers go on."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from components.errors import ConfigError, DataError, RetryableError
+from components.store.local import LocalStore
+from components.training.optim import TrainConfig
+from components.training.worker import Report
+from flows.artifact import SCHEMA
+from flows.executors import Executor, WorkerSettings
+from flows.executors.base import Device
+from flows.executors.inline import InlineExecutor
+from flows.fingerprint import Identity
+from flows.job import Doing, work
+from flows.runs import CommittedRun, Spec
+
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(180)]
+
+TRAIN = TrainConfig.tiny().model_dump() | {"steps": 24, "batch_size": 6, "log_every": 8}
+
+
+def make_spec(tmp_path: Path, **params: Any) -> Spec:
+    marks = tmp_path / "marks"
+    marks.mkdir(parents=True, exist_ok=True)
+    nothing = dict.fromkeys(("kill_at", "bad_data_at", "stop_at"))
+    given = {"numerics": 1, "train": TRAIN, "driver": 0, "marks": str(marks)} | nothing | params
+    identity = Identity(schema_version=SCHEMA, stage="toy", params=given, inputs={}, modules={})
+    return Spec(
+        schema_version=SCHEMA, fingerprint="f" * 64, identity=identity, inputs={}, source="demo", collection_lock=None,
+        module="tests.pipeline.ray_stage",
+    )  # fmt: skip
+
+
+class Log:
+    def __init__(self) -> None:
+        self.reports: list[Report] = []
+
+    def on_report(self, report: Report) -> None:
+        self.reports.append(report)
+
+    def end(self, status: str) -> None:
+        pass
+
+
+def execute(
+    tmp_path: Path, executor: Executor, n_workers: int, device: Device = "cpu", **params: Any
+) -> tuple[CommittedRun, LocalStore, Log]:
+    store, log = LocalStore(tmp_path / "store"), Log()
+    settings = WorkerSettings(n_workers=n_workers, device=device, checkpoint_every=5, event_interval_s=0)
+    doing = Doing(store, executor, settings, open_log=lambda spec, attempt: log)
+    return work(make_spec(tmp_path, **params), doing).run, store, log
+
+
+def ray_executor(max_failures: int = 2) -> Executor:
+    from flows.executors.ray_train import RayExecutor
+
+    return RayExecutor(max_failures)
+
+
+def read(run: CommittedRun, store: LocalStore, name: str) -> bytes:
+    return store.get(run.keys[name])
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> tuple[CommittedRun, LocalStore, Log]:
+    return execute(tmp_path_factory.mktemp("inline"), InlineExecutor(), 1)
+
+
+@pytest.fixture(scope="module")
+def local_ray() -> Iterator[Path]:
+    """One Ray for all tests: starting it takes longer than they do. The executor uses what it finds running."""
+    from flows.executors.ray_train import running_ray
+
+    with running_ray(2) as folder:
+        yield folder
+    assert not folder.exists()
+
+
+def test_stopped_then_killed_it_still_makes_the_inline_artifact(
+    tmp_path: Path, local_ray: Path, inline: tuple[CommittedRun, LocalStore, Log]
+) -> None:
+    params = {"stop_at": 6, "kill_at": 6, "driver": os.getpid()}
+    with pytest.raises(RetryableError, match="told to stop: saved a checkpoint of step 8"):
+        execute(tmp_path, ray_executor(), 2, **params)
+    run, store, log = execute(tmp_path, ray_executor(), 2, **params)
+    assert (tmp_path / "marks/killed").exists()
+    expected, its_store, _ = inline
+    assert run.manifest.files.keys() == expected.manifest.files.keys()
+    drawn = [name for name in run.manifest.files if name.startswith("drawn/")]
+    assert [run.manifest.files[name] for name in drawn] == [expected.manifest.files[name] for name in drawn]
+    assert len(drawn) == 4
+    mine, theirs = (
+        safetensors.torch.load(read(*of, "weights.safetensors")) for of in ((run, store), (expected, its_store))
+    )
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(mine[name], tensor, atol=1e-5, rtol=0)
+    assert (run.record.attempt, run.record.world_size) == (2, 2)
+    fetched = [int((tmp_path / "marks" / f"rank{rank}").read_text()) for rank in range(2)]
+    assert fetched == [14, 14]  # from the checkpoint of step 10, of the worker that was killed
+    assert log.reports[-1].step == 24
+
+
+def test_an_error_that_would_come_again_is_raised_at_once_as_itself(tmp_path: Path, local_ray: Path) -> None:
+    with pytest.raises(DataError, match="picture 3 is damaged") as caught:
+        execute(tmp_path, ray_executor(), 2, bad_data_at=3)
+    assert caught.value.exit_code == 3
+    assert (tmp_path / "marks/seen").read_text() == "x"
+    assert LocalStore(tmp_path / "store").head(f"runs/toy/{'f' * 64}/manifest.json") is None
+
+
+def test_a_gpu_that_is_not_there_is_a_config_error(tmp_path: Path, local_ray: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(ConfigError, match="2 workers need 2 GPUs"):
+        execute(tmp_path, ray_executor(), 2, device="cuda")

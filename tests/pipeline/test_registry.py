@@ -1,0 +1,199 @@
+"""Bundles in the registry: one version per digest, where they lie, loadable by MLflow; references and their mistakes."""
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from components.data.pictures import to_uint8
+from components.errors import ArtifactError, ConfigError, MissingError, RcgError, RetryableError, WeightsError
+from components.rcg import RCG
+from components.store import open_store
+from components.store.base import Store
+from flows.artifact import SCHEMA, FileEntry, digest_of
+from flows.draw import DrawRequest, bundle_digest, draw
+from flows.registry import describe_alias, register, resolve
+from flows.runs import CommittedRun, RunRecord, commit
+from flows.tracking import Tracking, resolve_tracking
+from flows.tracking.client import open_client
+from tests.bundles import make_bundle
+from tests.folders import FolderArtifact, draw_bars
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
+TAGS = {"git_commit": "abc", "dvc_lock": "d" * 64}
+
+
+def commit_bundle(store: Store, bundle: FolderArtifact) -> CommittedRun:
+    """The bundle as a run in a store."""
+    prefix = f"runs/bundle/{bundle.digest}"
+    files, keys = {}, {}
+    for name in bundle.names():
+        data = bundle.read_bytes(name)
+        keys[name] = f"{prefix}/out/1/{name}"
+        files[name] = FileEntry(size=len(data), sha256=digest_of(data))
+        store.put(keys[name], data)
+    store.put(f"{prefix}/attempts/1.json", b"{}")
+
+    def record(digest: str) -> RunRecord:
+        return RunRecord(
+            schema_version=SCHEMA, stage="bundle", fingerprint=bundle.digest, digest=digest, attempt=1, keys=keys,
+            world_size=1, device="cpu", versions={}, host="here", context={}, started_ms=1, ended_ms=2,
+            adopted_from=None, adopted_because=None,
+        )  # fmt: skip
+
+    return commit(store, prefix, files, record)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.fixture(scope="module")
+def tracking(root: Path) -> Tracking:
+    found = resolve_tracking("sqlite:///mlflow.db", "rcg", root=root)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def store(root: Path) -> Store:
+    return open_store(root / "store")
+
+
+@pytest.fixture(scope="module")
+def run(root: Path, store: Store) -> CommittedRun:
+    return commit_bundle(store, make_bundle(root / "work"))
+
+
+@pytest.fixture
+def registered(tracking: Tracking, store: Store, run: CommittedRun) -> str:
+    return register(tracking, store, run, name="rcg", tags=TAGS)
+
+
+def test_same_bundle_is_registered_once_and_the_alias_comes_back(
+    root: Path, tracking: Tracking, store: Store, run: CommittedRun, registered: str
+) -> None:
+    assert registered == "models:/rcg/1 (challenger)"
+    assert register(tracking, store, run, name="rcg", tags=TAGS) == registered
+    other = commit_bundle(store, make_bundle(root / "other", with_encoder=False))
+    assert register(tracking, store, other, name="rcg", tags=TAGS) == "models:/rcg/2 (challenger)"
+    client = open_client(tracking.uri)
+    assert client.get_model_version_by_alias("rcg", "challenger").version == 2
+    assert register(tracking, store, run, name="rcg", tags=TAGS) == registered
+    assert client.get_model_version_by_alias("rcg", "challenger").version == 1
+    assert len(client.search_model_versions("name = 'rcg'")) == 2
+
+
+def test_version_says_where_it_came_from(tracking: Tracking, store: Store, run: CommittedRun, registered: str) -> None:
+    version = open_client(tracking.uri).get_model_version_by_alias("rcg", "challenger")
+    assert version.source == f"{store.uri}/{run.prefix}/out/1", "not copied"
+    tags = version.tags
+    assert tags["rcg.bundle_digest"] == run.digest
+    assert tags["rcg.git_commit"] == "abc"
+    assert tags["rcg.dvc_lock"] == "d" * 64
+    assert tags["rcg.metric.fd"] == "1.5"
+    assert len(tags["rcg.content.rdm"]) == 64
+    assert run.digest[:10] in describe_alias(tracking, "rcg", "challenger")
+
+
+def test_references_become_folders(tracking: Tracking, store: Store, run: CommittedRun, registered: str) -> None:
+    folder = resolve("models:/rcg@challenger", tracking)
+    assert folder == resolve("models:/rcg/1", tracking)
+    assert bundle_digest(folder) == run.digest
+    assert resolve(str(folder), None) == folder
+
+
+def test_mlflow_loads_it_by_alias_and_draws_the_same_bits(tracking: Tracking, registered: str) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking.uri)
+    model = mlflow.pyfunc.load_model("models:/rcg@challenger")
+    rcg = RCG.load(resolve("models:/rcg@challenger", tracking))
+    answer = model.predict(pd.DataFrame([{"class": None}]), params={"n": 3, "seed": 5, "guidance": 1.0})
+    from components.rcg import Overrides
+
+    assert (_pixels(answer) == to_uint8(rcg.sample(3, 5, overrides=Overrides(guidance=1.0)))).all()
+    picture = Image.fromarray(draw_bars(1)[0][0])
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    like = model.predict([{"image": base64.b64encode(buffer.getvalue()).decode()}], params={"n": 2, "seed": 5})
+    assert (_pixels(like) == to_uint8(rcg.variations(rcg.read_picture(buffer.getvalue()), 2, 5))).all()
+    assert model.input_example is not None
+    assert len(model.predict(model.input_example)) == 1
+    with pytest.raises(mlflow.exceptions.MlflowException):
+        model.predict([{"class": None}], params={"n": "many"})
+
+
+def _pixels(answer: Any) -> np.ndarray:
+    return np.stack([np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))) for text in answer["image"]])
+
+
+@pytest.mark.parametrize(
+    ("reference", "error", "message"),
+    [
+        ("models:/rcg@champion", MissingError, r"no such model[\s\S]*@challenger"),
+        ("models:/rcg/99", MissingError, r"no such model[\s\S]*versions 1"),
+        ("models:/nobody@challenger", MissingError, "no model named nobody"),
+        ("models:/rcg", ConfigError, "not a model reference"),
+        ("nowhere", MissingError, "not there"),
+    ],
+)
+def test_wrong_references_are_named(
+    tracking: Tracking, registered: str, reference: str, error: type[RcgError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        resolve(reference, tracking)
+
+
+def test_foreign_models_and_folders_are_refused(tmp_path: Path, tracking: Tracking, registered: str) -> None:
+    client = open_client(tracking.uri)
+    client.create_registered_model("foreign")
+    client.create_model_version("foreign", tmp_path.as_uri())
+    with pytest.raises(ArtifactError, match="not registered by rcg"):
+        resolve("models:/foreign/1", tracking)
+    with pytest.raises(ArtifactError, match="not a bundle"):
+        resolve(str(tmp_path), None)
+    with pytest.raises(ConfigError, match="switched off"):
+        resolve("models:/rcg/1", None)
+
+
+def test_a_bundle_that_does_not_load_is_not_registered(tmp_path: Path, tracking: Tracking, registered: str) -> None:
+    broken = make_bundle(tmp_path / "work")
+    broken.write_bytes("pixels/weights.safetensors", b"not tensors")
+    store = open_store(tmp_path / "store")
+    run = commit_bundle(store, broken)
+    with pytest.raises(WeightsError):
+        register(tracking, store, run, name="rcg", tags=TAGS)
+    client = open_client(tracking.uri)
+    assert not client.search_model_versions(f"tags.`rcg.bundle_digest` = '{run.digest}'")
+
+
+def test_mlflow_down_is_retryable(tmp_path: Path, store: Store, run: CommittedRun) -> None:
+    down = Tracking(uri="http://127.0.0.1:9", experiment="rcg", artifacts=None, state=tmp_path)
+    with pytest.raises(RetryableError, match="does not answer"):
+        register(down, store, run, name="rcg", tags=TAGS)
+
+
+def test_rcg_sample_by_alias(
+    root: Path, tmp_path: Path, tracking: Tracking, run: CommittedRun, registered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("RCG_MLFLOW_URI", tracking.uri)
+    told = draw(DrawRequest(model="models:/rcg@challenger", out=tmp_path / "drawn", n=4, seed=9))
+    assert str(tmp_path / "drawn/grid.png") in told
+    rcg = RCG.load(resolve("models:/rcg@challenger", tracking))
+    expected = to_uint8(rcg.sample(4, 9))
+    for i in range(4):
+        with Image.open(tmp_path / f"drawn/{i:04d}.png") as picture:
+            assert (np.asarray(picture) == expected[i]).all()
+            assert picture.text == {  # type: ignore[attr-defined]
+                "rcg.bundle": run.digest, "rcg.seed": "9", "rcg.n": "4", "rcg.index": str(i)
+            }  # fmt: skip
+    assert json.loads((resolve("models:/rcg/1", tracking) / "rcg.json").read_text())["schema_version"] == 1

@@ -1,0 +1,58 @@
+"""The house keeps its own rules: sizes, names, one importer each."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted([*ROOT.glob("flows/**/*.py"), *ROOT.glob("components/**/*.py")])
+TESTS = sorted([*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")])
+BANNED_NAMES = {"utils", "helpers", "common", "misc", "manager", "core"}
+BANNED_SUFFIXES = ("Manager", "Handler", "Helper", "Mixin")
+LONELY = {
+    "ray": {"flows/executors/ray_train.py"},
+    "kubernetes": {"flows/executors/kuberay.py"},
+    "boto3": {"components/store/s3.py"},
+}
+
+
+def _id(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_id)
+def test_module_is_short_and_well_named(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400, "split it: a module that outgrows one file becomes a folder"
+    assert path.stem not in BANNED_NAMES
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            assert not node.name.endswith(BANNED_SUFFIXES), node.name
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, f"{node.name} is longer than a screen"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=_id)
+def test_test_module_is_not_endless(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 500
+
+
+def test_training_loop_fits_on_a_few_screens() -> None:
+    assert len((ROOT / "components/training/loop.py").read_text().splitlines()) <= 150
+
+
+def test_heavy_packages_have_one_importer() -> None:
+    for package, allowed in LONELY.items():
+        pattern = re.compile(rf"^\s*(import|from) {package}\b", re.MULTILINE)
+        importers = {_id(path) for path in SOURCES if pattern.search(path.read_text())}
+        assert importers <= allowed, f"{package} may be imported by {allowed} only"
+
+
+def test_components_never_look_at_the_environment_or_the_global_generator() -> None:
+    banned = re.compile(
+        r"os\.environ|os\.getenv|torch\.manual_seed|np\.random\.(seed|rand|normal|uniform)\b|\.cuda\(\)"
+    )
+    for path in ROOT.glob("components/**/*.py"):
+        assert not banned.search(path.read_text()), _id(path)

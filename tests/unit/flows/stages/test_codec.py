@@ -1,0 +1,125 @@
+import dataclasses
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from components.codecs import load_codec
+from components.codecs.none import NoneConfig
+from components.codecs.vqgan import VqganConfig
+from components.codecs.vqgan_training import VqganObjective
+from components.data.pictures import to_float
+from components.errors import DataError
+from components.training.optim import TrainConfig
+from components.training.worker import Report
+from flows.stages.codec import CodecParams, run
+from tests.folders import PX, FolderArtifact, FolderInputs, contents, make_collect
+from tests.toys import worker
+
+SPLITS = ["train"] * 14 + ["val"] * 5 + ["test"] * 3
+NONE = CodecParams(
+    numerics=1, seed=0, train=None, objective=None, model=NoneConfig(kind="none", channels=1, px=PX)
+)  # fmt: skip
+VQGAN = CodecParams(
+    numerics=1, seed=0, train=TrainConfig.tiny(), objective=VqganObjective.tiny(), model=VqganConfig.tiny()
+)  # fmt: skip
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> np.ndarray:
+    return make_collect(tmp_path / "collect", tmp_path / "source", SPLITS)
+
+
+def codec_of(params: CodecParams, tmp_path: Path, name: str = "codec") -> tuple[FolderArtifact, dict[str, float]]:
+    out = FolderArtifact(tmp_path / name)
+    return out, run(params, FolderInputs(tmp_path, str(tmp_path / "source")), out, worker(tmp_path))
+
+
+def test_none_loses_nothing_of_gray_pictures(tmp_path: Path, images: np.ndarray) -> None:
+    out, metrics = codec_of(NONE, tmp_path)
+    assert metrics["psnr_db"] == pytest.approx(100)
+    assert metrics["mean_absolute_error"] == 0
+    assert out.names() == ["config.json", "pictures/reconstructions.png"]
+    codec, held_out = load_codec(out), images[14:19]
+    assert np.array_equal(codec.encode(to_float(held_out))[:, 0].numpy(), held_out[..., 0])
+
+
+def test_vqgan_is_trained_and_measured_on_val(tmp_path: Path, images: np.ndarray) -> None:
+    out, metrics = codec_of(VQGAN, tmp_path)
+    held_out = to_float(images[14:19])
+    codec = load_codec(out)
+    with torch.no_grad():
+        tokens = codec.encode(held_out)
+        error = (codec.decode(tokens) * 255).round() / 255 - held_out
+    counts = np.bincount(tokens.flatten().numpy(), minlength=8)
+    share = counts[counts > 0] / counts.sum()
+    assert metrics["psnr_db"] == pytest.approx(-10 * np.log10(float(error.square().mean())), abs=1e-3)
+    assert metrics["mean_absolute_error"] == pytest.approx(float(error.abs().mean()), rel=1e-4)
+    assert metrics["codes_used"] == pytest.approx(len(share) / 8)
+    assert metrics["perplexity"] == pytest.approx(np.exp(-(share * np.log(share)).sum()), rel=1e-4)
+    assert (metrics["n_train"], metrics["n_val"]) == (14, 5)
+    curve = out.read_json("plots/loss.json")
+    assert [record["step"] for record in curve] == [2, 4]
+    assert curve[-1]["loss"] == metrics["loss"]
+
+
+def test_reconstructions_stand_below_the_originals(tmp_path: Path, images: np.ndarray) -> None:
+    out, _ = codec_of(NONE, tmp_path)
+    picture = np.asarray(Image.open(io.BytesIO(out.read_bytes("pictures/reconstructions.png"))))
+    bands = picture.shape[0] // (48 + 2) // 2
+    assert bands == 2, "two bands of an original and a reconstruction each"
+    top, bottom = picture[2:50, 2:50], picture[52:100, 2:50]
+    assert np.array_equal(top, bottom)
+    assert np.array_equal(top[::6, ::6], images[14])
+
+
+def test_equal_runs_give_equal_bytes_and_another_seed_does_not(tmp_path: Path, images: np.ndarray) -> None:
+    first, second = (codec_of(VQGAN, tmp_path, name)[0] for name in ("one", "two"))
+    other, _ = codec_of(VQGAN.model_copy(update={"seed": 1}), tmp_path, "three")
+    assert contents(first) == contents(second)
+    assert contents(first)["weights.safetensors"] != contents(other)["weights.safetensors"]
+
+
+def test_reconstructions_are_shown_during_training(tmp_path: Path, images: np.ndarray) -> None:
+    reports: list[Report] = []
+    inputs = FolderInputs(tmp_path, str(tmp_path / "source"))
+    run(VQGAN, inputs, FolderArtifact(tmp_path / "codec"), worker(tmp_path, report=reports.append))
+    shown = [report.images["reconstructions"] for report in reports if "reconstructions" in report.images]
+    assert len(shown) == 4
+    assert not np.array_equal(shown[0], shown[-1])
+
+
+def test_only_rank_0_writes(tmp_path: Path, images: np.ndarray) -> None:
+    out = FolderArtifact(tmp_path / "codec")
+    second = dataclasses.replace(worker(tmp_path), rank=1)
+    assert run(NONE, FolderInputs(tmp_path, str(tmp_path / "source")), out, second) == {}
+    assert out.names() == []
+
+
+def test_without_val_train_pictures_are_shown(tmp_path: Path) -> None:
+    make_collect(tmp_path / "collect", tmp_path / "source", ["train"] * 3)
+    assert codec_of(NONE, tmp_path)[1]["n_val"] == 0
+
+
+def test_no_training_picture_is_an_error(tmp_path: Path) -> None:
+    make_collect(tmp_path / "collect", tmp_path / "source", ["val"] * 3)
+    with pytest.raises(DataError, match="no training images"):
+        codec_of(NONE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("base", "values"),
+    [
+        (NONE, {"train": VQGAN.train}),
+        (NONE, {"objective": VQGAN.objective}),
+        (VQGAN, {"train": None}),
+        (VQGAN, {"objective": None}),
+    ],
+)
+def test_training_options_belong_to_codecs_with_weights(base: CodecParams, values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=f"codec.{next(iter(values))}"):
+        CodecParams.model_validate(base.model_dump() | values)

@@ -1,0 +1,191 @@
+"""The evaluate stage on drawn bars: real images score like real ones, copies are found, everything is written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.data.samples import INDEX, SamplesInfo, save_shard, shard_name
+from components.encoders import MoCoV3Config, saved_config
+from components.errors import ConfigError
+from components.metrics.features import FeatureConfig
+from components.training.optim import OptimConfig, TrainConfig
+from components.weights import save_weights
+from flows.stages.evaluate import EvaluateParams, run
+from tests.folders import (
+    DIM,
+    PX,
+    FolderArtifact,
+    FolderInputs,
+    contents,
+    draw_bars,
+    make_collect,
+    make_encode,
+    represent,
+)
+from tests.toys import worker
+
+SPLITS = ["train"] * 120 + ["val"] * 30 + ["test"] * 40
+N = 60
+
+
+def _params(**changes: object) -> EvaluateParams:
+    optimizer = OptimConfig(kind="adamw", lr=3e-3, betas=(0.9, 0.99), weight_decay=0.01, decay="matrices")
+    base = EvaluateParams(
+        numerics=1,
+        split="test",
+        seed=0,
+        features=FeatureConfig(task="auto", px=PX, width=8, dim=4),
+        train=TrainConfig(
+            steps=30,
+            batch_size=16,
+            seed=0,
+            optimizer=optimizer,
+            warmup_steps=2,
+            schedule="cosine",
+            clip_norm=None,
+            precision="fp32",
+            log_every=10,
+        ),
+        batch_size=32,
+        k_neighbors=3,
+        n_bootstrap=10,
+        percentile=5.0,
+    )
+    return base.model_copy(update=changes)
+
+
+def _save_samples(root: Path, images: np.ndarray, *, condition: str, labels: np.ndarray | None = None) -> None:
+    out = FolderArtifact(root)
+    told = condition == "representation"
+    info = SamplesInfo(
+        n=len(images),
+        batch_size=25,
+        px=PX,
+        dim=DIM if told else None,
+        has_class=labels is not None,
+        sampling={"representations": "rdm"},
+        pixels={"model": {"kind": "dit", "condition": {"kind": condition}}},
+        rdm=None,
+        parents={"pixels": "cd" * 32},
+    )
+    for shard in range(info.n_shards):
+        rows = slice(*info.bounds(shard))
+        with out.file(shard_name(shard)) as path:
+            save_shard(
+                path,
+                images[rows],
+                representation=torch.from_numpy(represent(images[rows])) if told else None,
+                label=torch.from_numpy(labels[rows]) if labels is not None else None,
+            )
+    out.write_json(INDEX, info.model_dump(mode="json"))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A labeled collection, its cache and an encoder."""
+    root = tmp_path_factory.mktemp("world")
+    images = make_collect(root / "collect", root / "source", SPLITS)
+    make_encode(root / "encode", images, SPLITS)
+    encoder = FolderArtifact(root / "encoder")
+    config = MoCoV3Config.tiny()
+    encoder.write_json("config.json", saved_config(config))
+    save_weights(encoder.path("weights.safetensors"), config.build().network.state_dict())
+    return root
+
+
+def _evaluate(
+    world: Path, tmp_path: Path, params: EvaluateParams, name: str = "out"
+) -> tuple[dict[str, float], FolderArtifact]:
+    out = FolderArtifact(tmp_path / name)
+    return run(params, FolderInputs(world, str(world / "source")), out, worker(tmp_path)), out
+
+
+def test_new_real_images_score_about_as_well_as_training_images(world: Path, tmp_path: Path) -> None:
+    images, labels = draw_bars(N, seed=5)
+    _save_samples(world / "sample", images, condition="class", labels=labels)
+    m, out = _evaluate(world, tmp_path, _params())
+    assert m["fd_ratio"] < 4
+    assert m["fd_low"] < m["fd"] < m["fd_high"]
+    assert m["precision"] > 0.7
+    assert m["recall"] > 0.7
+    assert m["memorization_share"] < 0.25
+    assert m["network_accuracy"] > 0.9
+    assert m["class_agreement"] > 0.9
+    assert m["class_entropy"] == pytest.approx(np.log(2), abs=0.02)
+    assert (m["n_generated"], m["n_held_out"], m["n_train"]) == (N, 40, 120)
+    assert "representation_fd" not in m
+    assert {
+        "report.html",
+        "plots/class_histogram.json",
+        "plots/nearest_features.json",
+        "plots/network_loss.json",
+    } <= set(out.names())
+
+
+def test_copies_of_training_images_are_found(world: Path, tmp_path: Path) -> None:
+    train, _ = draw_bars(len(SPLITS))
+    _save_samples(world / "sample", train[:N], condition="none")
+    m, _ = _evaluate(world, tmp_path, _params())
+    assert m["memorization_share"] == m["memorization_share_pixels"] == 1.0
+    assert m["memorization_ratio"] < 1e-3
+
+
+def test_noise_scores_badly_and_one_class_lowers_recall(world: Path, tmp_path: Path) -> None:
+    real, _ = draw_bars(2 * N, seed=5)
+    rng = np.random.default_rng(0)
+    scores = {}
+    for name, images in {
+        "real": real[:N],
+        "noise": rng.integers(0, 256, (N, PX, PX, 3)).astype(np.uint8),
+        "rows only": real[::2],
+    }.items():
+        _save_samples(world / "sample", images, condition="none")
+        scores[name], _ = _evaluate(world, tmp_path, _params())
+    assert scores["noise"]["fd"] > 5 * scores["real"]["fd"]
+    assert scores["noise"]["precision"] < 0.5
+    assert scores["rows only"]["recall"] < 0.7 * scores["real"]["recall"]
+    assert scores["rows only"]["class_entropy"] < 0.3
+    assert scores["rows only"]["class_kl"] > 1 > 10 * scores["real"]["class_kl"]
+
+
+def test_representations_and_report(world: Path, tmp_path: Path) -> None:
+    images, _ = draw_bars(N, seed=5)
+    _save_samples(world / "sample", images, condition="representation")
+    m, out = _evaluate(world, tmp_path, _params())
+    assert m["representation_axes"] == DIM
+    assert m["representation_fd"] < 4 * m["representation_fd_floor"]
+    assert -1 <= m["condition_cosine_shuffled"] <= 1
+    html = out.read_bytes("report.html").decode()
+    assert f"{N} pictures that do not exist" in html
+    for stage in ("sample", "encode", "encoder", "collect"):
+        assert FolderInputs(world)[stage].digest in html
+    assert "cd" * 32 in html
+    points = json.loads(out.read_bytes("plots/representations.json"))
+    assert len(points) == N + 40
+    assert contents(_evaluate(world, tmp_path, _params(), "again")[1]) == contents(out)
+
+
+def test_other_ranks_leave_it_to_the_first(world: Path, tmp_path: Path) -> None:
+    out = FolderArtifact(tmp_path / "out")
+    inputs = FolderInputs(world, str(world / "source"))
+    assert run(_params(), inputs, out, worker(tmp_path, rank=1, world_size=2)) == {}
+    assert out.names() == []
+
+
+def test_without_labels_it_measures_with_a_self_supervised_network(tmp_path: Path) -> None:
+    images = make_collect(tmp_path / "collect", tmp_path / "source", SPLITS, labeled=False)
+    make_encode(tmp_path / "encode", images, SPLITS, labeled=False)
+    _save_samples(tmp_path / "sample", draw_bars(N, seed=5)[0], condition="none")
+    m, out = _evaluate(tmp_path, tmp_path, _params())
+    assert m["fd_ratio"] < 4
+    assert "class_entropy" not in m
+    assert "plots/class_histogram.json" not in out.names()
+
+
+def test_too_many_features_are_refused_before_anything_is_trained(world: Path, tmp_path: Path) -> None:
+    _save_samples(world / "sample", draw_bars(N)[0], condition="none")
+    with pytest.raises(ConfigError, match=r"set evaluate\.features\.dim: 6"):
+        _evaluate(world, tmp_path, _params(split="val", features=FeatureConfig(task="auto", px=PX, width=8, dim=7)))
