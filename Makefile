@@ -55,5 +55,10 @@ bench: setup ## speed and memory, as ratios in one run
 study: setup ## RCG against its baselines on digits, three seeds; writes docs/results/digits.md
 	python -m benchmarks.study
 
+clipart: data/clipart ## a second collection: 2,900 color clip-art pictures from a Debian package
+
+data/clipart: examples/clipart.py | setup
+	python examples/clipart.py data/clipart
+
 clean: ## remove the virtual environment and caches; artifacts and the store stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info

@@ -33,7 +33,9 @@ class BatchRng:
     So the noise of a row does not depend on the number of workers; drawing it all costs far less than a step.
     """
 
-    def __init__(self, seed: int, n: int, *, start: int = 0, stop: int | None = None, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self, seed: int, n: int, *, start: int = 0, stop: int | None = None, device: str | torch.device = "cpu"
+    ) -> None:
         self.n, self.start, self.stop = n, start, n if stop is None else stop
         self.device = torch.device(device)
         self._generator = torch.Generator(self.device)

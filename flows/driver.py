@@ -18,14 +18,15 @@ from flows.closure import module_digests
 from flows.executors import WorkerSettings, open_executor
 from flows.fingerprint import LOCK
 from flows.job import Doing, Outcome, make_spec, run_job, work
+from flows.lookup import read_spec
 from flows.params import Params, load_params
 from flows.pipeline import STAGES, Stage
-from flows.progress import StageLog
+from flows.progress import StageLog, follow_line
 from flows.provenance import git_state
-from flows.runs import CommittedRun, Spec
+from flows.runs import CommittedRun, Spec, full_fingerprint, load_run, run_prefix
 from flows.settings import Settings, load_settings
 from flows.tracking import LiveLog, StageRecord, Tracking, note, pipeline_id, resolve_tracking
-from flows.transfer import adopt, data_copy, pull
+from flows.transfer import adopt, adopt_checkpoints, data_copy, pull
 from flows.workspace import Workspace
 
 
@@ -100,6 +101,7 @@ class Project:
             threads=self.settings.threads,
             checkpoint_every=self.settings.checkpoint_every,
             keep_checkpoints=self.settings.keep_checkpoints,
+            mix_versions=self.settings.mix_versions,
         )
 
         def open_log(spec: Spec, attempt: int) -> StageLog:
@@ -109,13 +111,14 @@ class Project:
 
         return Doing(
             store=self.store,
-            executor=open_executor(self.settings.executor),
+            executor=open_executor(self.settings.executor, max_failures=self.settings.max_failures),
             settings=worker,
             context=context,
             open_log=open_log,
             on_follow=lambda lease: typer.echo(
                 f"{lease.holder} is at work on this run; following attempt {lease.attempt}"
             ),
+            on_event=follow_line,
         )
 
     def record(self, spec: Spec, context: Mapping[str, str], *, reused: bool) -> StageRecord:
@@ -173,7 +176,12 @@ def adopt_run(name: str, source: str, reason: str) -> str:
     """Accept another run's result for the stage as it stands now."""
     stage = find_stage(name)
     project = Project.here()
-    run = adopt(project.store, project.spec(stage), source, reason)
+    spec = project.spec(stage)
+    fingerprint = full_fingerprint(project.store, stage.name, source)
+    if load_run(project.store, run_prefix(stage.name, fingerprint)) is None:
+        step = adopt_checkpoints(project.store, spec, source, reason)
+        return f"{stage.name}: `rcg run {stage.name}` will go on from step {step} of run {fingerprint[:10]}"
+    run = adopt(project.store, spec, source, reason)
     project.workspace.publish(project.store, run, stage)
     return f"{stage.name}: run {run.fingerprint[:10]} now has the result of {source[:10]} · content {run.digest[:10]}"
 
@@ -229,10 +237,20 @@ def _register(project: Project) -> str:
         raise ConfigError("registering needs MLflow", got="RCG_MLFLOW_URI=off", fix="unset RCG_MLFLOW_URI")
     run = committed(project, "bundle")
     tags = git_state(project.root)
+    _note_skipped(project, tags)
     lock = project.root / "dvc.lock"
     if lock.is_file():
         tags["dvc_lock"] = digest_of(lock.read_bytes())
     return register(project.tracking, project.store, run, name=project.settings.model_name, tags=tags)
+
+
+def _note_skipped(project: Project, context: Mapping[str, str]) -> None:
+    """Stages that DVC skipped never called us: the pipeline's parent run still gets its child for each."""
+    for stage in STAGES.values():
+        run = committed(project, stage.name)
+        spec = read_spec(project.store, stage.name, run.fingerprint)
+        if spec is not None:
+            note(project.tracking, project.record(spec, context, reused=True), warn)
 
 
 def _register_quietly(project: Project) -> None:

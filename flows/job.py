@@ -18,7 +18,18 @@ from flows.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
 from flows.pipeline import Stage
 from flows.process import Process
 from flows.provenance import library_versions
-from flows.runs import CommittedRun, Failure, InputSpec, RunRecord, Spec, commit, load_run, read_record, restore_record
+from flows.runs import (
+    Adoption,
+    CommittedRun,
+    Failure,
+    InputSpec,
+    RunRecord,
+    Spec,
+    commit,
+    load_run,
+    read_record,
+    restore_record,
+)
 from flows.workspace import Workspace
 
 How = Literal["reused", "followed", "made"]
@@ -207,6 +218,7 @@ class _Work:
     def _record(
         self, digest: str, attempt: int, keys: dict[str, str], results: list[RankResult], started_ms: int
     ) -> RunRecord:
+        adoption = read_record(Adoption, self.folder, "adopted.json")  # it went on from another run's checkpoint
         return RunRecord(
             schema_version=SCHEMA,
             stage=self.spec.stage,
@@ -221,8 +233,8 @@ class _Work:
             context=dict(self.doing.context),
             started_ms=started_ms,
             ended_ms=_now_ms(),
-            adopted_from=None,
-            adopted_because=None,
+            adopted_from=None if adoption is None else adoption.source,
+            adopted_because=None if adoption is None else adoption.reason,
         )
 
     def _record_failure(self, store: Store, attempt: int, error: Exception) -> None:

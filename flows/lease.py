@@ -1,5 +1,6 @@
 """Who works on a run: a lease with a heartbeat, taken over by compare-and-swap, and fencing of whoever lost it."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from components.errors import ConflictError, MissingError, StoreError, SupersededError
+from components.errors import ConflictError, MissingError, RcgError, StoreError, SupersededError
 from components.store.base import ObjectInfo, Store
 from flows.artifact import SCHEMA, Record
 from flows.process import Process
@@ -102,7 +103,7 @@ class Lease:
         while not self._stop.wait(self._record.interval_s):
             try:
                 self._swap()
-            except StoreError as error:
+            except RcgError as error:
                 _log.warning("no heartbeat: %s", error.what)
             if self._lost:
                 return
@@ -157,6 +158,10 @@ def acquire(run: Store, *, interval_s: float, watch: Watch) -> Lease | LeaseReco
         except ConflictError:  # the number is used, so the lease file was lost in between: take the next one
             lease.release()
             continue
+        except BaseException:
+            with contextlib.suppress(StoreError):
+                lease.release()
+            raise
         return lease
 
 

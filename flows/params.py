@@ -53,7 +53,9 @@ def _spaces(params: Params) -> Iterator[str]:
     codec, kind = params.codec.model, params.pixels.model.kind
     space = getattr(codec, "space", "pixels")
     if (space == "tokens") != (kind == "mage"):
-        fix = "a vqgan codec with space: tokens" if kind == "mage" else "codec none, or a vqgan codec with space: latents"
+        fix = (
+            "a vqgan codec with space: tokens" if kind == "mage" else "codec none, or a vqgan codec with space: latents"
+        )
         yield f"pixels.model.kind is {kind} but codec.model gives {space}; {kind} needs {fix}"
 
 
@@ -62,7 +64,8 @@ def _kinds(params: Params) -> Iterator[str]:
     if sampling.kind != model.kind:
         yield f"sample.pixels.kind is {sampling.kind} but pixels.model.kind is {model.kind}; make them equal"
     if sampling.guidance > 0 and model.condition.drop_prob == 0:
-        yield "sample.pixels.guidance needs a generator trained with pixels.model.condition.drop_prob > 0; set it to 0.1, or guidance to 0"
+        fix = "set that to 0.1, or the guidance to 0"
+        yield f"sample.pixels.guidance needs a generator trained with pixels.model.condition.drop_prob > 0; {fix}"
 
 
 def _labels(params: Params) -> Iterator[str]:

@@ -33,11 +33,17 @@ STAGES: dict[str, Stage] = {
         Stage("collect", (), ("base.json", "rejects.json", *_PICTURES)),
         Stage("encoder", (Need("collect", "base.json"),), _PICTURES),
         Stage("codec", (Need("collect", "base.json"),), _PICTURES),
-        Stage("encode", (Need("collect"), Need("encoder"), Need("codec")), _PICTURES),
+        Stage("encode", (Need("collect"), Need("encoder"), Need("codec")), ("rejects.json", *_PICTURES)),
         Stage("rdm", (Need("encode"),), _PICTURES),
         Stage("pixels", (Need("encode"), Need("codec")), _PICTURES),
         Stage("sample", (Need("rdm"), Need("pixels"), Need("codec"), Need("encode")), _PICTURES),
-        Stage("evaluate", (Need("sample"), Need("encode"), Need("encoder"), Need("collect")), ("report.html", *_PICTURES)),
-        Stage("bundle", tuple(Need(s) for s in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "evaluate")), ("*",)),
+        Stage(
+            "evaluate", (Need("sample"), Need("encode"), Need("encoder"), Need("collect")), ("report.html", *_PICTURES)
+        ),
+        Stage(
+            "bundle",
+            tuple(Need(s) for s in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "evaluate")),
+            ("*",),
+        ),
     )
 }

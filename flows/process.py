@@ -1,6 +1,7 @@
 """Which process on which machine, and whether it still lives."""
 
 import contextlib
+import hashlib
 import os
 import socket
 from pathlib import Path
@@ -34,6 +35,11 @@ class Process(Record):
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}"
+
+
+def machine() -> str:
+    """A short name of this boot and pid namespace: a pid means something only together with it."""
+    return hashlib.sha256(f"{socket.gethostname()} {_boot()}".encode()).hexdigest()[:8]
 
 
 def _boot() -> str:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 import typer
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from components.training.worker import Report
+    from flows.events import Event
     from flows.job import EndStatus, Log
 
 _INTERVAL_S = 10.0
@@ -40,8 +42,14 @@ class StageLog:
             self._live.end(status)
 
 
-def _numbers(report: "Report") -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in list(report.metrics.items())[:4])
+def follow_line(event: "Event") -> None:
+    """One line of a process that is followed."""
+    of = f"/{event.total_steps}" if event.total_steps else ""
+    typer.echo(f"  {event.step}{of}  {_numbers(event.metrics)}", err=True)
+
+
+def _numbers(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
 
 
 class _Lines:
@@ -54,7 +62,7 @@ class _Lines:
             return
         self._last = time.monotonic()
         of = f"/{report.total_steps}" if report.total_steps else ""
-        typer.echo(f"{self._stage}: {report.step}{of}  {_numbers(report)}", err=True)
+        typer.echo(f"{self._stage}: {report.step}{of}  {_numbers(report.metrics)}", err=True)
 
     def close(self) -> None:
         """Nothing to tidy up."""
@@ -77,7 +85,9 @@ class _Bar:
         self._progress.start()
 
     def show(self, report: "Report") -> None:
-        self._progress.update(self._task, completed=report.step, total=report.total_steps, numbers=_numbers(report))
+        self._progress.update(
+            self._task, completed=report.step, total=report.total_steps, numbers=_numbers(report.metrics)
+        )
 
     def close(self) -> None:
         self._progress.stop()

@@ -1,6 +1,6 @@
 """The model registry: bundles become versions of one registered model, where they lie; references become folders."""
 
-import logging
+import json
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,6 +15,7 @@ from components.store.base import Store
 from flows.runs import CommittedRun
 from flows.tracking.client import mlflow_errors, numbers, open_client
 from flows.tracking.record import Tracking
+from flows.tracking.writer import replay
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -22,25 +23,30 @@ if TYPE_CHECKING:
 
 CHALLENGER = "challenger"
 _DIGEST = "rcg.bundle_digest"
-_HEADLINE = ("fd", "fd_floor", "precision", "recall", "representation_fd")
+_HEADLINE = ("fd", "fd_floor", "precision", "recall", "memorization_ratio", "representation_fd")
 _VALUE_CHARS = 500
-_log = logging.getLogger(__name__)
+_PATIENCE_S = 20.0
 
 
 def register(tracking: Tracking, store: Store, run: CommittedRun, *, name: str, tags: Mapping[str, str]) -> str:
     """Make the bundle a version of model `name`, without copying it, and let `challenger` point at it.
 
-    The same bundle is registered once; the alias moves to it again. Returns e.g. "models:/rcg/3 (challenger)".
+    The same bundle is registered once; the alias moves to it again. MLflow also catches up on runs here. Returns e.g.
+    "models:/rcg/3 (challenger)".
     Raises: ArtifactError when the bundle cannot be loaded, ConfigError or RetryableError when MLflow cannot be used.
     """
     client = open_client(tracking.uri)
     source = bundle_uri(store, run)
     with mlflow_errors(tracking.uri):
         version = _find(client, name, run.digest)
-        if version is None:
-            _check_loads(store, run)
-            version = _create(client, name, source, run, {**tags, **_facts(store, run)})
+    if version is None:
+        _check_loads(store, run)
+        facts = _facts(store, run)
+        with mlflow_errors(tracking.uri):
+            version = _create(client, name, source, run, {**tags, **facts})
+    with mlflow_errors(tracking.uri):
         client.set_registered_model_alias(name, CHALLENGER, version)
+    replay(tracking.state, wait_s=_PATIENCE_S)  # what fails stays pending
     return f"models:/{name}/{version} ({CHALLENGER})"
 
 
@@ -53,8 +59,16 @@ def bundle_uri(store: Store, run: CommittedRun) -> str:
 
 
 def _find(client: "MlflowClient", name: str, digest: str) -> str | None:
+    """The version that is this bundle, unless its folder was on this machine and is gone."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{_DIGEST}` = '{digest}'")
-    return str(max(int(v.version) for v in found)) if found else None
+    usable = [int(v.version) for v in found if (path := _local(str(v.source))) is None or (path / "MLmodel").is_file()]
+    return str(max(usable)) if usable else None
+
+
+def _local(source: str) -> Path | None:
+    """The folder, for a source on this machine."""
+    parts = urlsplit(source)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
 
 
 def _create(client: "MlflowClient", name: str, source: str, run: CommittedRun, tags: Mapping[str, str]) -> str:
@@ -80,8 +94,6 @@ def _create(client: "MlflowClient", name: str, source: str, run: CommittedRun, t
 
 def _facts(store: Store, run: CommittedRun) -> dict[str, str]:
     """Version tags: where the bundle came from, and its headline metrics."""
-    import json
-
     lineage = json.loads(store.get(run.keys["lineage.json"]))
     metrics = numbers(lineage["parents"].get("evaluate", {}).get("metrics", {}))
     facts = {"fingerprint": run.fingerprint, "run": f"{store.uri}/{run.prefix}"}
@@ -172,9 +184,9 @@ def _known(client: "MlflowClient", name: str) -> str:
 
 def _localized(source: str, target: Path) -> Path:
     """The bundle on this machine: where it lies, or fetched below `target`."""
-    parts = urlsplit(source)
-    if parts.scheme in ("", "file"):
-        return Path(unquote(parts.path))
+    folder = _local(source)
+    if folder is not None:
+        return folder
     if not target.is_dir():
         head, _, below = source.rpartition("/runs/")
         store = open_store(head)

@@ -5,6 +5,7 @@ runs/<stage>/<fingerprint>/
     lease.json attempts/<n>.json
     attempts/<n>.failure.json   why attempt n ended
     attempts/<n>.run.json       what attempt n is about to commit
+    adopted.json                whose work was accepted for this run, if any
     checkpoints/… events/<n>/<seq>.jsonl out/<n>/…
     manifest.json               the commit
     run.json                    the record of the attempt whose manifest it is
@@ -89,6 +90,16 @@ class Failure(Record):
     schema_version: int
     failure_class: FailureClass
     message: str
+
+
+class Adoption(Record):
+    """adopted.json: whose outputs or checkpoints were accepted, why, and what was different."""
+
+    schema_version: int
+    source: str
+    reason: str
+    differences: list[str]
+    time_ms: int
 
 
 @dataclass(frozen=True)

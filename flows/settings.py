@@ -1,4 +1,4 @@
-"""Settings: where and how fast things run, never what they compute. Environment `RCG_*`, a profile file, then defaults."""
+"""Settings: where and how fast things run, never what they compute. `RCG_*`, a profile file, then defaults."""
 
 import difflib
 import os
@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     """Checkpoints kept per run."""
     max_failures: int = Field(default=2, ge=0)
     """How often the ray executor restarts lost workers before it gives up."""
+    mix_versions: bool = False
+    """Allow one artifact to hold parts that different library versions made; otherwise an error names them."""
     mlflow_uri: str = "sqlite:///mlflow.db"
     """MLflow tracking and registry server; `off` disables tracking."""
     mlflow_experiment: str = "rcg"

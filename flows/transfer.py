@@ -1,31 +1,33 @@
 """Moving committed runs: accept one under another fingerprint, copy to another store, fetch into a folder."""
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.errors import ArtifactError, ConflictError, MissingError
+from components.errors import ArtifactError, ConflictError, MissingError, TamperedError
 from components.store.base import Prefix, Store
-from flows.artifact import SCHEMA, FileEntry, Record, file_entry, listing_name
+from flows.artifact import SCHEMA, FileEntry, digest_of, file_entry
 from flows.fingerprint import Difference, differences
-from flows.lease import FencedStore, LeaseRecord, Watch, acquire
+from flows.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
 from flows.lookup import read_spec
-from flows.runs import MANIFEST, CommittedRun, RunRecord, Spec, commit, full_fingerprint, load_run, run_prefix, tampered
+from flows.runs import (
+    MANIFEST,
+    Adoption,
+    CommittedRun,
+    RunRecord,
+    Spec,
+    commit,
+    full_fingerprint,
+    load_run,
+    run_prefix,
+    tampered,
+)
 from flows.stored import Memo
 from flows.workspace import fill
 
 _SMALL = ("spec.json", "adopted.json", "run.json")
-
-
-class Adoption(Record):
-    """adopted.json: whose outputs were accepted, why, and what was different."""
-
-    schema_version: int
-    source: str
-    reason: str
-    differences: list[str]
-    time_ms: int
 
 
 def adopt(store: Store, spec: Spec, source: str, reason: str, *, heartbeat_s: float = 10.0) -> CommittedRun:
@@ -34,28 +36,58 @@ def adopt(store: Store, spec: Spec, source: str, reason: str, *, heartbeat_s: fl
     Raises: ArtifactError when the inputs differ (other data are no refactoring) or spec has other outputs already;
     MissingError for an unknown or unfinished source.
     """
-    if not reason.strip():
-        raise ArtifactError(
-            "adopting needs a reason", fix="--reason 'what makes the old result right for the new code'"
-        )
-    fingerprint = full_fingerprint(store, spec.stage, source)
-    run = load_run(store, run_prefix(spec.stage, fingerprint))
+    adoption = _adoption(store, spec, source, reason)
+    run = load_run(store, run_prefix(spec.stage, adoption.source))
     if run is None:
-        raise MissingError(
-            f"run {fingerprint[:10]} of {spec.stage} is not finished", fix=f"rcg run {spec.stage} at its code"
-        )
-    changes = _accepted_differences(store, spec, fingerprint)
+        fix = "resume it under the new code (adopt_checkpoints), or finish it with its own"
+        raise MissingError(f"run {adoption.source[:10]} of {spec.stage} is not finished", fix=fix)
     present = load_run(store, spec.prefix)
     if present is None:
-        now_ms = time.time_ns() // 10**6
-        adoption = Adoption(
-            schema_version=SCHEMA, source=fingerprint, reason=reason, differences=changes, time_ms=now_ms
-        )
         present = _commit_as(store, spec, run, adoption, heartbeat_s)
     if present.digest != run.digest:
-        what = f"{spec.stage} has outputs of its own already, other than those of {fingerprint[:10]}"
+        what = f"{spec.stage} has outputs of its own already, other than those of {adoption.source[:10]}"
         raise ArtifactError(what, got=present.digest, expected=run.digest)
     return present
+
+
+def adopt_checkpoints(store: Store, spec: Spec, source: str, reason: str, *, heartbeat_s: float = 10.0) -> int:
+    """Let the next run of `spec` continue from the newest checkpoint of the unfinished run `source`; returns its step.
+
+    Raises: as adopt; ArtifactError when spec has checkpoints already.
+    """
+    from components.training.checkpoint import Latest, Saved
+
+    adoption = _adoption(store, spec, source, reason)
+    old, pointer = run_prefix(spec.stage, adoption.source), "checkpoints/latest.json"
+    saved = Latest.model_validate_json(store.get(f"{old}/{pointer}")).kept[0]
+    with _claim(store, spec.prefix, heartbeat_s) as lease, tempfile.TemporaryDirectory(prefix="rcg-adopt-") as folder:
+        fenced = FencedStore(store, lease.check)
+        if store.head(f"{spec.prefix}/{pointer}") is not None:
+            raise ArtifactError(f"{spec.stage} has checkpoints of its own already", fix=f"rcg run {spec.stage}")
+        store.download(saved.key, path := Path(folder) / "checkpoint.pt")
+        if (found := file_entry(path).sha256) != saved.sha256:
+            raise TamperedError(f"{saved.key} is torn or altered", got=found, expected=saved.sha256)
+        key = f"{spec.prefix}/checkpoints/0/step-{saved.step:08d}.pt"  # 0: older than any attempt
+        fenced.upload(key, path)
+        _note(fenced, spec, adoption)
+        kept = Saved(step=saved.step, key=key, sha256=saved.sha256, attempt=0)
+        fenced.put(f"{spec.prefix}/{pointer}", Latest(kept=(kept,)).model_dump_json().encode(), if_absent=True)
+    return saved.step
+
+
+def _adoption(store: Store, spec: Spec, source: str, reason: str) -> Adoption:
+    if not reason.strip():
+        fix = "--reason 'what makes the old result right for the new code'"
+        raise ArtifactError("adopting needs a reason", fix=fix)
+    fingerprint = full_fingerprint(store, spec.stage, source)
+    changes = _accepted_differences(store, spec, fingerprint)
+    now_ms = time.time_ns() // 10**6
+    return Adoption(schema_version=SCHEMA, source=fingerprint, reason=reason, differences=changes, time_ms=now_ms)
+
+
+def _note(store: Store, spec: Spec, adoption: Adoption) -> None:
+    store.put(f"{spec.prefix}/spec.json", spec.to_json())
+    store.put(f"{spec.prefix}/adopted.json", adoption.to_json())
 
 
 def _accepted_differences(store: Store, spec: Spec, fingerprint: str) -> list[str]:
@@ -78,13 +110,9 @@ def _describe(difference: Difference) -> str:
 
 
 def _commit_as(store: Store, spec: Spec, run: CommittedRun, adoption: Adoption, heartbeat_s: float) -> CommittedRun:
-    claim = acquire(Prefix(store, spec.prefix), interval_s=heartbeat_s, watch=Watch())
-    if isinstance(claim, LeaseRecord):
-        raise ConflictError(f"{spec.stage} is being run now by {claim.holder}", fix="end that first, or wait for it")
-    with claim as lease:
+    with _claim(store, spec.prefix, heartbeat_s) as lease:
         fenced = FencedStore(store, lease.check)
-        fenced.put(f"{spec.prefix}/spec.json", spec.to_json())
-        fenced.put(f"{spec.prefix}/adopted.json", adoption.to_json())
+        _note(fenced, spec, adoption)
 
         def record(digest: str) -> RunRecord:
             changes = {"fingerprint": spec.fingerprint, "digest": digest, "attempt": lease.attempt}
@@ -94,37 +122,59 @@ def _commit_as(store: Store, spec: Spec, run: CommittedRun, adoption: Adoption, 
         return commit(fenced, spec.prefix, run.manifest.files, record)
 
 
-def data_copy(source: Store, target: Store, prefixes: Iterable[str]) -> list[str]:
+def _claim(store: Store, prefix: str, heartbeat_s: float) -> Lease:
+    claim = acquire(Prefix(store, prefix), interval_s=heartbeat_s, watch=Watch())
+    if isinstance(claim, LeaseRecord):
+        raise ConflictError(f"{prefix} is being run now by {claim.holder}", fix="end that first, or wait for it")
+    return claim
+
+
+def data_copy(source: Store, target: Store, prefixes: Iterable[str], *, heartbeat_s: float = 10.0) -> list[str]:
     """Copy committed runs, with the memoised files that they name; returns the prefixes whose manifest was new.
 
     Objects that are there with the right bytes stay. Files go first and each manifest last, so a copy that is cut off
-    leaves no artifact, and the same call goes on. Raises: MissingError, TamperedError for a damaged source.
+    leaves no artifact, and the same call goes on. Raises: MissingError, TamperedError for a damaged source;
+    ArtifactError where the target has other outputs, ConflictError where it is just making some.
     """
     with tempfile.TemporaryDirectory(prefix="rcg-copy-") as folder:
-        return [prefix for prefix in prefixes if _copy_run(source, target, prefix, Path(folder) / "object")]
+        scratch = Path(folder) / "object"
+        return [prefix for prefix in prefixes if _copy_run(source, target, prefix, scratch, heartbeat_s)]
 
 
-def _copy_run(source: Store, target: Store, prefix: str, scratch: Path) -> bool:
+def _copy_run(source: Store, target: Store, prefix: str, scratch: Path, heartbeat_s: float) -> bool:
     run = load_run(source, prefix)
     if run is None:
         raise MissingError("no such artifact in the store to copy from", got=f"{prefix} in {source.uri}")
+    there = Prefix(target, prefix)
+    if there.head(MANIFEST) is not None:
+        _check_same(there, run)
+        _copy_objects(source, target, run, scratch)
+        return False
+    with _claim(target, prefix, heartbeat_s) as lease:  # keys are numbered by attempt: a live one may use the same
+        fenced = FencedStore(target, lease.check)
+        _copy_objects(source, fenced, run, scratch)
+        with contextlib.suppress(ConflictError):
+            Prefix(fenced, prefix).put(MANIFEST, Prefix(source, prefix).get(MANIFEST), if_absent=True)
+    _check_same(there, run)
+    return True
+
+
+def _check_same(there: Prefix, run: CommittedRun) -> None:
+    digest = digest_of(there.get(MANIFEST))
+    if digest != run.digest:
+        what = "the target holds other outputs of this run"
+        raise ArtifactError(what, got=f"{digest} in {there.uri}", expected=run.digest)
+
+
+def _copy_objects(source: Store, target: Store, run: CommittedRun, scratch: Path) -> None:
     for name, entry in run.manifest.files.items():
         _copy_file(source, target, run, name, entry, scratch)
-    here, there = Prefix(source, prefix), Prefix(target, prefix)
-    small = [*_SMALL, *(f"attempts/{run.record.attempt}.{end}" for end in ("json", "run.json"))]
-    events = [info.key for info in here.list("events")]
-    listings = [info.key for info in here.list(listing_name("").partition("/")[0])]
-    for name in (*small, *events, *listings):
+    here, there = Prefix(source, run.prefix), Prefix(target, run.prefix)
+    names = [*_SMALL, *(f"attempts/{run.record.attempt}.{end}" for end in ("json", "run.json"))]
+    names += [info.key for folder in ("events", "listing") for info in here.list(folder)]
+    for name in names:
         if here.head(name) is not None:
             there.put(name, here.get(name))
-    data = here.get(MANIFEST)
-    try:
-        there.put(MANIFEST, data, if_absent=True)
-    except ConflictError:
-        if there.get(MANIFEST) != data:
-            raise ArtifactError("the target holds other outputs of this run", got=f"{prefix} in {target.uri}") from None
-        return False
-    return True
 
 
 def _copy_file(source: Store, target: Store, run: CommittedRun, name: str, entry: FileEntry, scratch: Path) -> None:

@@ -1,7 +1,8 @@
 """Fitting a VQGAN to pictures: reconstruction, commitment, and a codebook that follows the encoder.
 
 Paper: 1711.00937 (VQ-VAE, eq. 3 and appendix A.1: the codebook as a moving average).
-Differs: no perceptual and no adversarial loss; entries that fall out of use are moved onto encoder outputs.
+Differs: no perceptual and no adversarial loss; a start without the codebook, which encoder outputs that are still all
+alike would fill badly; entries that fall out of use are moved onto encoder outputs.
 z_e: encoder output, z_q: its nearest codebook vectors, k: number of codes.
 """
 
@@ -31,12 +32,14 @@ class VqganObjective(Config):
     """Weight of the mean squared distance between encoder outputs and their codes."""
     codebook_decay: float = Field(ge=0, lt=1)
     """Decay per step of the moving averages that the codebook consists of."""
+    free_steps: int = Field(ge=0)
+    """Steps at the start that leave out the codebook; the next one fills it with encoder outputs."""
     restart_below: float = Field(ge=0, lt=1)
     """A code that is used less than this share of the average use is moved onto an encoder output of the batch."""
 
     @classmethod
     def tiny(cls) -> Self:
-        return cls(l1=1.0, l2=1.0, commitment=0.25, codebook_decay=0.9, restart_below=0.1)
+        return cls(l1=1.0, l2=1.0, commitment=0.25, codebook_decay=0.9, free_steps=1, restart_below=0.1)
 
 
 class VqganTrainable(Trainable):
@@ -45,6 +48,7 @@ class VqganTrainable(Trainable):
     Batch: images (b, 3, px, px) in [0, 1].
     """
 
+    steps_done: Tensor
     use: Tensor
     """Moving average of how often each code is used in a batch (k,); zero at first, so that all codes are restarted."""
     total: Tensor
@@ -54,28 +58,35 @@ class VqganTrainable(Trainable):
         super().__init__()
         self.vqgan, self.objective = vqgan, objective
         codes = vqgan.quantize.embedding.weight.requires_grad_(False)
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("use", torch.zeros(len(codes)))
         self.register_buffer("total", torch.zeros_like(codes))
 
     def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
         if which:
             raise IndexError(f"a VQGAN has one optimizer, not {which + 1}")
-        images = batch["images"]
+        images, objective = batch["images"], self.objective
+        free = self.training * (self.steps_done < objective.free_steps)  # stays on the device
         z_e = self.vqgan.encoder(images)
         if self.training:
             self._restart(z_e.detach(), rng)
         index = self.vqgan.quantize.nearest(z_e.detach())
         z_q = self.vqgan.quantize(index)
-        reconstruction = self.vqgan.decoder(z_e + (z_q - z_e).detach())  # straight through: the gradient skips z_q
+        straight = z_e + (z_q - z_e).detach()  # the gradient skips z_q
+        reconstruction = self.vqgan.decoder(torch.where(free, z_e, straight))
         l1 = (reconstruction - images).abs().mean()
         l2 = (reconstruction - images).square().mean()
         commitment = (z_e - z_q).square().mean()
         counts = self._counts(index)
         if self.training:
             self._follow(z_e.detach(), index, counts)
-        loss = self.objective.l1 * l1 + self.objective.l2 * l2 + self.objective.commitment * commitment
+            self.use.mul_(~free)
+        loss = objective.l1 * l1 + objective.l2 * l2 + objective.commitment * commitment * ~free
         health = {"perplexity": perplexity(counts), "codes_used": (counts > 0).float().mean()}
         return loss, {"l1": l1.detach(), "l2": l2.detach(), "commitment": commitment.detach(), **health}
+
+    def after_step(self, step: int, n_steps: int) -> None:  # noqa: ARG002
+        self.steps_done.fill_(step)
 
     def _counts(self, index: Int[Tensor, "b h w"]) -> Float[Tensor, " k"]:
         return sum_over_ranks(torch.bincount(index.flatten(), minlength=len(self.use)).to(torch.float32))

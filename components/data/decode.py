@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "PPM", "BMP", "TIFF")
 _WIDE_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _FORMATS_OF_WIDE_I = frozenset({"PNG", "PPM"})
+_PILLOW_LIMIT = 89_000_000  # a little above, Pillow itself begins to complain
 _BYTES_PER_PIXEL = 16  # no picture file needs more, so a bigger file is not worth reading
 
 
@@ -24,7 +25,7 @@ class DecodeRecipe(Config):
 
     background: tuple[int, int, int] = Field(min_length=3, max_length=3)
     """RGB 0..255 that transparent pictures are laid on."""
-    max_pixels: int = Field(ge=1)
+    max_pixels: int = Field(ge=1, le=_PILLOW_LIMIT)
     """Pictures with more pixels are rejected before any is decoded."""
 
     def max_bytes(self) -> int:

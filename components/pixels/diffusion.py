@@ -73,7 +73,7 @@ class DiffusionGenerator(PixelGenerator):
     std: Tensor
 
     def __init__(
-        self, config: DiffusionConfig, condition: ConditionConfig, data: PixelData, network: Network, width: int
+        self, config: DiffusionConfig, data: PixelData, *, condition: ConditionConfig, network: Network, width: int
     ) -> None:
         super().__init__()
         self.process, self.data, self.net = config, data, network

@@ -55,7 +55,8 @@ class DitConfig(DiffusionConfig):
             raise ConfigError(
                 "the target does not split evenly into patches", got=f"{spec.shape}, patch {self.patch}", fix=fix
             )
-        return DiffusionGenerator(self, self.condition, data, DitNetwork(self, channels, height), self.width)
+        network = DitNetwork(self, channels, height)
+        return DiffusionGenerator(self, data, condition=self.condition, network=network, width=self.width)
 
 
 class DitSampling(DiffusionSampling):

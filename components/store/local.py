@@ -157,6 +157,8 @@ class LocalStore:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
+            # Closing is not enough: a process forked meanwhile by another thread has the descriptor, and so the lock.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     @contextlib.contextmanager

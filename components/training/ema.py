@@ -27,6 +27,14 @@ class EmaConfig(Config):
         return self.decay if self.rule == "constant" else min(self.decay, (1 + n) / (10 + n))
 
 
+_Tensors = tuple[list[Tensor], list[Tensor]]
+
+
+def _tensors(module: nn.Module) -> _Tensors:
+    """Parameters and buffers."""
+    return list(module.parameters()), list(module.buffers())
+
+
 class Ema(nn.Module):
     """shadow <- decay shadow + (1 - decay) weights. `module` is the averaged copy; buffers are copied, not averaged.
 
@@ -37,15 +45,21 @@ class Ema(nn.Module):
         super().__init__()
         self.config = config
         self.module = copy.deepcopy(source).requires_grad_(False)
+        self._followed: tuple[int, _Tensors, _Tensors] | None = None
 
     @torch.no_grad()
     def update(self, source: nn.Module, n: int) -> None:
         """One update after step n (from 1)."""
-        shadows: list[Tensor] = list(self.module.parameters())
-        weights: list[Tensor] = list(source.parameters())
-        torch._foreach_lerp_(shadows, weights, 1.0 - self.config.decay_at(n))
-        for shadow, buffer in zip(self.module.buffers(), source.buffers(), strict=True):
-            shadow.copy_(buffer)
+        if self._followed is None or self._followed[0] != id(source):
+            self._followed = (
+                id(source),
+                _tensors(self.module),
+                _tensors(source),
+            )  # finding them takes longer than averaging
+        _, mine, theirs = self._followed
+        torch._foreach_lerp_(mine[0], theirs[0], 1.0 - self.config.decay_at(n))
+        if mine[1]:
+            torch._foreach_copy_(mine[1], theirs[1])
 
     def copy_to(self, target: nn.Module) -> None:
         """Overwrite target's weights and buffers by the average."""

@@ -1,10 +1,12 @@
 """What an executor is given and what it gives back. An executor knows no stage: the job names the function."""
 
+import contextlib
 import errno
 import math
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +20,7 @@ from components.store.base import Prefix, Store
 from flows.artifact import FileEntry
 from flows.events import EventWriter
 from flows.lease import FencedStore, check_fence
+from flows.process import machine, pid_exists
 from flows.provenance import part_versions
 from flows.runs import Spec, load_run
 from flows.stored import StoredArtifact, StoredInputs, StoredOutput
@@ -117,7 +120,7 @@ def device_name(device: "torch.device") -> str:
 
 def run_rank(job: Job, place: Place) -> RankResult:
     """Run the stage's function as one rank. The same for every executor."""
-    with tempfile.TemporaryDirectory(prefix=f"rcg-{job.spec.stage}-") as folder:
+    with _scratch(job.spec.stage) as folder:
         try:
             return _RankRun(job, place, Path(folder)).result()
         except Exception as error:
@@ -125,6 +128,17 @@ def run_rank(job: Job, place: Place) -> RankResult:
                 raise
             fix = "free space there, or point TMPDIR to a larger disk; then run the same command again"
             raise StoreError("no space left for temporary files", got=folder, fix=fix) from error
+
+
+@contextlib.contextmanager
+def _scratch(stage: str) -> Iterator[str]:
+    """A temporary folder; those of processes that were killed are removed first."""
+    for path in Path(tempfile.gettempdir()).glob(f"rcg-{machine()}-*"):
+        pid = path.name.split("-")[2]
+        if pid.isdigit() and not pid_exists(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"rcg-{machine()}-{os.getpid()}-{stage}-") as folder:
+        yield folder
 
 
 def _is_full(error: Exception, folder: str) -> bool:

@@ -9,10 +9,11 @@ import shutil
 import signal
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import torch
@@ -77,8 +78,8 @@ class RayExecutor:
     def _fit(self, task: _Task, folder: Path) -> list[RankResult]:
         settings = task.job.settings
         cuda = _has_gpus(settings)
-        trainer = TorchTrainer(
-            _rank,
+        trainer: Any = TorchTrainer(  # a union of two classes to a type checker, as Ray declares it
+            cast(Any, _rank),
             train_loop_config={"task": task},
             torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
             scaling_config=ScalingConfig(num_workers=settings.n_workers, use_gpu=cuda),
@@ -86,7 +87,7 @@ class RayExecutor:
                 name=f"{task.job.spec.stage}-{task.job.attempt}",
                 storage_path=str(folder / "results"),
                 failure_config=FailureConfig(max_failures=self.max_failures),
-                callbacks=[_StopWhenItWouldComeAgain()],
+                callbacks=cast(Any, [_StopWhenItWouldComeAgain()]),
             ),
         )
         try:
@@ -105,36 +106,31 @@ def _rank(config: Mapping[str, _Task]) -> list[RankResult]:
     try:
         mine = run_rank(task.job, place)
     except RcgError as error:
-        error.got, error.expected = str(error.got), str(error.expected)  # the message has them; this has to travel
+        error.got = error.expected = None  # anything may be in there; the message, which has them, is what travels
+        raise
+    except Exception as error:
+        error.add_note(traceback.format_exc())
         raise
     results: list[Any] = [None] * n
     dist.all_gather_object(results, mine)
     return results
 
 
-class _StopWhenItWouldComeAgain(UserCallback):  # type: ignore[misc]
+class _StopWhenItWouldComeAgain(UserCallback):
     """Ends the job at the first error that a restart would only repeat; raised here, Ray does not retry it."""
 
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:  # noqa: ARG002
         for error in worker_exceptions.values():
-            own = _own(error)
-            if own is not None and _comes_again(own):
-                raise own
-
-
-def _own(error: BaseException) -> BaseException | None:
-    """The exception that the stage raised, with its traceback as a note; None if Ray lost the worker."""
-    inner: BaseException | None = getattr(error, "_base_exc", None)
-    if inner is not None and not isinstance(inner, RcgError):
-        inner.add_note(str(error))
-    return inner
+            if _comes_again(error):
+                raise error
 
 
 def _comes_again(error: BaseException) -> bool:
-    """False for what lost stores, memory and connections look like; RuntimeError is how torch reports a lost peer."""
+    """False for what a lost worker, store or connection looks like; torch reports a lost peer as RuntimeError."""
     if isinstance(error, RcgError):
         return not isinstance(error, StoreError)
-    return not isinstance(error, OSError | MemoryError | RuntimeError)
+    by_ray = type(error).__module__.split(".")[0] == "ray"
+    return not by_ray and not isinstance(error, OSError | MemoryError | RuntimeError)
 
 
 def _cause(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseException:
@@ -142,14 +138,16 @@ def _cause(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseExc
     if isinstance(failure, ray.train.ControllerError):
         return failure.controller_failure
     errors: dict[int, Exception] = getattr(failure, "worker_failures", {})
-    for error in errors.values():
-        own = _own(error)
-        if isinstance(own, RcgError):
-            return own
-    lines = [f"rank {rank}: {str(error).splitlines()[-1]}" for rank, error in errors.items() if str(error)]
-    what = f"workers were lost {max_failures + 1} times"
+    own = [error for error in errors.values() if isinstance(error, RcgError)]
+    if own:
+        return own[0]
+    got = "; ".join(f"rank {rank}: {_last_line(error)}" for rank, error in errors.items())
     fix = "run the same command again: it continues from the checkpoint"
-    return RetryableError(what, got="; ".join(lines) or failure, fix=fix)
+    return RetryableError(f"workers were lost {max_failures + 1} times", got=got or failure, fix=fix)
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def _on_cluster() -> bool:
@@ -158,7 +156,7 @@ def _on_cluster() -> bool:
 
 def _has_gpus(settings: WorkerSettings) -> bool:
     """Does each worker get a GPU? Raises: ConfigError when GPUs are asked for and there are too few."""
-    n_gpus = int(ray.cluster_resources().get("GPU", 0))
+    n_gpus = int(cast(Any, ray).cluster_resources().get("GPU", 0))
     if settings.device == "cuda" and n_gpus < settings.n_workers:
         raise _too_few_gpus(n_gpus, settings.n_workers)
     return settings.device != "cpu" and n_gpus >= settings.n_workers

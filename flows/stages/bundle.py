@@ -58,7 +58,7 @@ class Model(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
         self.predictor = load_predictor()
 
-    def predict(self, context, model_input, params=None):
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
         return pd.DataFrame(self.predictor.predict(frame.to_dict("records"), params or {}))
 

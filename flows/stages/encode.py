@@ -168,7 +168,7 @@ def _usable(rows: Sequence[Row], representation: np.ndarray, target: np.ndarray)
 
 def _finish(params: EncodeParams, shards: _Shards, out: Output) -> Metrics:
     """Rank 0: name what is missing, list the shards, measure."""
-    _check_rejects(params, shards, out)
+    n_rejected = _check_rejects(params, shards, out)
     info = CacheInfo(
         dim=shards.models.encoder.dim,
         target=shards.models.codec.spec,
@@ -177,20 +177,21 @@ def _finish(params: EncodeParams, shards: _Shards, out: Output) -> Metrics:
         counts={},
         chunks=shards.chunks,
     )
-    cache = Cache(info, [shards.path(chunk) for chunk in shards.chunks])
+    cache = Cache(info, [shards.path(chunk) for chunk in shards.chunks], ram_bytes=0)  # only samples are read
     parts = {"train": cache.training(), "val": cache.held_out("val"), "test": cache.held_out("test")}
     counts = {name: len(part) for name, part in parts.items()}
     out.write_json("cache.json", info.model_copy(update={"counts": counts}).model_dump(mode="json"))
     _draw_views(parts["train"], shards, params.views.n_views, out)
     return {
         **counts,
+        "rejected": n_rejected,
         **_representation_metrics(parts["train"], params.views.n_views),
         "reconstruction_mse": _draw_reconstructions(parts["val"], shards, out),
     }
 
 
-def _check_rejects(params: EncodeParams, shards: _Shards, out: Output) -> None:
-    """Name the pictures that their shard lacks. Raises: DataError when they are too many."""
+def _check_rejects(params: EncodeParams, shards: _Shards, out: Output) -> int:
+    """Name and count the pictures that their shard lacks. Raises: DataError when they are too many."""
     rejected: list[str] = []
     n_pictures = 0
     for chunk in shards.chunks:
@@ -208,6 +209,7 @@ def _check_rejects(params: EncodeParams, shards: _Shards, out: Output) -> None:
         )
     why = "its representation has no variance"
     out.write_json("rejects.json", {"rejected": [{"key": key, "why": why} for key in rejected]})
+    return len(rejected)
 
 
 def _representation_metrics(train: CacheSplit, n_views: int) -> Metrics:

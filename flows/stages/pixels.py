@@ -12,9 +12,11 @@ from components.base import Batch, Config, Metrics
 from components.codecs import Codec, load_codec
 from components.data.cache import Cache, CacheSplit, Column, open_cache
 from components.data.pictures import grid, png_bytes, rows_grid, to_uint8
+from components.diffusion.schedule import sampler_steps
 from components.errors import DataError
 from components.nn.vit import seeded_init
 from components.pixels import PixelConfig, PixelData, PixelGenerator, PixelSampling, save_pixels
+from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
 from components.rng import BatchRng, derive_seed, image_rng
 from components.training.ema import EmaConfig
 from components.training.generator import GeneratorTrainable
@@ -57,12 +59,15 @@ class PixelsParams(Config):
     """Pictures on the way."""
 
     @model_validator(mode="after")
-    def _same_kind(self) -> Self:
-        if self.preview.sampling.kind != self.model.kind:
+    def _samples(self) -> Self:
+        how = self.preview.sampling
+        if how.kind != self.model.kind:
             raise ValueError(
-                f"pixels.preview.sampling.kind is {self.preview.sampling.kind} but pixels.model.kind is "
+                f"pixels.preview.sampling.kind is {how.kind} but pixels.model.kind is "
                 f"{self.model.kind}; make them equal"
             )
+        if isinstance(self.model, DiffusionConfig) and isinstance(how, DiffusionSampling):
+            sampler_steps(self.model.schedule, how.steps, how.spacing)
         return self
 
 

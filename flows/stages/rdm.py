@@ -1,15 +1,16 @@
 """Fit the representation generator on the cached representations; no encoder is constructed here."""
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from components.base import Batch, Config, Metrics
 from components.data.cache import Cache, CacheSplit, Column, open_cache
 from components.data.pictures import png_bytes
+from components.diffusion.schedule import sampler_steps
 from components.errors import ConfigError, DataError
 from components.metrics.frechet import frechet, principal_axes
 from components.nn.vit import seeded_init
@@ -56,6 +57,11 @@ class RdmParams(Config):
     """Averaging of the weights that are kept (paper: ramped to 0.9999); null: the last weights."""
     check: CheckConfig
     """How the result is examined."""
+
+    @model_validator(mode="after")
+    def _exact_steps(self) -> Self:
+        sampler_steps(self.model.schedule, self.check.sampling.steps, self.check.sampling.spacing)
+        return self
 
 
 def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:

@@ -93,8 +93,9 @@ def open_client(uri: str) -> "MlflowClient":
 class StageRuns:
     """The MLflow side of one StageRecord: its parent run and its child run, found by tags."""
 
-    def __init__(self, tracking: Tracking, record: StageRecord) -> None:
+    def __init__(self, tracking: Tracking, record: StageRecord, started_ms: int | None = None) -> None:
         self.record, self.uri = record, tracking.uri
+        self._started_ms = started_ms
         self.client = open_client(tracking.uri)
         with mlflow_errors(self.uri):
             self.experiment = self._experiment(tracking)
@@ -144,7 +145,7 @@ class StageRuns:
         searched = {k: v for k, v in tags.items() if k != "mlflow.parentRunId"}
         found = self._search(searched)
         if not found:
-            made = self.client.create_run(self.experiment, tags=tags, run_name=name).info.run_id
+            made = self.client.create_run(self.experiment, self._started_ms, tags, name).info.run_id
             found = self._search(searched)
             if found and found[0].info.run_id != made:
                 self.client.delete_run(made)
@@ -267,17 +268,17 @@ class StageRuns:
             for run_id in (self.parent, self.run_id):
                 self.client.update_run(run_id, status="RUNNING")
 
-    def end(self, status: str, tags: Mapping[str, str]) -> None:
+    def end(self, status: str, tags: Mapping[str, str], ended_ms: int | None = None) -> None:
         """FINISHED, FAILED or KILLED; the parent goes on as long as one of its stages does."""
         with mlflow_errors(self.uri):
             self._set_tags(self.run_id, tags)
-            self.client.set_terminated(self.run_id, status)
+            self.client.set_terminated(self.run_id, status, ended_ms)
             siblings = [
                 r.info.status for r in self._search({"rcg.pipeline": self.record.pipeline, "rcg.role": "stage"})
             ]
             if "RUNNING" not in siblings:
                 worst = next((s for s in ("FAILED", "KILLED") if s in siblings), "FINISHED")
-                self.client.set_terminated(self.parent, worst)
+                self.client.set_terminated(self.parent, worst, ended_ms)
 
 
 def flatten(values: Mapping[str, Any], above: str = "") -> dict[str, str]:

@@ -95,6 +95,8 @@ class LiveLog:
             self._owner.close()
             return
         try:
+            if not self._request.exists():  # worked off between a kill and this attempt's start
+                leave_request(self.tracking, self.record)
             note_end(self._request, status)
         except OSError as error:
             self._warn_once(warning_text(error))

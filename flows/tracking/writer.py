@@ -25,6 +25,7 @@ from flows.tracking.record import from_json
 _NICENESS = 10
 _LOCK_WAIT_S = 60
 _POLL_S = 2.0
+_PAUSE_S = 0.2
 _SHOWN = ("metrics.json", "lineage.json", "report.html", "plots/*", "pictures/*")
 
 
@@ -42,14 +43,17 @@ class Ledger:
     def runs(self) -> StageRuns:
         """Connected when it is first needed. Raises: RcgError."""
         if self._runs is None:
-            self._runs = StageRuns(self.tracking, self.record)
+            run = load_run(self.store, self.record.prefix)
+            started_ms = None if run is None or self.record.reused else run.record.started_ms
+            self._runs = StageRuns(self.tracking, self.record, started_ms)
             self._runs.describe()
         return self._runs
 
     def log_events(self) -> None:
         """Tell MLflow what is new in the store."""
         events = list(read_events(self.store, self.record.prefix, after=self._position))
-        self.runs.log_events(events)
+        if events:
+            self.runs.log_events(events)
         for event in events:
             for name, key in event.images.items():
                 self._log_image(name, event.step, key)
@@ -73,7 +77,8 @@ class Ledger:
             self.runs.end(end_of(self.request), {})
         else:
             _log_results(self.runs, self.store, run)
-            self.runs.end("FINISHED", {"rcg.content_digest": run.digest})
+            ended_ms = None if self.record.reused else run.record.ended_ms
+            self.runs.end("FINISHED", {"rcg.content_digest": run.digest}, ended_ms)
         mark_done(self.request)
 
 
@@ -93,14 +98,16 @@ def _log_results(runs: StageRuns, store: Store, run: CommittedRun) -> None:
 def follow(request: Path, answers: IO[str]) -> None:
     """Log events as they come, until the stage ends or its process does; when MLflow fails, say so once and go on."""
     ledger = Ledger(request)
-    said = False
+    said = resumed = False
     while True:
         with locked(owner_lock_of(request)) as ended:
             pass
         try:
             if ended:
                 return ledger.close()
-            ledger.runs.resume()
+            if not resumed:
+                ledger.runs.resume()
+                resumed = True
             ledger.log_events()
         except RcgError as error:
             if not said:
@@ -119,30 +126,28 @@ def _say(answers: IO[str], text: str) -> None:
         return
 
 
-def replay(state: Path) -> list[str]:
-    """Work off every pending request here and now; one line for each that could not be.
+def replay(state: Path, wait_s: float = 0) -> dict[Path, RcgError]:
+    """Work off every pending request here and now; those that could not be, and why.
 
-    Left out are those whose stage still runs, or that another writer is at.
+    Left out are those whose stage still runs. Others that another writer is at are waited for, `wait_s` at most.
     """
-    problems = []
-    for request in _pending(state):
-        try:
-            with locked(lock_of(request)) as mine, locked(owner_lock_of(request)) as ended:
+    failed: dict[Path, RcgError] = {}
+    deadline = time.monotonic() + wait_s
+    while True:
+        busy = False
+        for request in set(_pending(state)) - failed.keys():
+            with locked(owner_lock_of(request)) as ended:
+                pass  # looked at, not held: a stage that starts now takes it
+            with locked(lock_of(request)) as mine:
+                busy |= ended and not mine
                 if mine and ended and request.exists():
-                    Ledger(request).close()
-        except RcgError as error:
-            problems.append(f"{request.name.partition('.')[0]}: {error}")
-    return problems
-
-
-def wait_until_idle(state: Path, timeout_s: float) -> bool:
-    """Whether no request is left pending, after waiting for the writers that are at work."""
-    deadline = time.monotonic() + timeout_s
-    while _pending(state):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.1)
-    return True
+                    try:
+                        Ledger(request).close()
+                    except RcgError as error:
+                        failed[request] = error
+        if not busy or time.monotonic() > deadline:
+            return failed
+        time.sleep(_PAUSE_S)
 
 
 def _pending(state: Path) -> list[Path]:
@@ -157,8 +162,8 @@ def sweep(state: Path) -> None:
             if not mine:
                 return
             seen = set(_pending(state))
-            for problem in replay(state):
-                sys.stderr.write(f"{problem}\n")
+            for request, problem in replay(state).items():
+                sys.stderr.write(f"{request.name}: {problem}\n")
         # Looked at again once the lock is free: a request may have come in between.
 
 

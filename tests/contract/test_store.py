@@ -189,7 +189,7 @@ def test_listing_is_by_folder_and_in_key_order(store: Store) -> None:
 part = st.text(st.sampled_from("ab-._0 é"), min_size=1, max_size=4).filter(lambda text: text not in (".", ".."))
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(database=None, max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.sets(st.tuples(st.just("k"), part, part).map("/".join), max_size=12))
 def test_listing_equals_sorting(store: Store, names: set[str]) -> None:
     for info in list(store.list("")):

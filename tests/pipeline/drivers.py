@@ -36,6 +36,7 @@ from flows.pipeline import Need, Stage
 from flows.runs import Spec
 
 torch.set_num_threads(1)
+_running: set[int] = set()
 
 STEPS = 24
 FIT = TrainConfig.model_validate(
@@ -95,14 +96,16 @@ class Project:
 
     def drive(self, name: str, **more: Any) -> Outcome:
         """What `rcg run` does, in this process."""
-        doing = Doing(
+        return run_job(STAGES[name], self.spec(name), self.root, self.doing(**more))
+
+    def doing(self, **more: Any) -> Doing:
+        return Doing(
             store=open_store(self.store.uri),
             executor=InlineExecutor(),
             settings=WorkerSettings(checkpoint_every=5, event_interval_s=0.0),
             timing=Timing(self.heartbeat_s, poll_s=0.02),
             **more,
         )
-        return run_job(STAGES[name], self.spec(name), self.root, doing)
 
     def start(self, name: str, before: Callable[[], None] = lambda: None) -> "Driver":
         """Fork a driver. `before` runs in the child, e.g. to arm a kill."""
@@ -112,6 +115,7 @@ class Project:
             pid = os.fork()
         if pid == 0:
             self._child(name, before, report)
+        _running.add(pid)
         return Driver(pid, report)
 
     def _child(self, name: str, before: Callable[[], None], report: Path) -> None:
@@ -156,6 +160,7 @@ class Driver:
     def wait(self) -> dict[str, Any]:
         """What it told at its end; {"signal": n} if it was killed."""
         _, status = os.waitpid(self.pid, 0)
+        _running.discard(self.pid)
         if os.WIFSIGNALED(status):
             return {"signal": os.WTERMSIG(status)}
         assert os.WEXITSTATUS(status) == 0, "the driver crashed; see stderr"
@@ -174,10 +179,18 @@ class Driver:
 
 @contextlib.contextmanager
 def memory_folder() -> Iterator[Path]:
-    """A temporary folder in memory where there is such a place: hundreds of runs sync thousands of files."""
+    """A temporary folder in memory where there is such a place: hundreds of runs sync thousands of files.
+
+    Drivers that a failed test left behind end with it.
+    """
     memory = Path("/dev/shm")
     with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as folder:
-        yield Path(folder)
+        try:
+            yield Path(folder)
+        finally:
+            for pid in list(_running):
+                os.kill(pid, signal.SIGKILL)
+                Driver(pid, Path()).wait()
 
 
 def until(condition: Callable[[], object], timeout_s: float = 20) -> None:

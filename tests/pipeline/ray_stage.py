@@ -28,11 +28,11 @@ class ToyParams(Config):
     numerics: int
     train: TrainConfig
     kill_at: int | None
-    """The last rank kills itself here, once."""
+    """The last of several ranks kills itself here, once."""
     bad_data_at: int | None
     """The last rank finds a damaged picture here."""
     stop_at: int | None
-    """The driver is told to stop here, once."""
+    """The driver is told to stop while this step is fetched, once."""
     driver: int
     """Process id of the driver."""
     marks: Path
@@ -72,8 +72,8 @@ def _disturb(params: ToyParams, worker: Worker, n_fetched: int) -> None:
         return
     if n_fetched == params.stop_at and _first(params.marks / "stopped"):
         os.kill(params.driver, signal.SIGTERM)
-        time.sleep(1)
-    if n_fetched == params.kill_at and _first(params.marks / "killed"):
+        time.sleep(2)  # longer than the driver needs to pass it on
+    if n_fetched == params.kill_at and worker.world_size > 1 and _first(params.marks / "killed"):
         os.kill(os.getpid(), signal.SIGKILL)
     if n_fetched == params.bad_data_at:
         with (params.marks / "seen").open("a") as file:

@@ -100,7 +100,8 @@ def test_pyfunc_samples_in_a_clean_environment_without_the_repo(
     assert told["plain"] == to_uint8(RCG.load(bundle).sample(5, 4)).tolist(), "the same bits as here"
     assert (told["like"], told["example"]) == (2, 1)
     assert bundle_digest(bundle) == digest
-    assert not list(bundle.rglob("__pycache__")), "loading leaves the folder as it was"
+    compiled = {path.name.partition(".")[0] for path in bundle.rglob("*.pyc")}
+    assert compiled <= {"model"}, "MLflow compiles model.py beside it; the components are left as they were"
 
 
 def test_rcg_samples_without_mlflow(bundle: Path, clean_python: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The ray executor on a real local Ray: same code, same artifacts, replaced workers go on."""
 
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from flows.fingerprint import Identity
 from flows.job import Doing, work
 from flows.runs import CommittedRun, Spec
 
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
 TRAIN = TrainConfig.tiny().model_dump() | {"steps": 24, "batch_size": 6, "log_every": 8}
 
@@ -54,7 +56,7 @@ def execute(
 ) -> tuple[CommittedRun, LocalStore, Log]:
     store, log = LocalStore(tmp_path / "store"), Log()
     settings = WorkerSettings(n_workers=n_workers, device=device, checkpoint_every=5, event_interval_s=0)
-    doing = Doing(store, executor, settings, open_log=lambda spec, attempt: log)
+    doing = Doing(store, executor, settings, open_log=lambda *_: log)
     return work(make_spec(tmp_path, **params), doing).run, store, log
 
 
@@ -81,35 +83,35 @@ def local_ray() -> Iterator[Path]:
     with running_ray(2) as folder:
         yield folder
     assert not folder.exists()
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()  # Ray drops its processes without waiting for them; not in the middle of somebody else's test
 
 
 def test_stopped_then_killed_it_still_makes_the_inline_artifact(
     tmp_path: Path, local_ray: Path, inline: tuple[CommittedRun, LocalStore, Log]
 ) -> None:
     params = {"stop_at": 6, "kill_at": 6, "driver": os.getpid()}
-    with pytest.raises(RetryableError, match="told to stop: saved a checkpoint of step 8"):
-        execute(tmp_path, ray_executor(), 2, **params)
-    run, store, log = execute(tmp_path, ray_executor(), 2, **params)
+    with pytest.raises(RetryableError, match="told to stop: saved a checkpoint of step"):
+        execute(tmp_path, ray_executor(), 1, **params)
+    run, store, log = execute(tmp_path, ray_executor(), 2, **params)  # another number of workers may go on
     assert (tmp_path / "marks/killed").exists()
     expected, its_store, _ = inline
     assert run.manifest.files.keys() == expected.manifest.files.keys()
     drawn = [name for name in run.manifest.files if name.startswith("drawn/")]
     assert [run.manifest.files[name] for name in drawn] == [expected.manifest.files[name] for name in drawn]
     assert len(drawn) == 4
-    mine, theirs = (
-        safetensors.torch.load(read(*of, "weights.safetensors")) for of in ((run, store), (expected, its_store))
-    )
-    for name, tensor in theirs.items():
+    mine = safetensors.torch.load(read(run, store, "weights.safetensors"))
+    for name, tensor in safetensors.torch.load(read(expected, its_store, "weights.safetensors")).items():
         torch.testing.assert_close(mine[name], tensor, atol=1e-5, rtol=0)
     assert (run.record.attempt, run.record.world_size) == (2, 2)
     fetched = [int((tmp_path / "marks" / f"rank{rank}").read_text()) for rank in range(2)]
-    assert fetched == [14, 14]  # from the checkpoint of step 10, of the worker that was killed
+    assert fetched == [14, 14]  # stopped at step 6, killed at the sixth from there, resumed at step 10
     assert log.reports[-1].step == 24
 
 
 def test_an_error_that_would_come_again_is_raised_at_once_as_itself(tmp_path: Path, local_ray: Path) -> None:
     with pytest.raises(DataError, match="picture 3 is damaged") as caught:
-        execute(tmp_path, ray_executor(), 2, bad_data_at=3)
+        execute(tmp_path, ray_executor(), 1, bad_data_at=3)
     assert caught.value.exit_code == 3
     assert (tmp_path / "marks/seen").read_text() == "x"
     assert LocalStore(tmp_path / "store").head(f"runs/toy/{'f' * 64}/manifest.json") is None

@@ -1,8 +1,9 @@
-"""Bundles in the registry: one version per digest, where they lie, loadable by MLflow; references and their mistakes."""
+"""Bundles in the registry: one version per digest, where they lie, loadable by MLflow; references and mistakes."""
 
 import base64
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,18 @@ def test_same_bundle_is_registered_once_and_the_alias_comes_back(
     assert register(tracking, store, run, name="rcg", tags=TAGS) == registered
     assert client.get_model_version_by_alias("rcg", "challenger").version == 1
     assert len(client.search_model_versions("name = 'rcg'")) == 2
+
+
+def test_a_bundle_whose_folder_is_gone_is_registered_where_it_is_now(tmp_path: Path, tracking: Tracking) -> None:
+    bundle = make_bundle(tmp_path / "work")
+    old, new = open_store(tmp_path / "old"), open_store(tmp_path / "new")
+    first = register(tracking, old, commit_bundle(old, bundle), name="moved", tags=TAGS)
+    shutil.rmtree(tmp_path / "old")
+    with pytest.raises(MissingError, match="not there"):
+        resolve("models:/moved@challenger", tracking)
+    second = register(tracking, new, commit_bundle(new, bundle), name="moved", tags=TAGS)
+    assert (first, second) == ("models:/moved/1 (challenger)", "models:/moved/2 (challenger)")
+    assert bundle_digest(resolve("models:/moved@challenger", tracking)) == bundle.digest
 
 
 def test_version_says_where_it_came_from(tracking: Tracking, store: Store, run: CommittedRun, registered: str) -> None:

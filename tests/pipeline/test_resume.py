@@ -2,14 +2,19 @@
 
 import random
 import signal
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from components.errors import ArtifactError
 from flows.events import read_events
+from flows.job import work
+from flows.process import machine
 from flows.runs import CommittedRun, load_run
+from flows.transfer import adopt_checkpoints
 from tests.pipeline.drivers import (
     STEPS,
     Project,
@@ -110,9 +115,14 @@ def test_killed_at_seeded_steps_and_resumed(undisturbed: Undisturbed, folder: Pa
 
 def test_killed_again_and_again(undisturbed: Undisturbed, folder: Path) -> None:
     project = undisturbed.parts.copy_to(folder / "project")
+    killed = []
     for step in (6, 7, 13, 20):
-        assert project.start("fit", kill_in_step(step)).wait() == {"signal": signal.SIGKILL}
+        driver = project.start("fit", kill_in_step(step))
+        assert driver.wait() == {"signal": signal.SIGKILL}
+        killed.append(driver.pid)
     assert project.start("fit").wait()["attempt"] == 5
+    scratch = [path.name.split("-")[2] for path in Path(tempfile.gettempdir()).glob(f"rcg-{machine()}-*")]
+    assert not {str(pid) for pid in killed} & set(scratch), "scratch folders of the dead stay"
     assert_equal(project, undisturbed.fit, "fit")
     steps = [event.step for event in read_events(project.store, project.spec("fit").prefix)]
     assert len(steps) > len(set(steps)), "resumed attempts went back to a checkpoint"
@@ -125,6 +135,23 @@ def test_a_resumed_run_goes_on_from_its_checkpoint(undisturbed: Undisturbed, fol
     project.start("fit").wait()
     second = [e.step for e in read_events(project.store, project.spec("fit").prefix, after=(2, 0))]
     assert min(second) > 10, "checkpoints of steps 5 to 20 are there; the last one or two may have been in flight"
+
+
+def test_work_goes_on_across_a_code_change(undisturbed: Undisturbed, folder: Path) -> None:
+    project = undisturbed.parts.copy_to(folder / "project")
+    project.start("fit", kill_in_step(22)).wait()
+    old = project.spec("fit")
+    identity = old.identity.model_copy(update={"modules": {"refactored": "1"}})
+    new = old.model_copy(update={"identity": identity, "fingerprint": identity.fingerprint})
+    step = adopt_checkpoints(project.store, new, old.fingerprint[:12], "only renamed a variable")
+    assert step in (15, 20)
+    outcome = work(new, project.doing())
+    assert outcome.run.digest == committed(undisturbed.fit, "fit").digest
+    assert outcome.run.record.adopted_from == old.fingerprint
+    assert outcome.run.record.adopted_because == "only renamed a variable"
+    assert all(event.step > step for event in read_events(project.store, new.prefix))
+    with pytest.raises(ArtifactError, match="checkpoints of its own"):
+        adopt_checkpoints(project.store, new, old.fingerprint, "again")
 
 
 def test_sigterm_saves_a_checkpoint_and_the_rerun_goes_on(undisturbed: Undisturbed, folder: Path) -> None:

@@ -22,7 +22,7 @@ from tests.pipeline.drivers import STEPS, Driver, Project, memory_folder, until
 def project() -> Iterator[Project]:
     """Its parts are made; `fit` waits for `hold` to go."""
     with memory_folder() as folder:
-        project = Project(folder, heartbeat_s=0.2)
+        project = Project(folder)
         project.drive("parts")
         (project.source / "hold").touch()
         yield project
@@ -94,6 +94,7 @@ def test_the_follower_of_a_killed_holder_takes_over_at_once(project: Project) ->
 
 
 def test_a_stopped_holder_that_wakes_after_the_takeover_cannot_commit(project: Project) -> None:
+    project = Project(project.root, heartbeat_s=0.2)
     first = project.start("fit")
     until(lambda: in_training(project, 1))
     stop(first)
@@ -112,6 +113,7 @@ def test_a_stopped_holder_that_wakes_after_the_takeover_cannot_commit(project: P
 
 
 def test_a_stopped_holder_that_wakes_after_the_commit_changes_nothing(project: Project) -> None:
+    project = Project(project.root, heartbeat_s=0.2)
     first = project.start("fit")
     until(lambda: in_training(project, 1))
     stop(first)
@@ -128,7 +130,7 @@ def test_a_stopped_holder_that_wakes_after_the_commit_changes_nothing(project: P
 
 
 def test_a_lasting_failure_ends_the_followers_and_a_rerun_is_allowed(project: Project) -> None:
-    fresh = Project(project.root / "fresh", heartbeat_s=0.2)
+    fresh = Project(project.root / "fresh")
     (fresh.source / "fail").touch()
     told = fresh.start("parts").wait()
     assert (told["error"], told["code"]) == ("DataError", 3)

@@ -48,7 +48,8 @@ def test_every_picture_says_where_it_came_from(bundle: FolderArtifact) -> None:
         facts = dict(picture.text)  # type: ignore[attr-defined]
     assert facts.pop("rcg.like") == hashlib.sha256(Path("0.png").read_bytes()).hexdigest()
     assert facts == {
-        "rcg.bundle": bundle.digest, "rcg.seed": "1", "rcg.n": "3", "rcg.guidance": "1.5", "rcg.steps": "2", "rcg.index": "2",
+        "rcg.bundle": bundle.digest, "rcg.seed": "1", "rcg.n": "3", "rcg.guidance": "1.5", "rcg.steps": "2",
+        "rcg.index": "2",
     }  # fmt: skip
 
 

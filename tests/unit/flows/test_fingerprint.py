@@ -75,7 +75,7 @@ def edit(tree: Path, name: str, text: str) -> set[str]:
     "text",
     [
         "from ..base import Config\ndef build(params): return params * 2  # doubled",
-        '"""Denoiser."""\n\nfrom ..base import Config\n\n\ndef build(params):\n    """Twice."""\n    return (params * 2)\n',
+        '"""Denoiser."""\n\nfrom ..base import Config\n\ndef build(params):\n    """Twice."""\n    return (params * 2)',
         "# new\nfrom ..base import (\n    Config,\n)\n\ndef build(params,):\n    'Twice.'\n    return params * 2\n",
     ],
 )

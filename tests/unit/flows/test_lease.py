@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import ConflictError, SupersededError
+from components.errors import ConflictError, StoreError, SupersededError
 from components.store import LocalStore, Prefix, Store
 from flows.lease import FencedStore, Lease, LeaseRecord, Watch, acquire, attempts, check_fence, read_lease
 from flows.process import Process
@@ -207,6 +207,20 @@ def test_a_write_whose_answer_was_lost_still_counts(run: Store) -> None:
     lease.release()
     assert record(run).released
     assert attempts(run) == [1]
+
+
+def test_a_lease_whose_attempt_cannot_be_recorded_is_given_back(run: Store) -> None:
+    class Full(AnswerLost):
+        def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+            if key.startswith("attempts/"):
+                raise StoreError("full")
+            return self._store.put(key, data, if_absent=if_absent, if_match=if_match)
+
+    with pytest.raises(StoreError, match="full"):
+        acquire(Full(run), interval_s=3600, watch=Watch())  # type: ignore[arg-type]
+    assert record(run).released
+    with take(run) as lease:
+        assert lease.attempt == 2
 
 
 def _take_and_keep(folder: Path, start: float) -> int | None:

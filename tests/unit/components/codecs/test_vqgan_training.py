@@ -20,7 +20,7 @@ N = 6
 def trainable(**objective: float) -> VqganTrainable:
     with seeded_init(0):
         vqgan = VqganConfig.tiny().build()
-    return VqganTrainable(vqgan, VqganObjective.tiny().model_copy(update=objective)).train()
+    return VqganTrainable(vqgan, VqganObjective.tiny().model_copy(update={"free_steps": 0, **objective})).train()
 
 
 def images(n: int = N) -> torch.Tensor:
@@ -93,6 +93,22 @@ def test_an_unused_code_comes_back() -> None:
         model.total[3], model.use[3] = 1e3 * model.use[3], 0.29 * N * 16 / 8
     model({"images": images()}, BatchRng(1, N))
     assert float(model.vqgan.quantize.embedding.weight[3].abs().max()) < 100
+
+
+def test_the_start_leaves_out_the_codebook() -> None:
+    model = trainable(free_steps=2)
+    with torch.no_grad():
+        free = (model.vqgan.decoder(model.vqgan.encoder(images())) - images()).square().mean()
+    for step in (1, 2):
+        loss, parts = model({"images": images()}, BatchRng(step, N))
+        torch.testing.assert_close(parts["l2"], free)
+        torch.testing.assert_close(loss.detach(), parts["l1"] + parts["l2"])
+        assert not bool(model.use.any()), "so that the first step with a codebook fills it"
+        model.after_step(step, 9)
+    loss, parts = model({"images": images()}, BatchRng(3, N))
+    torch.testing.assert_close(loss.detach(), parts["l1"] + parts["l2"] + 0.25 * parts["commitment"])
+    assert not torch.allclose(parts["l2"], free)
+    assert bool(model.use.all())
 
 
 def test_evaluation_changes_nothing() -> None:

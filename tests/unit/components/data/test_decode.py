@@ -1,5 +1,6 @@
 """Decoding: real files of every mode that Pillow writes, and everything that is not a picture."""
 
+import contextlib
 import io
 import struct
 import zlib
@@ -203,12 +204,8 @@ def test_a_flipped_byte_never_escapes_as_another_error() -> None:
             bad = bytearray(good)
             for at in rng.integers(0, len(bad), 3):
                 bad[at] ^= 1 << int(rng.integers(8))
-            try:
-                image = decode(bytes(bad), RECIPE)
-            except DataError as error:
-                assert error.what
-            else:
-                assert image.mode == "RGB"
+            with contextlib.suppress(DataError):
+                assert decode(bytes(bad), RECIPE).mode == "RGB"
 
 
 def _bomb(width: int, height: int) -> bytes:

@@ -51,7 +51,9 @@ def test_the_plain_view_is_what_an_index_loads() -> None:
 
 def test_render_cuts_and_mirrors() -> None:
     image = _noise(20, 16)
-    half = render(image, View(0.5, 0.25, 0.5, False), 8)  # square: columns 2..18; the window: columns 10..18, rows 4..12
+    half = render(
+        image, View(0.5, 0.25, 0.5, False), 8
+    )  # square: columns 2..18; the window: columns 10..18, rows 4..12
     assert (half == np.asarray(image)[4:12, 10:18]).all()
     assert (render(image, View(0.5, 0.25, 0.5, True), 8) == half[:, ::-1]).all()
 

@@ -124,7 +124,7 @@ def test_mistakes_are_named() -> None:
 
 
 def test_kmeans_finds_the_best_of_all_partitions() -> None:
-    """Seven rows, two clusters: all partitions can be tried; a partition scores the summed length of its parts' sums."""
+    """Seven rows, two clusters: all partitions can be tried; a partition scores the lengths of its parts' sums."""
     z = torch.randn(7, 3, generator=torch.Generator().manual_seed(5))
     unit = z / z.norm(dim=1, keepdim=True)
     best = 0.0

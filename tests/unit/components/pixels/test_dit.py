@@ -191,7 +191,7 @@ def test_latents_are_standardized_for_the_network_and_come_back_in_their_scale()
     assert generator.std[:, 0, 0].tolist() == pytest.approx(x.std((0, 2, 3)).tolist(), rel=1e-3)
     fresh = _config("none", prediction="x0").build(generator.data)
     fresh.fit_target(batch["target"])
-    assert float(fresh.loss(batch, BatchRng(0, 200)).mean()) == pytest.approx(1.0, abs=0.02)  # it predicts zero
+    assert fresh.loss(batch, BatchRng(0, 200)).mean().item() == pytest.approx(1.0, abs=0.02)  # it predicts zero
     drawn = fresh.sample({}, HOW, RowRng([0]))  # the guess is the mean
     assert drawn.dtype == torch.float16
     assert drawn[0, :, 0, 0].tolist() == pytest.approx(x.mean((0, 2, 3)).tolist(), rel=1e-2)

@@ -4,6 +4,8 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -134,6 +136,23 @@ def test_a_store_without_write_permission(store: LocalStore) -> None:
     with pytest.raises(StoreError, match="writable"):
         store.put("other", b"x")
     store.root.chmod(0o700)
+
+
+def test_a_fork_in_the_middle_of_a_write_does_not_keep_its_lock(store: LocalStore) -> None:
+    reading, writing = os.pipe()
+    with warnings.catch_warnings(), store._lock("key"):
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+        if pid == 0:
+            os.read(reading, 1)
+            os._exit(0)
+    done = threading.Thread(target=store.put, args=("key", b"x"))
+    done.start()
+    done.join(5)
+    waiting = done.is_alive()
+    os.write(writing, b"x")
+    os.waitpid(pid, 0)
+    assert not waiting
 
 
 def test_leftovers_of_killed_writers_are_swept(store: LocalStore) -> None:

@@ -35,7 +35,7 @@ def _save_every_kind(root: Path) -> list[str]:
     with_alpha.putalpha(alpha)
     exif = Image.Exif()
     exif[0x0112] = 6
-    sixteen = Image.fromarray((np.asarray(scene(1002).convert("L")).astype(np.uint16) * 257))
+    sixteen = Image.fromarray(np.asarray(scene(1002).convert("L")).astype(np.uint16) * 257)
     files = {
         "rgb.png": (picture, {}),
         "gray.png": (scene(1003).convert("L"), {}),

@@ -137,5 +137,5 @@ def test_guidance_without_a_trained_null_is_a_config_error(tmp_path: Path) -> No
     config["model"]["condition"]["drop_prob"] = 0.0
     inputs["pixels"].write_json("config.json", config)
     guided = DitSampling.tiny().model_copy(update={"guidance": 1.0})
-    with pytest.raises(ConfigError, match="dropped conditions"):
+    with pytest.raises(ConfigError, match="drop_prob above 0"):
         run(_params(pixels=guided), inputs, FolderArtifact(tmp_path / "out"), worker(tmp_path))

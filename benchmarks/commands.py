@@ -1,0 +1,134 @@
+"""What a person waits for besides the work itself: the CLI, DVC, and what surrounds a stage's body."""
+
+import json
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.table import Row
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+_PROJECT = ("dvc.yaml", ".dvcignore", ".dvc/config", "components", "flows", "presets")
+
+_TIMED_RUN = """
+import functools, json, sys, time
+start = time.perf_counter()
+import torch
+import_torch = time.perf_counter() - start
+import flows.stages.rdm as stage
+import_body = time.perf_counter() - start - import_torch
+body = stage.run
+seconds = []
+@functools.wraps(body)
+def timed(*args):
+    begin = time.perf_counter()
+    result = body(*args)
+    seconds.append(time.perf_counter() - begin)
+    return result
+stage.run = timed
+from flows.driver import run_stage
+run_stage("rdm")
+print(json.dumps({"import_torch_s": import_torch, "import_body_s": import_body, "body_s": seconds[0]}))
+"""
+
+
+def command_rows() -> list[Row]:
+    """All of them, in a copy of this checkout with the preset `smoke`."""
+    with tempfile.TemporaryDirectory() as folder:
+        project, plain = Path(folder) / "project", Path(folder) / "plain"
+        make_project(project)
+        make_plain(plain)
+        return [help_row(), overhead_row(project), *repro_rows(project, plain)]
+
+
+def run(command: list[str | Path], where: Path) -> str:
+    """Run a command of this environment; its output, or its error output if it fails."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RCG_")}
+    env |= {"PATH": f"{BIN}{os.pathsep}{env['PATH']}", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def waited(command: list[str | Path], where: Path) -> float:
+    """Wall time of a command."""
+    start = time.perf_counter()
+    run(command, where)
+    return time.perf_counter() - start
+
+
+def make_project(project: Path) -> None:
+    """A copy of this checkout in which all nine stages are done."""
+    for name in _PROJECT:
+        target = project / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(ROOT / name, target)
+    shutil.copyfile(ROOT / "presets/smoke.yaml", project / "params.yaml")
+    run(["git", "init", "--quiet"], project)
+    run([BIN / "rcg", "snapshot", "demo"], project)
+    run([BIN / "rcg", "repro"], project)
+
+
+def make_plain(plain: Path) -> None:
+    """Nine DVC stages in a row that do nothing."""
+    (plain / ".dvc").mkdir(parents=True)
+    shutil.copyfile(ROOT / ".dvc/config", plain / ".dvc/config")
+    (plain / "out0").write_text("0")
+    lines = ["stages:"]
+    for i in range(9):
+        lines += [f"  s{i}:", f"    cmd: cp out{i} out{i + 1}", f"    deps: [out{i}]", f"    outs: [out{i + 1}]"]
+    (plain / "dvc.yaml").write_text("\n".join(lines) + "\n")
+    run(["git", "init", "--quiet"], plain)
+    run([BIN / "dvc", "repro", "--no-run-cache"], plain)
+
+
+def help_row() -> Row:
+    """The command that everybody types first."""
+    times = [waited([BIN / "rcg", "--help"], ROOT) for _ in range(5)]
+    return Row("rcg --help", "median of 5", statistics.median(times), "s", 1.0, {"seconds": times})
+
+
+def overhead_row(project: Path) -> Row:
+    """One inline stage from process start to exit, minus importing torch and the stage and minus its body."""
+    params = project / "params.yaml"
+    overheads, parts = [], []
+    for _ in range(3):
+        text, n = re.subn(r"(?m)^(rdm:\n  numerics: )(\d+)", lambda m: f"{m[1]}{int(m[2]) + 1}", params.read_text())
+        if n != 1:
+            raise RuntimeError("presets/smoke.yaml has no rdm.numerics to raise")
+        params.write_text(text)
+        start = time.perf_counter()
+        part = json.loads(run([sys.executable, "-c", _TIMED_RUN], project).splitlines()[-1])
+        overheads.append(time.perf_counter() - start - sum(part.values()))
+        parts.append(part)
+    shutil.copyfile(ROOT / "presets/smoke.yaml", params)
+    where = "rdm, preset smoke, beyond imports and body"
+    return Row("inline stage run: overhead", where, statistics.median(overheads), "s", 2.0, {"parts": parts})
+
+
+def repro_rows(project: Path, plain: Path) -> list[Row]:
+    """`dvc repro` with nothing to do, against nine stages that do nothing."""
+    repro: list[str | Path] = [BIN / "dvc", "repro", "--no-run-cache"]
+    run(repro, project)
+    sides: dict[str, Callable[[], float]] = {
+        "ours": lambda: waited(repro, project),
+        "plain": lambda: waited(repro, plain),
+    }
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(5):
+        for side, wait in sides.items():
+            times[side].append(wait())
+    ours, least = statistics.median(times["ours"]), statistics.median(times["plain"])
+    return [Row("no-op dvc repro / nine no-op DVC stages", "median of 5 each", ours / least, "", 1.2, dict(times))]

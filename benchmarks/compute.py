@@ -1,0 +1,126 @@
+"""Training and attention, measured as ratios: what the cache of representations and fused attention save."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.table import Row
+from components.diffusion.schedule import ScheduleConfig
+from components.encoders.mocov3 import MoCoV3Config
+from components.nn.attention import Attention
+from components.rdm import Rdm, RdmConfig
+from components.training.checkpoint import NoCheckpoints
+from components.training.ema import EmaConfig
+from components.training.generator import GeneratorTrainable
+from components.training.optim import OptimConfig, TrainConfig
+from components.training.step import Stepper
+from components.training.worker import Worker
+
+_VIT = {"mlp_ratio": 4.0, "freeze_patches": False, "output": "projector", "weights": None, "kind": "mocov3",
+        "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # fmt: skip
+ENCODERS = {
+    "ViT-B/16, 224 px (the paper's)": _VIT | {"input_px": 224, "patch_px": 16, "width": 768, "depth": 12, "heads": 12,
+                                              "projector_hidden": 4096, "projector_dim": 256},
+    "the digits preset's, 8 px": _VIT | {"input_px": 8, "patch_px": 4, "width": 64, "depth": 4, "heads": 2,
+                                         "mlp_ratio": 2.0, "projector_hidden": 256, "projector_dim": 64},
+}  # fmt: skip
+RDMS = {
+    "ViT-B/16, 224 px (the paper's)": {"width": 1536, "depth": 12, "time_dim": 256},
+    "the digits preset's, 8 px": {"width": 256, "depth": 6, "time_dim": 64},
+}
+TARGET_CACHE = 15.0
+
+
+def seconds(run: Callable[[], object], *, warmup: int, repeats: int) -> float:
+    """Median wall time of a call."""
+    for _ in range(warmup):
+        run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return float(np.median(times))
+
+
+def cache_rows() -> list[Row]:
+    """One optimizer step of the RDM, EMA included: representations from the cache against encoding the images first."""
+    rows = []
+    for name, sizes in (("ViT-B/16, 224 px (the paper's)", (8, 32, 64)), ("the digits preset's, 8 px", (32, 256))):
+        config = MoCoV3Config.model_validate(ENCODERS[name])
+        encoder = config.build()
+        for batch_size in sizes:
+            step = _rdm_step(config.dim, batch_size, **RDMS[name])
+            images = torch.rand(batch_size, 3, config.input_px, config.input_px)
+            z = encoder(images)
+            big = config.input_px > 32
+            cached = seconds(lambda s=step, z=z: s(z), warmup=2, repeats=5 if big else 30)
+            online = seconds(lambda s=step, i=images: s(encoder(i)), warmup=1, repeats=2 if big else 30)
+            paper = big and batch_size == 32
+            rows.append(
+                Row("RDM step: encoder in the loop / cached", f"{name}, batch {batch_size}", online / cached, "x",
+                    TARGET_CACHE if paper else None, {"online_s": online, "cached_s": cached})
+            )  # fmt: skip
+    return rows
+
+
+def _rdm_step(dim: int, batch_size: int, *, width: int, depth: int, time_dim: int) -> Callable[[Tensor], object]:
+    schedule = ScheduleConfig(kind="sqrt_linear", n_times=1000)
+    config = RdmConfig(kind="residual_mlp", dim=dim, width=width, depth=depth, time_dim=time_dim,
+                       class_conditional=False, context_dim=1, schedule=schedule)  # fmt: skip
+    trainable = GeneratorTrainable(Rdm(config, None), EmaConfig(decay=0.9999, rule="ramped"))
+    optimizer = OptimConfig(kind="adamw", lr=5.12e-4, betas=(0.9, 0.999), weight_decay=0.01, decay="all")
+    train = TrainConfig(steps=10**6, batch_size=batch_size, seed=0, optimizer=optimizer, warmup_steps=0,
+                        schedule="constant", clip_norm=None, precision="fp32", log_every=100)  # fmt: skip
+    stepper = Stepper(trainable, train, _worker())
+    count = iter(range(10**6))
+    return lambda z: stepper(next(count), {"representation": z})
+
+
+def _worker() -> Worker:
+    from pathlib import Path
+
+    return Worker(0, 1, torch.device("cpu"), NoCheckpoints(), lambda _: None, Path(), 10**9, 1)
+
+
+class ExplicitAttention(nn.Module):
+    """The same attention with its weights multiplied out, as the reference code does."""
+
+    def __init__(self, fused: Attention) -> None:
+        super().__init__()
+        self.fused = fused
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, dim = x.shape
+        heads = self.fused.heads
+        q, k, v = self.fused.qkv(x).reshape(b, n, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) * (dim // heads) ** -0.5).softmax(-1)
+        out: Tensor = self.fused.proj((weights @ v).transpose(1, 2).reshape(b, n, dim))
+        return out
+
+
+def attention_rows() -> list[Row]:
+    """Forward and backward of one attention layer, explicit softmax over SDPA."""
+    rows = []
+    for name, (batch, tokens, dim, heads) in {
+        "ViT-B/16: 197 tokens, 12 heads, batch 16": (16, 197, 768, 12),
+        "MAGE-B: 257 tokens, 12 heads, batch 16": (16, 257, 768, 12),
+        "DiT: 1024 tokens, 6 heads, batch 4": (4, 1024, 384, 6),
+        "digits: 16 tokens, 4 heads, batch 64": (64, 16, 64, 4),
+    }.items():
+        fused = Attention(dim, heads, qkv_bias=True)
+        explicit = ExplicitAttention(fused)
+        x = torch.randn(batch, tokens, dim, requires_grad=True)
+        torch.testing.assert_close(fused(x), explicit(x), atol=1e-4, rtol=1e-4)
+
+        def both(layer: nn.Module, x: Tensor = x) -> None:
+            layer(x).square().mean().backward()
+
+        slow = seconds(lambda layer=explicit, both=both: both(layer), warmup=2, repeats=7)
+        fast = seconds(lambda layer=fused, both=both: both(layer), warmup=2, repeats=7)
+        rows.append(Row("attention: explicit softmax / SDPA", name, slow / fast, "x", None,
+                        {"explicit_s": slow, "sdpa_s": fast}))  # fmt: skip
+    return rows

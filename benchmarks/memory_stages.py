@@ -1,0 +1,121 @@
+"""What benchmarks.memory measures: the two stages on a folder of pictures, with a store beside it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.codecs.none import NoneConfig
+from components.data.decode import DecodeRecipe
+from components.data.snapshot import take_snapshot
+from components.data.source import open_source
+from components.data.splits import SplitConfig
+from components.data.views import ViewRecipe
+from components.encoders import MoCoV3Config
+from components.store import open_store
+from components.training.checkpoint import NoCheckpoints
+from components.training.worker import Worker
+from components.weights import save_weights
+from flows.artifact import Manifest
+from flows.stages import collect as collect_stage
+from flows.stages import encode as encode_stage
+from flows.stored import StoredOutput
+
+
+class _Folder:
+    """An artifact as a plain folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.digest = root, "0" * 64
+        root.mkdir(exist_ok=True)
+
+    def path(self, name: str) -> Path:
+        return self.root / name
+
+    def read_json(self, name: str) -> Any:
+        return json.loads(self.path(name).read_text())
+
+
+class _Stored(_Folder):
+    """The collect artifact: where its files lie in the store, written down by collect() for encode()."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        listing = self.read_json("listing.json")
+        self._paths = {name: Path(path) for name, path in listing["paths"].items()}
+        self.manifest = Manifest.model_validate(listing["manifest"])
+
+    def path(self, name: str) -> Path:
+        return self._paths[name] if hasattr(self, "_paths") else super().path(name)
+
+
+@dataclass
+class _Inputs:
+    root: Path
+
+    @property
+    def source(self) -> str:
+        return str(self.root / "pictures")
+
+    @property
+    def collection_lock(self) -> Path:
+        return self.root / "collection.lock"
+
+    def __getitem__(self, stage: str) -> Any:
+        return (_Stored if stage == "collect" else _Folder)(self.root / stage)
+
+
+def collect(root: Path) -> None:
+    """Snapshot and stage collect."""
+    take_snapshot(open_source(str(root / "pictures")), root / "collection.lock", rebuild=False)
+    params = collect_stage.CollectParams(
+        numerics=1,
+        base="all",
+        labels="none",
+        split=SplitConfig(seed=0, val_share=0.1, test_share=0.1, near_bits=4),
+        decode=DecodeRecipe(background=(255, 255, 255), max_pixels=10_000),
+        max_reject_share=0.0,
+    )
+    out = _output(root, "collect")
+    collect_stage.run(params, _Inputs(root), out, _worker(root))
+    listing = {
+        "paths": {name: str(out.path(name)) for name in out.files},
+        "manifest": Manifest(schema_version=1, stage="collect", files=out.files).model_dump(mode="json"),
+    }
+    (_Folder(root / "collect").path("listing.json")).write_text(json.dumps(listing))
+
+
+def encode(root: Path) -> None:
+    """Stage encode with a tiny encoder; collect() has run."""
+    model, encoder, codec = MoCoV3Config.tiny(), _Folder(root / "encoder"), _Folder(root / "codec")
+    save_weights(encoder.path("weights.safetensors"), model.build().network.state_dict())
+    encoder.path("config.json").write_text(model.model_dump_json())
+    codec.path("config.json").write_text(NoneConfig(kind="none", channels=1, px=8).model_dump_json())
+    params = encode_stage.EncodeParams(
+        numerics=1,
+        batch_size=256,
+        views=ViewRecipe(seed=0, n_views=2, crop_area=(0.8, 1.0), flip_prob=0.5),
+        max_reject_share=0.0,
+    )
+    encode_stage.run(params, _Inputs(root), _output(root, "encode"), _worker(root))
+
+
+def _output(root: Path, stage: str) -> StoredOutput:
+    prefix = f"runs/{stage}/{hashlib.sha256(stage.encode()).hexdigest()}"
+    return StoredOutput(open_store(root / "store"), prefix, 1, root / "scratch", versions={}, mix_versions=False)
+
+
+def _worker(root: Path) -> Worker:
+    return Worker(
+        rank=0,
+        world_size=1,
+        device=torch.device("cpu"),
+        checkpoints=NoCheckpoints(),
+        report=lambda _report: None,
+        scratch=root / "private",
+        checkpoint_every=1000,
+        threads=2,
+    )

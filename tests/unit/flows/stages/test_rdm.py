@@ -1,0 +1,128 @@
+"""Stage rdm: what it writes, that the result loads and is the averaged one, and which mistakes it names."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from components.data.cache import open_cache
+from components.errors import ConfigError
+from components.metrics.frechet import frechet
+from components.rdm import RdmConfig, load_rdm
+from components.training.ema import EmaConfig
+from components.training.optim import TrainConfig
+from flows.stages.rdm import CheckConfig, RdmParams, draw, run
+from tests.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode
+from tests.toys import worker
+
+SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
+
+
+def _params(**changes: object) -> RdmParams:
+    base = RdmParams(
+        numerics=1,
+        model=RdmConfig.tiny(),
+        seed=0,
+        train=TrainConfig.tiny(),
+        ema=EmaConfig.tiny(),
+        check=CheckConfig.tiny(),
+    )
+    return base.model_copy(update=changes)
+
+
+def _inputs(root: Path, splits: list[str] = SPLITS, *, labeled: bool = True) -> FolderInputs:
+    make_encode(root / "encode", draw_bars(len(splits))[0], splits, labeled=labeled)
+    return FolderInputs(root)
+
+
+@pytest.mark.parametrize("class_conditional", [False, True])
+def test_it_writes_a_generator_its_curve_and_what_it_is_worth(tmp_path: Path, class_conditional: bool) -> None:
+    params = _params(model=RdmConfig.tiny().model_copy(update={"class_conditional": class_conditional}))
+    inputs, out = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out")
+    metrics = run(params, inputs, out, worker(tmp_path))
+    assert out.names() == ["config.json", "pictures/representations.png", "plots/loss.json", "weights.safetensors"]
+    assert [record["step"] for record in out.read_json("plots/loss.json")] == [2, 4]
+    assert metrics.keys() == {"loss", "val_loss", "representation_fd", "representation_fd_floor", "n_train", "n_val"}
+    assert (metrics["n_train"], metrics["n_val"]) == (12, 6)
+    assert metrics["loss"] == out.read_json("plots/loss.json")[-1]["loss"]
+    rdm = load_rdm(out)
+    assert rdm.n_classes == 2
+    if class_conditional:
+        assert rdm.frequencies.tolist() == [0.5, 0.5]
+    real = open_cache(inputs["encode"]).held_out("val").rows(np.arange(6))["representation"]
+    drawn = draw(rdm, params.check, params.seed)
+    assert metrics["representation_fd"] == pytest.approx(frechet(drawn.numpy(), real.numpy()), rel=1e-6)
+
+
+def test_the_same_params_give_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+    inputs = _inputs(tmp_path / "in")
+    results = []
+    for name, params in {"a": _params(), "b": _params(), "c": _params(seed=1)}.items():
+        out = FolderArtifact(tmp_path / name)
+        results.append((run(params, inputs, out, worker(tmp_path)), contents(out)))
+    assert results[0] == results[1]
+    assert results[0][1]["weights.safetensors"] != results[2][1]["weights.safetensors"]
+
+
+def test_kept_weights_are_the_averaged_ones(tmp_path: Path) -> None:
+    inputs = _inputs(tmp_path / "in")
+    weights = []
+    for name, ema in {"averaged": EmaConfig(decay=0.999, rule="constant"), "last": None}.items():
+        out = FolderArtifact(tmp_path / name)
+        run(_params(ema=ema), inputs, out, worker(tmp_path))
+        weights.append(load_rdm(out).denoiser.out[2].weight)
+    slow, fast = (float(w.abs().mean()) for w in weights)
+    assert 0 < slow < 0.01 * fast
+
+
+def test_it_trains_on_train_rows_alone(tmp_path: Path) -> None:
+    """Other held-out images, same weights."""
+    images = draw_bars(len(SPLITS))[0]
+    weights = []
+    for name in ("a", "b"):
+        make_encode(tmp_path / name / "encode", images, SPLITS)
+        out = FolderArtifact(tmp_path / f"out-{name}")
+        run(_params(), FolderInputs(tmp_path / name), out, worker(tmp_path))
+        weights.append(out.read_bytes("weights.safetensors"))
+        images = np.concatenate([images[:12], 255 - images[12:]])
+    assert weights[0] == weights[1]
+
+
+def test_without_held_out_images_it_measures_the_training_loss_alone(tmp_path: Path) -> None:
+    out = FolderArtifact(tmp_path / "out")
+    metrics = run(_params(), _inputs(tmp_path / "in", ["train"] * 5), out, worker(tmp_path))
+    assert metrics.keys() == {"loss", "n_train", "n_val"}
+    assert "pictures/representations.png" not in out.names()
+
+
+def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import flows.stages.rdm as stage
+
+    monkeypatch.setattr(stage, "train", lambda *_args: type("Result", (), {"curve": []}))
+    out = FolderArtifact(tmp_path / "out")
+    assert run(_params(), _inputs(tmp_path / "in"), out, worker(tmp_path, rank=1, world_size=2)) == {}
+    assert out.names() == []
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    inputs, unlabeled = _inputs(tmp_path / "in"), _inputs(tmp_path / "unlabeled", labeled=False)
+    out = FolderArtifact(tmp_path / "out")
+    wrong = RdmConfig.tiny().model_copy(update={"dim": 16})
+    with pytest.raises(ConfigError, match=f"{DIM} dimensions, but rdm.model.dim is 16") as caught:
+        run(_params(model=wrong), inputs, out, worker(tmp_path))
+    assert caught.value.fix == f"set rdm.model.dim: {DIM}"
+    labeled = RdmConfig.tiny().model_copy(update={"class_conditional": True})
+    with pytest.raises(ConfigError, match="no labels"):
+        run(_params(model=labeled), unlabeled, out, worker(tmp_path))
+    check = CheckConfig.tiny()
+    uneven = check.model_copy(update={"sampling": check.sampling.model_copy(update={"steps": 30})})
+    with pytest.raises(ConfigError, match="30 sampling steps"):
+        RdmParams.model_validate(_params().model_dump() | {"check": uneven})
+
+
+def test_global_randomness_is_left_alone(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    state = torch.random.get_rng_state()
+    run(_params(), _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out"), worker(tmp_path))
+    assert torch.equal(torch.random.get_rng_state(), state)
