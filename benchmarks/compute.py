@@ -1,14 +1,17 @@
 """Training and attention, measured as ratios: what the cache of representations and fused attention save."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.table import Row
 from components.diffusion.schedule import ScheduleConfig
+from components.encoders.base import FrozenEncoder
 from components.encoders.mocov3 import MoCoV3Config
 from components.nn.attention import Attention
 from components.rdm import Rdm, RdmConfig
@@ -19,52 +22,54 @@ from components.training.optim import OptimConfig, TrainConfig
 from components.training.step import Stepper
 from components.training.worker import Worker
 
-_VIT = {"mlp_ratio": 4.0, "freeze_patches": False, "output": "projector", "weights": None, "kind": "mocov3",
-        "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}  # fmt: skip
-ENCODERS = {
-    "ViT-B/16, 224 px (the paper's)": _VIT | {"input_px": 224, "patch_px": 16, "width": 768, "depth": 12, "heads": 12,
-                                              "projector_hidden": 4096, "projector_dim": 256},
-    "the digits preset's, 8 px": _VIT | {"input_px": 8, "patch_px": 4, "width": 64, "depth": 4, "heads": 2,
-                                         "mlp_ratio": 2.0, "projector_hidden": 256, "projector_dim": 64},
+PAPER, DIGITS = "ViT-B/16, 224 px (the paper's)", "preset digits, 8 px"
+_VIT: dict[str, Any] = {
+    "kind": "mocov3", "weights": None, "freeze_patches": False, "output": "projector", "mlp_ratio": 4.0,
+    "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
 }  # fmt: skip
-RDMS = {
-    "ViT-B/16, 224 px (the paper's)": {"width": 1536, "depth": 12, "time_dim": 256},
-    "the digits preset's, 8 px": {"width": 256, "depth": 6, "time_dim": 64},
-}
+ENCODERS: dict[str, dict[str, Any]] = {
+    PAPER: _VIT | {"input_px": 224, "patch_px": 16, "width": 768, "depth": 12, "heads": 12,
+                   "projector_hidden": 4096, "projector_dim": 256},
+    DIGITS: _VIT | {"input_px": 8, "patch_px": 4, "width": 64, "depth": 4, "heads": 2, "mlp_ratio": 2.0,
+                    "projector_hidden": 256, "projector_dim": 64},
+}  # fmt: skip
+RDMS = {PAPER: {"width": 1536, "depth": 12, "time_dim": 256}, DIGITS: {"width": 256, "depth": 6, "time_dim": 64}}
+SIZES = {PAPER: (8, 32, 64), DIGITS: (32, 256)}
 TARGET_CACHE = 15.0
 
 
-def seconds(run: Callable[[], object], *, warmup: int, repeats: int) -> float:
-    """Median wall time of a call."""
-    for _ in range(warmup):
-        run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return float(np.median(times))
+def best(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Shortest wall time of each call; the calls take turns, so that a busy machine does not favor one of them."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            run()
+            if i:  # the first round warms up
+                times[name].append(time.perf_counter() - start)
+    return {name: min(measured) for name, measured in times.items()}
 
 
 def cache_rows() -> list[Row]:
     """One optimizer step of the RDM, EMA included: representations from the cache against encoding the images first."""
     rows = []
-    for name, sizes in (("ViT-B/16, 224 px (the paper's)", (8, 32, 64)), ("the digits preset's, 8 px", (32, 256))):
+    for name, sizes in SIZES.items():
         config = MoCoV3Config.model_validate(ENCODERS[name])
         encoder = config.build()
         for batch_size in sizes:
             step = _rdm_step(config.dim, batch_size, **RDMS[name])
             images = torch.rand(batch_size, 3, config.input_px, config.input_px)
-            z = encoder(images)
-            big = config.input_px > 32
-            cached = seconds(lambda s=step, z=z: s(z), warmup=2, repeats=5 if big else 30)
-            online = seconds(lambda s=step, i=images: s(encoder(i)), warmup=1, repeats=2 if big else 30)
-            paper = big and batch_size == 32
-            rows.append(
-                Row("RDM step: encoder in the loop / cached", f"{name}, batch {batch_size}", online / cached, "x",
-                    TARGET_CACHE if paper else None, {"online_s": online, "cached_s": cached})
-            )  # fmt: skip
+            runs = {"cached_s": partial(step, encoder(images)), "online_s": partial(_online, step, encoder, images)}
+            raw = best(runs, repeats=4 if name == PAPER else 40)
+            target = TARGET_CACHE if (name, batch_size) == (PAPER, 32) else None
+            ratio = raw["online_s"] / raw["cached_s"]
+            where = f"{name}, batch {batch_size}"
+            rows.append(Row("RDM step: encoder in the loop / cached", where, ratio, "x", target, raw))
     return rows
+
+
+def _online(step: Callable[[Tensor], object], encoder: FrozenEncoder, images: Tensor) -> object:
+    return step(encoder(images))
 
 
 def _rdm_step(dim: int, batch_size: int, *, width: int, depth: int, time_dim: int) -> Callable[[Tensor], object]:
@@ -81,8 +86,6 @@ def _rdm_step(dim: int, batch_size: int, *, width: int, depth: int, time_dim: in
 
 
 def _worker() -> Worker:
-    from pathlib import Path
-
     return Worker(0, 1, torch.device("cpu"), NoCheckpoints(), lambda _: None, Path(), 10**9, 1)
 
 
@@ -116,11 +119,12 @@ def attention_rows() -> list[Row]:
         x = torch.randn(batch, tokens, dim, requires_grad=True)
         torch.testing.assert_close(fused(x), explicit(x), atol=1e-4, rtol=1e-4)
 
-        def both(layer: nn.Module, x: Tensor = x) -> None:
-            layer(x).square().mean().backward()
-
-        slow = seconds(lambda layer=explicit, both=both: both(layer), warmup=2, repeats=7)
-        fast = seconds(lambda layer=fused, both=both: both(layer), warmup=2, repeats=7)
-        rows.append(Row("attention: explicit softmax / SDPA", name, slow / fast, "x", None,
-                        {"explicit_s": slow, "sdpa_s": fast}))  # fmt: skip
+        runs = {"explicit_s": partial(_both_ways, explicit, x), "sdpa_s": partial(_both_ways, fused, x)}
+        raw = best(runs, repeats=10)
+        ratio = raw["explicit_s"] / raw["sdpa_s"]
+        rows.append(Row("attention: explicit softmax / SDPA", name, ratio, "x", None, raw))
     return rows
+
+
+def _both_ways(layer: nn.Module, x: Tensor) -> None:
+    layer(x).square().mean().backward()

@@ -1,1 +1,1 @@
-"""Plain PyTorch building blocks of RCG. Knows nothing of DVC, Ray, Kubernetes or MLflow: this folder travels in the bundle."""
+"""Plain PyTorch building blocks of RCG. Knows no DVC, Ray, Kubernetes or MLflow: this folder travels in the bundle."""

@@ -1,4 +1,4 @@
-"""What every component shares: its config base, the batch it reads, and the two abstract roles (Generator, Trainable)."""
+"""What every component shares: its config base, the batch it reads, and the abstract Generator."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Random draws by row, so that neither world size nor batching changes them. The global generator is never drawn from."""
+"""Random draws by row, so that neither world size nor batching changes them. The global generator is never used."""
 
 import hashlib
 from collections.abc import Sequence

@@ -104,7 +104,8 @@ def settings_page() -> str:
 def errors_page() -> str:
     """The exception tree with exit codes."""
     tree = inspect.cleandoc(errors.__doc__ or "")
-    return f"# Errors and exit codes\n\n```\n{tree}\n```\n\nExit codes: 0 ok, 2 configuration, 3 artifact or data, 75 try again, 130 interrupted.\n"
+    codes = "Exit codes: 0 ok, 2 configuration, 3 artifact or data, 75 try again, 130 interrupted."
+    return f"# Errors and exit codes\n\n```\n{tree}\n```\n\n{codes}\n"
 
 
 def stages_page() -> str:

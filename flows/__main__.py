@@ -92,7 +92,7 @@ def adopt(
 
 
 @app.command()
-def sample(
+def sample(  # noqa: PLR0913, PLR0917  (one parameter per option)
     model: Annotated[
         str, typer.Option(help="Bundle folder or registry alias, e.g. models:/rcg@challenger.")
     ] = "artifacts/bundle",

@@ -1,4 +1,4 @@
-"""What the commands do with runs: put params, settings, store, executor and tracking together. Knows no stage's inside."""
+"""What the commands do with runs: params, settings, store, executor and tracking put together."""
 
 import difflib
 import json

@@ -45,17 +45,13 @@ class Ema(nn.Module):
         super().__init__()
         self.config = config
         self.module = copy.deepcopy(source).requires_grad_(False)
-        self._followed: tuple[int, _Tensors, _Tensors] | None = None
+        self._followed: tuple[nn.Module, _Tensors, _Tensors] | None = None
 
     @torch.no_grad()
     def update(self, source: nn.Module, n: int) -> None:
         """One update after step n (from 1)."""
-        if self._followed is None or self._followed[0] != id(source):
-            self._followed = (
-                id(source),
-                _tensors(self.module),
-                _tensors(source),
-            )  # finding them takes longer than averaging
+        if self._followed is None or self._followed[0] is not source:
+            self._followed = source, _tensors(self.module), _tensors(source)  # finding them takes longer than averaging
         _, mine, theirs = self._followed
         torch._foreach_lerp_(mine[0], theirs[0], 1.0 - self.config.decay_at(n))
         if mine[1]:

@@ -1,0 +1,79 @@
+"""Real color clip art through all nine stages: alpha, palettes, resizing, vqgan tokens and mage."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from components.data.snapshot import take_snapshot
+from components.data.source import open_source
+from components.store import open_store
+from flows.executors import WorkerSettings, open_executor
+from flows.job import Doing, run_job
+from flows.params import load_params
+from flows.pipeline import STAGES
+from flows.workspace import Workspace
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All nine stages on some 320 pictures, inline."""
+    root = tmp_path_factory.mktemp("clipart")
+    with zipfile.ZipFile(ROOT / "tests/data/clipart.zip") as archive:
+        archive.extractall(root / "pictures")
+    source = str(root / "pictures")
+    lock = root / "collection.lock"
+    take_snapshot(open_source(source), lock, rebuild=False, chunk_size=100)
+    sections = load_params(ROOT / "presets/clipart-test.yaml").model_dump(mode="json")
+    store = open_store(str(root / "store"))
+    doing = Doing(store, open_executor("inline"), WorkerSettings(device="cpu", threads=2))
+    from flows.job import make_spec
+
+    for stage in STAGES.values():
+        text = None if stage.needs else lock.read_text()
+        spec = make_spec(stage, sections[stage.name], store, root, source=source, lock=text)
+        run_job(stage, spec, root, doing)
+    return root
+
+
+def test_every_picture_was_read_or_named(workspace: Path) -> None:
+    import json
+
+    rejects = json.loads((workspace / "artifacts/collect/rejects.json").read_text())
+    metrics = json.loads((workspace / "artifacts/collect/metrics.json").read_text())
+    assert len(rejects) / metrics["n_images"] <= 0.02
+
+
+def test_codec_learned_more_than_a_flat_color(workspace: Path) -> None:
+    import json
+
+    metrics = json.loads((workspace / "artifacts/codec/metrics.json").read_text())
+    assert metrics["psnr"] > 8
+    assert metrics["codes_used"] > 0.1
+
+
+def test_pictures_are_there_to_look_at(workspace: Path) -> None:
+    for path in (
+        "sample/pictures/grid.png",
+        "codec/pictures/reconstructions.png",
+        "evaluate/pictures/neighbors.png",
+        "encoder/pictures/neighbors.png",
+    ):
+        assert (workspace / "artifacts" / path).stat().st_size > 1000
+
+
+def test_bundle_draws_and_varies_a_real_picture(workspace: Path, tmp_path: Path) -> None:
+    from flows.draw import DrawRequest, draw
+
+    shutil.copytree(workspace / "artifacts/bundle", tmp_path / "bundle")
+    picture = next((workspace / "pictures").rglob("*.png"))
+    draw(DrawRequest(model=str(tmp_path / "bundle"), out=tmp_path / "like", n=3, seed=0, like=picture))
+    assert len(list((tmp_path / "like").glob("*.png"))) >= 4
+
+
+def test_all_stages_are_committed(workspace: Path) -> None:
+    for name in STAGES:
+        assert Workspace(workspace).pointer(name) is not None

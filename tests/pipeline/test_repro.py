@@ -1,0 +1,192 @@
+"""The README's way through DVC, for real: repro, repro again, edits, clones, other stores, and input that is wrong."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.pipeline import STAGES
+
+ROOT = Path(__file__).parents[2]
+BIN = Path(sys.executable).parent
+PARTS = ("flows", "components", "presets", "dvc.yaml", ".dvcignore", ".dvc/config", ".dvc/.gitignore", ".gitignore")
+
+
+class Project:
+    """A checkout in a folder of its own, with its own copy of the code."""
+
+    def __init__(self, root: Path, store: Path) -> None:
+        self.root, self.store = root, store
+
+    def run(self, *command: str, code: int = 0, **env: str) -> str:
+        """Output of an `rcg`, `dvc` or `git` command, whose exit code is checked."""
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("RCG_")}
+        environment |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(self.root)}
+        environment |= {"RCG_STORE": str(self.store), "RCG_MLFLOW_URI": "off", "OMP_NUM_THREADS": "2"} | env
+        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300)
+        text = done.stdout + done.stderr
+        assert done.returncode == code, text
+        assert "Traceback" not in text, text
+        return text
+
+    def clone(self, root: Path, store: Path) -> "Project":
+        subprocess.run(["git", "clone", "-q", str(self.root), str(root)], check=True)
+        return Project(root, store)
+
+    def runs(self) -> set[str]:
+        return {p.parent.name for p in self.store.glob("runs/*/*/manifest.json")}
+
+    def edit(self, path: str, old: str, new: str) -> None:
+        text = (self.root / path).read_text()
+        assert old in text
+        (self.root / path).write_text(text.replace(old, new, 1))
+
+    def commit(self) -> None:
+        identity = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+        self.run("git", "add", "-A")
+        self.run("git", *identity, "commit", "-qm", "state")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    base = tmp_path_factory.mktemp("repro")
+    made = Project(base / "project", base / "store")
+    for part in PARTS:
+        source, target = ROOT / part, made.root / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+    made.run("git", "init", "-q")
+    made.run("rcg", "preset", "use", "smoke")
+    made.run("rcg", "snapshot", "demo")
+    made.run("rcg", "repro")
+    made.commit()
+    yield made
+    shutil.rmtree(base)
+
+
+def test_every_stage_left_its_artifact(project: Project) -> None:
+    assert len(project.runs()) == len(STAGES)
+    for name in STAGES:
+        assert (project.root / "artifacts" / name / "manifest.json").is_file()
+    assert (project.root / "artifacts/evaluate/report.html").stat().st_size > 10_000
+    assert "fd" in project.run("dvc", "metrics", "show")
+
+
+def test_second_repro_runs_nothing(project: Project) -> None:
+    text = project.run("rcg", "repro")
+    assert "Running stage" not in text
+    assert "up to date" in text
+
+
+def test_status_and_explain_say_that_all_is_done(project: Project) -> None:
+    status = project.run("rcg", "status")
+    assert status.count(" done ") == len(STAGES)
+    assert project.run("rcg", "explain").count("will not run") == len(STAGES)
+
+
+def test_comment_makes_no_new_run(project: Project) -> None:
+    before, path = project.runs(), project.root / "components/rdm/denoiser.py"
+    text = path.read_text()
+    path.write_text(f"{text}\n# a remark\n")
+    try:
+        told = project.run("rcg", "repro")
+        assert "rdm: already done" in told
+        assert "Running stage 'sample'" not in told
+        assert project.runs() == before
+    finally:
+        path.write_text(text)
+        project.run("rcg", "repro")
+
+
+def test_sampling_options_never_retrain(project: Project) -> None:
+    params = project.root / "params.yaml"
+    text = params.read_text()
+    project.edit("params.yaml", "guidance: 0.5", "guidance: 0.25")
+    try:
+        told = project.run("rcg", "explain")
+        assert "sample: will run" in told
+        assert "param pixels.guidance: 0.5 -> 0.25" in told
+        assert told.count("will not run") == 6  # collect … pixels
+    finally:
+        params.write_text(text)
+
+
+def test_workers_device_and_place_of_the_store_are_no_identity(project: Project, tmp_path: Path) -> None:
+    moved = Project(project.root, tmp_path / "moved")
+    shutil.copytree(project.store, moved.store)
+    told = moved.run("rcg", "explain", RCG_WORKERS="2", RCG_DEVICE="cpu", RCG_THREADS="4")
+    assert told.count("will not run") == len(STAGES)
+
+
+def test_clone_without_dvc_lock_finds_every_stage_finished(project: Project, tmp_path: Path) -> None:
+    clone = project.clone(tmp_path / "clone", project.store)
+    (clone.root / "dvc.lock").unlink()
+    before = project.runs()
+    told = clone.run("rcg", "repro")
+    assert told.count("already done") == len(STAGES)
+    assert project.runs() == before
+    assert (clone.root / "dvc.lock").read_bytes() == (project.root / "dvc.lock").read_bytes()
+
+
+def test_clone_with_another_store_is_told_how_to_mend_it(project: Project, tmp_path: Path) -> None:
+    project.run("dvc", "remote", "add", "-f", "-d", "shared", str(tmp_path / "remote"))
+    project.run("dvc", "remote", "modify", "shared", "verify", "true")
+    project.run("dvc", "push", "-q")
+    project.commit()
+    clone = project.clone(tmp_path / "clone", tmp_path / "empty")
+    clone.run("dvc", "pull", "-q")
+    clone.run("rcg", "sample", "--model", "artifacts/bundle", "-n", "4", "--out", "drawn")  # the bundle needs no store
+    assert len(list((clone.root / "drawn").glob("*.png"))) == 5
+    told = clone.run("rcg", "run", "rdm", code=3)
+    assert "rcg data copy --from" in told
+    clone.run("rcg", "data", "copy", "--from", str(project.store))
+    assert "rdm: already done" in clone.run("rcg", "run", "rdm")
+
+
+def test_params_that_are_wrong_are_all_named_before_anything_starts(project: Project) -> None:
+    params = project.root / "params.yaml"
+    text = params.read_text()
+    before = project.runs()
+    data = yaml.safe_load(text)
+    data["rdm"]["model"]["dim"] = 17
+    data["sample"]["rdm"]["steps"] = 7
+    params.write_text(yaml.safe_dump(data))
+    try:
+        told = project.run("rcg", "run", "rdm", code=2)
+        assert "set rdm.model.dim: 16" in told
+        assert "sample.rdm.steps" in told
+        data["rdm"]["wdith"] = data["rdm"].pop("seed")
+        params.write_text(yaml.safe_dump(data))
+        told = project.run("rcg", "run", "rdm", code=2)
+        assert "rdm.wdith: unknown key" in told
+        assert "rdm.seed: missing" in told
+        assert project.runs() == before
+    finally:
+        params.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("command", "env", "code", "words"),
+    [
+        (("run", "rmd"), {}, 2, "did you mean rdm?"),
+        (("status",), {"RCG_WORKRES": "2"}, 2, "did you mean RCG_WORKERS?"),
+        (("status",), {"RCG_WORKERS": "none"}, 2, "workers"),
+        (("snapshot", "/nonexistent"), {}, 2, "neither `demo` nor a folder"),
+        (("preset", "use", "imagenet"), {}, 2, "no such preset"),
+        (("sample", "--model", "models:/rcg@champion"), {}, 2, "RCG_MLFLOW_URI"),
+        (("lineage", "nowhere"), {}, 3, "nowhere"),
+        (("run", "encoder"), {"RCG_STORE": "/proc/none"}, 75, "/proc/none"),
+    ],
+)
+def test_wrong_input_is_an_error_for_a_person(
+    project: Project, command: tuple[str, ...], env: dict[str, str], code: int, words: str
+) -> None:
+    assert words in project.run("rcg", *command, code=code, **env)
