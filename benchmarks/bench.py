@@ -51,7 +51,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def main(wanted: list[str]) -> int:
-    """Measure, print, save; 1 when a target was missed."""
+    """Measure and print, and save a complete run; 1 when a target was missed."""
     unknown = [name for name in wanted if name not in PARTS]
     if unknown:
         print(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
@@ -62,7 +62,8 @@ def main(wanted: list[str]) -> int:
             found = measure()
             print(show(found), flush=True)
             rows += found
-    print(f"saved in {save(rows)}")
+    if not wanted:
+        print(f"saved in {save(rows)}")
     return int(any(row.reached is False for row in rows))
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.table import Row
@@ -46,12 +46,12 @@ def command_rows() -> list[Row]:
         project, plain = Path(folder) / "project", Path(folder) / "plain"
         make_project(project)
         make_plain(plain)
-        return [help_row(), overhead_row(project), *repro_rows(project, plain)]
+        return [help_row(), *overhead_rows(project), *repro_rows(project, plain)]
 
 
-def run(command: list[str | Path], where: Path) -> str:
-    """Run a command of this environment; its output, or its error output if it fails."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RCG_")}
+def run(command: list[str | Path], where: Path, settings: Mapping[str, str] | None = None) -> str:
+    """Run a command of this environment with these RCG_* settings; its output, or an error with what it said."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RCG_")} | dict(settings or {})
     env |= {"PATH": f"{BIN}{os.pathsep}{env['PATH']}", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=where, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -100,22 +100,29 @@ def help_row() -> Row:
     return Row("rcg --help", "median of 5", statistics.median(times), "s", 1.0, {"seconds": times})
 
 
-def overhead_row(project: Path) -> Row:
+def overhead_rows(project: Path) -> list[Row]:
     """One inline stage from process start to exit, minus importing torch and the stage and minus its body."""
+    rows = []
+    for what, settings, target in (("with tracking", {}, 2.0), ("without tracking", {"RCG_MLFLOW_URI": "off"}, None)):
+        runs = [_overhead(project, settings) for _ in range(3)]
+        where = f"rdm of preset smoke, {what}"
+        seconds = statistics.median(run["overhead_s"] for run in runs)
+        rows.append(Row("inline stage: beyond imports and body", where, seconds, "s", target, {"runs": runs}))
+    shutil.copyfile(ROOT / "presets/smoke.yaml", project / "params.yaml")
+    return rows
+
+
+def _overhead(project: Path, settings: Mapping[str, str]) -> dict[str, float]:
+    """Run rdm anew, under another fingerprint."""
     params = project / "params.yaml"
-    overheads, parts = [], []
-    for _ in range(3):
-        text, n = re.subn(r"(?m)^(rdm:\n  numerics: )(\d+)", lambda m: f"{m[1]}{int(m[2]) + 1}", params.read_text())
-        if n != 1:
-            raise RuntimeError("presets/smoke.yaml has no rdm.numerics to raise")
-        params.write_text(text)
-        start = time.perf_counter()
-        part = json.loads(run([sys.executable, "-c", _TIMED_RUN], project).splitlines()[-1])
-        overheads.append(time.perf_counter() - start - sum(part.values()))
-        parts.append(part)
-    shutil.copyfile(ROOT / "presets/smoke.yaml", params)
-    where = "rdm, preset smoke, beyond imports and body"
-    return Row("inline stage run: overhead", where, statistics.median(overheads), "s", 2.0, {"parts": parts})
+    pattern = re.compile(r"(?m)^(rdm:\n  numerics: )(\d+)")
+    text, n = pattern.subn(lambda match: f"{match[1]}{int(match[2]) + 1}", params.read_text())
+    if n != 1:
+        raise RuntimeError("presets/smoke.yaml has no rdm.numerics to raise")
+    params.write_text(text)
+    start = time.perf_counter()
+    parts: dict[str, float] = json.loads(run([sys.executable, "-c", _TIMED_RUN], project, settings).splitlines()[-1])
+    return parts | {"overhead_s": time.perf_counter() - start - sum(parts.values())}
 
 
 def repro_rows(project: Path, plain: Path) -> list[Row]:

@@ -73,7 +73,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_torch(path: Path) -> dict[str, Tensor]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch remarks on odd pickles before it refuses them; our error says it all
+            warnings.simplefilter("ignore")  # torch remarks on odd pickles before refusing them
             loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
@@ -81,7 +81,7 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
             got=str(error).splitlines()[0], expected="a file that torch.load(weights_only=True) accepts",
             fix="convert it to safetensors where you trust it",
         ) from error  # fmt: skip
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, EOFError, OSError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise WeightsError(f"{path} is not a whole torch file", got=error, fix="copy or download it again") from error
     return _tensors_of(loaded, path)
 

@@ -1,6 +1,7 @@
 """`rcg explain`: whether a stage would run, and why, before anything is spent."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.errors import ArtifactError, RcgError
@@ -37,12 +38,34 @@ def outlook(project: Project, stage: Stage) -> Outlook:
 def explain_text(name: str | None) -> str:
     """What to print for one stage, or for all."""
     project = Project.here()
-    stages = [find_stage(name)] if name else list(STAGES.values())
-    return "\n".join(_explain(project, stage) for stage in stages)
+    wanted = [find_stage(name)] if name else list(STAGES.values())
+    views = {
+        stage.name: outlook(project, stage) for stage in STAGES.values() if name is None or _is_above(stage, wanted[0])
+    }
+    return "\n".join(_explain(project, views, stage) for stage in wanted)
 
 
-def _explain(project: Project, stage: Stage) -> str:
-    view = outlook(project, stage)
+def _is_above(stage: Stage, below: Stage) -> bool:
+    """Whether `below` is the stage or needs it, directly or not."""
+    return stage.name == below.name or any(_is_above(stage, STAGES[need.stage]) for need in below.needs)
+
+
+def _unfinished(views: Mapping[str, Outlook], stage: Stage) -> str | None:
+    """The first stage above that is not finished as params and code stand now."""
+    for need in stage.needs:
+        above = _unfinished(views, STAGES[need.stage])
+        if above is not None:
+            return above
+        status = views[need.stage].status
+        if status is None or status.run is None:
+            return need.stage
+    return None
+
+
+def _explain(project: Project, views: Mapping[str, Outlook], stage: Stage) -> str:
+    view, above = views[stage.name], _unfinished(views, stage)
+    if above is not None:
+        return f"{stage.name}: waits for {above}; runs unless what it reads comes out the same"
     if view.spec is None or view.status is None:
         return f"{stage.name}: cannot tell yet: {view.blocked}"
     short = view.spec.fingerprint[:10]

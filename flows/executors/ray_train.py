@@ -34,6 +34,7 @@ _LOCAL = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
     "GLOO_SOCKET_IFNAME": "lo",
+    "OMP_WAIT_POLICY": "PASSIVE",  # the workers share the cores, and threads that spin at barriers starve each other
 }
 _EVERYWHERE = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the end of the workers, or of one, is noticed

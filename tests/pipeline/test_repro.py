@@ -28,7 +28,9 @@ class Project:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RCG_")}
         environment |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(self.root)}
         environment |= {"RCG_STORE": str(self.store), "RCG_MLFLOW_URI": "off", "OMP_NUM_THREADS": "2"} | env
-        done = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(
+            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300, check=False
+        )
         text = done.stdout + done.stderr
         assert done.returncode == code, text
         assert "Traceback" not in text, text
@@ -98,8 +100,9 @@ def test_comment_makes_no_new_run(project: Project) -> None:
     path.write_text(f"{text}\n# a remark\n")
     try:
         told = project.run("rcg", "repro")
-        assert "rdm: already done" in told
-        assert "Running stage 'sample'" not in told
+        ran = told.count("Running stage")
+        assert ran == told.count("already done") >= 1  # DVC looks, the store knows
+        assert "Running stage 'encode'" not in told
         assert project.runs() == before
     finally:
         path.write_text(text)
@@ -115,6 +118,7 @@ def test_sampling_options_never_retrain(project: Project) -> None:
         assert "sample: will run" in told
         assert "param pixels.guidance: 0.5 -> 0.25" in told
         assert told.count("will not run") == 6  # collect … pixels
+        assert "evaluate: waits for sample" in told
     finally:
         params.write_text(text)
 
@@ -183,7 +187,7 @@ def test_params_that_are_wrong_are_all_named_before_anything_starts(project: Pro
         (("preset", "use", "imagenet"), {}, 2, "no such preset"),
         (("sample", "--model", "models:/rcg@champion"), {}, 2, "RCG_MLFLOW_URI"),
         (("lineage", "nowhere"), {}, 3, "nowhere"),
-        (("run", "encoder"), {"RCG_STORE": "/proc/none"}, 75, "/proc/none"),
+        (("run", "collect"), {"RCG_STORE": "/proc/none"}, 75, "/proc/none"),
     ],
 )
 def test_wrong_input_is_an_error_for_a_person(
