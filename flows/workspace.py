@@ -15,6 +15,8 @@ from flows.process import pid_exists
 from flows.runs import MANIFEST, CommittedRun, find_run, load_run, tampered
 
 POINTER = "run.json"
+CONTEXT = "context.json"
+"""In a bundle only: the run's record (git, versions, times), outside its digest."""
 _SWAPS = 10
 
 
@@ -73,15 +75,15 @@ class Workspace:
         fresh = self.artifacts / f".{stage.name}.{os.getpid()}.{uuid.uuid4().hex}"
         try:
             fill(store, run, names, fresh)
-            (fresh / MANIFEST).write_bytes(pack_manifest(run.manifest)[0])
-            (fresh / POINTER).write_bytes(_pointer_to(run).to_json())
+            for name, data in _own_files(run).items():
+                (fresh / name).write_bytes(data)
             _swap(fresh, target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         return target
 
     def _shows(self, target: Path, run: CommittedRun, names: list[str]) -> bool:
-        expected = {MANIFEST: pack_manifest(run.manifest)[0], POINTER: _pointer_to(run).to_json()}
+        expected = _own_files(run)
         present = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
         if present != {*expected, *names} or target.is_symlink():
             return False
@@ -95,6 +97,12 @@ class Workspace:
             pid = path.name.split(".")[2]
             if pid.isdigit() and not pid_exists(int(pid)):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _own_files(run: CommittedRun) -> dict[str, bytes]:
+    """What publishing adds to a run's files. A bundle travels alone, so it takes its circumstances along."""
+    own = {MANIFEST: pack_manifest(run.manifest)[0], POINTER: _pointer_to(run).to_json()}
+    return own | ({CONTEXT: run.record.to_json()} if run.stage == "bundle" else {})
 
 
 def fill(store: Store, run: CommittedRun, names: list[str], folder: Path) -> None:
