@@ -1,5 +1,6 @@
 """The `rcg` command: the only argument parser. Heavy modules are imported inside the commands, so `--help` is quick."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -202,6 +203,8 @@ def preset_use(name: str) -> None:
 
 def main() -> None:
     """Run the command; an error meant for a person goes to stderr, with its exit code and no traceback."""
+    # OpenMP threads that spin while others need the core make a step on a busy machine many times slower.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         app()
     except RcgError as error:
