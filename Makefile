@@ -31,7 +31,7 @@ test: setup ## every test that needs no cluster and no GPU
 	pytest -m "not cluster and not gpu"
 
 test-unit: setup ## the fast tests only
-	pytest tests/unit tests/contract tests/reference tests/repo
+	pytest -m "not ranks" tests/unit tests/contract tests/reference tests/repo
 
 check: setup ## lint, types, import contracts, generated docs
 	ruff check .

@@ -105,6 +105,7 @@ def _work(rank: int, folder: str) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.ranks
 def test_two_ranks_agree_with_one(tmp_path: Path) -> None:
     multiprocessing.spawn(_work, args=(str(tmp_path),), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]

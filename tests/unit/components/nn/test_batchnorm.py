@@ -46,6 +46,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.ranks
 def test_two_ranks_equal_torchs_batchnorm_of_all_rows(ranks: list[dict[str, torch.Tensor]]) -> None:
     x, weight = _inputs()
     x.requires_grad_(True)

@@ -259,6 +259,7 @@ def _diverges_on_the_last_rank(rank: int, world_size: int, folder: Path) -> str:
     return "no"
 
 
+@pytest.mark.ranks
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
     from tests.ranks import run_ranks
 

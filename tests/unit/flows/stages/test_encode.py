@@ -243,6 +243,7 @@ def _encode_as_rank(rank: int, n: int, root: str) -> tuple[Metrics, dict[str, st
     return metrics, {name: entry.sha256 for name, entry in out.files.items()}
 
 
+@pytest.mark.ranks
 def test_two_ranks_make_the_artifact_of_one(tmp_path: Path) -> None:
     metrics, artifact = _encode(_place(tmp_path / "one"))
     (first, files), (second, others) = run_ranks(2, _encode_as_rank, str(tmp_path / "two"))
