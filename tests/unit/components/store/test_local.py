@@ -1,3 +1,4 @@
+import contextlib
 import os
 import resource
 import signal
@@ -21,13 +22,15 @@ def store(tmp_path: Path) -> LocalStore:
     return LocalStore(tmp_path / "store")
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 4 KiB."""
+    """No file may grow beyond 4 KiB. Not a fixture: pytest's own report may go to a larger file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def temporaries(store: LocalStore) -> list[Path]:
@@ -98,9 +101,9 @@ def test_links_and_folders_are_not_objects(store: LocalStore, tmp_path: Path) ->
     assert temporaries(store) == []
 
 
-def test_a_write_that_is_cut_off_shows_nothing(store: LocalStore, small_files: None) -> None:
+def test_a_write_that_is_cut_off_shows_nothing(store: LocalStore) -> None:
     store.put("key", b"old")
-    with pytest.raises(StoreError, match="cannot write key") as caught:
+    with small_files(), pytest.raises(StoreError, match="cannot write key") as caught:
         store.put("key", b"x" * 10_000)
     assert "ulimit -f" in str(caught.value)
     assert caught.value.exit_code == 75
@@ -110,13 +113,8 @@ def test_a_write_that_is_cut_off_shows_nothing(store: LocalStore, small_files: N
 
 def test_an_upload_that_is_cut_off_shows_nothing(store: LocalStore, tmp_path: Path) -> None:
     (source := tmp_path / "source").write_bytes(b"x" * 10_000)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(StoreError):
-            store.upload("key", source)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with small_files(), pytest.raises(StoreError):
+        store.upload("key", source)
     assert store.head("key") is None
     assert temporaries(store) == []
 
