@@ -1,31 +1,60 @@
 """Run a function on several gloo ranks of this machine, as an executor would."""
 
-import multiprocessing
 import os
+import pickle
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_BODY = """
+import pickle, sys
+sys.path[:] = pickle.loads(sys.stdin.buffer.read())
+from tests.ranks import work
+work(sys.argv[1])
+"""
+
 
 def run_ranks(n: int, function: Callable[..., Any], *args: Any, timeout_s: float = 120) -> list[Any]:
-    """[function(rank, n, *args) for each rank], each in its own process in one process group; all picklable."""
-    spawn = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    """[function(rank, n, *args) for each rank], each in its own process in one process group; all picklable.
+
+    Plain processes: torch's threads do not survive a fork, and multiprocessing's spawn is broken in Debian 12's Python.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        work = [(rank, n, f"file://{Path(folder) / 'rendezvous'}", function, args) for rank in range(n)]
-        with spawn.Pool(n) as pool:
-            return pool.map_async(_rank, work, chunksize=1).get(timeout_s)
+        ranks = []
+        for rank in range(n):
+            path = Path(folder) / f"{rank}.pickle"
+            path.write_bytes(pickle.dumps((rank, n, f"file://{folder}/rendezvous", function, args)))
+            environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+            process = subprocess.Popen([sys.executable, "-c", _BODY, str(path)], stdin=subprocess.PIPE, env=environment)
+            ranks.append((path, process))
+        try:
+            for _, process in ranks:
+                assert process.stdin is not None
+                process.stdin.write(pickle.dumps(sys.path))
+                process.stdin.close()
+            codes = [process.wait(timeout_s) for _, process in ranks]
+        finally:
+            for _, process in ranks:
+                process.kill()
+                process.wait()
+        assert codes == [0] * n, f"ranks ended with {codes}"
+        return [pickle.loads(path.with_suffix(".result").read_bytes()) for path, _ in ranks]
 
 
-def _rank(work: tuple[int, int, str, Callable[..., Any], tuple[Any, ...]]) -> Any:
-    os.environ.update(GLOO_SOCKET_IFNAME="lo", OMP_NUM_THREADS="1")
+def work(task: str) -> None:
+    """The body of one rank: reads its task, leaves its result beside it."""
     import torch
     import torch.distributed as dist
 
-    rank, n, rendezvous, function, args = work
+    rank, n, rendezvous, function, args = pickle.loads(Path(task).read_bytes())
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=n)
     try:
-        return function(rank, n, *args)
+        result = function(rank, n, *args)
+        dist.barrier()
     finally:
         dist.destroy_process_group()
+    Path(task).with_suffix(".result").write_bytes(pickle.dumps(result))
