@@ -20,7 +20,7 @@ work(sys.argv[1])
 def run_ranks(n: int, function: Callable[..., Any], *args: Any, timeout_s: float = 120) -> list[Any]:
     """[function(rank, n, *args) for each rank], each in its own process in one process group; all picklable.
 
-    Plain processes: torch's threads do not survive a fork, and multiprocessing's spawn is broken in Debian 12's Python.
+    Plain processes, because torch's threads do not survive a fork.
     """
     with tempfile.TemporaryDirectory() as folder:
         ranks = []
