@@ -58,8 +58,3 @@ class Generator(nn.Module, ABC):
     @abstractmethod
     def loss(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
         """One number per example, never reduced; the training loop takes the mean."""
-
-
-def mean_metrics(many: list[Metrics]) -> Metrics:
-    """Key-wise mean of metrics with the same keys; empty for an empty list."""
-    return {key: sum(m[key] for m in many) / len(many) for key in many[0]} if many else {}

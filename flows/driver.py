@@ -1,7 +1,6 @@
 """What the commands do with runs: params, settings, store, executor and tracking put together."""
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from flows.fingerprint import LOCK
 from flows.job import Doing, Outcome, make_spec, run_job, work
 from flows.lookup import read_spec
 from flows.params import Params, load_params
-from flows.pipeline import STAGES, Stage
+from flows.pipeline import STAGES, Need, Stage
 from flows.progress import StageLog, follow_line
 from flows.provenance import git_state
 from flows.runs import CommittedRun, Spec, full_fingerprint, load_run, run_prefix
@@ -203,8 +202,6 @@ def copy_data(source: str, names: list[str]) -> str:
 
 def committed(project: Project, name: str) -> CommittedRun:
     """The run that artifacts/<name>/ stands for. Raises: MissingError."""
-    from flows.pipeline import Need
-
     return project.workspace.parent(project.store, Need(find_stage(name).name))
 
 
@@ -263,8 +260,3 @@ def _register_quietly(project: Project) -> None:
         _register(project)
     except RcgError as error:
         warn(f"the bundle is not registered yet; `rcg register` does it later: {error}")
-
-
-def read_json(path: Path) -> Any:
-    """A small JSON file of a published artifact; None when it is absent."""
-    return json.loads(path.read_text()) if path.is_file() else None
