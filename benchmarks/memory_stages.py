@@ -20,9 +20,9 @@ from components.training.checkpoint import NoCheckpoints
 from components.training.worker import Worker
 from components.weights import save_weights
 from flows.artifact import Manifest
+from flows.runs.stored import StoredOutput
 from flows.stages import collect as collect_stage
 from flows.stages import encode as encode_stage
-from flows.stored import StoredOutput
 
 
 class _Folder:

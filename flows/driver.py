@@ -17,16 +17,16 @@ from flows.closure import module_digests
 from flows.executors import WorkerSettings, open_executor
 from flows.fingerprint import LOCK
 from flows.job import Doing, Outcome, make_spec, run_job, work
-from flows.lookup import read_spec
 from flows.params import Params, load_params
 from flows.pipeline import STAGES, Need, Stage
 from flows.progress import StageLog, follow_line
 from flows.provenance import git_state
-from flows.runs import CommittedRun, Spec, full_fingerprint, load_run, run_prefix
+from flows.runs.lookup import read_spec
+from flows.runs.records import CommittedRun, Spec, full_fingerprint, load_run, run_prefix
+from flows.runs.transfer import adopt, adopt_checkpoints, data_copy, pull
+from flows.runs.workspace import Workspace
 from flows.settings import Settings, load_settings
 from flows.tracking import LiveLog, StageRecord, Tracking, note, pipeline_id, resolve_tracking
-from flows.transfer import adopt, adopt_checkpoints, data_copy, pull
-from flows.workspace import Workspace
 
 
 def find_stage(name: str) -> Stage:

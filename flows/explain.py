@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from components.errors import ArtifactError, RcgError
 from flows.driver import Project, find_stage
 from flows.fingerprint import Difference, differences
-from flows.lookup import RunStatus, read_spec, run_status
 from flows.pipeline import STAGES, Stage
 from flows.provenance import library_versions
-from flows.runs import Spec
+from flows.runs.lookup import RunStatus, read_spec, run_status
+from flows.runs.records import Spec
 
 _SHOWN = 12
 _WIDTH = 60

@@ -11,14 +11,14 @@ from typing import Any, Literal, Protocol
 from components.errors import ArtifactError, ConfigError, FailureClass, RcgError, RetryableError, SupersededError
 from components.store.base import Prefix, Store
 from flows.artifact import SCHEMA, digest_of
-from flows.events import Event, read_events
 from flows.executors.base import Executor, Job, RankResult, Reporter, WorkerSettings, merge
 from flows.fingerprint import LOCK, identify
-from flows.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
 from flows.pipeline import Stage
 from flows.process import Process
 from flows.provenance import library_versions
-from flows.runs import (
+from flows.runs.events import Event, read_events
+from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
+from flows.runs.records import (
     Adoption,
     CommittedRun,
     Failure,
@@ -30,7 +30,7 @@ from flows.runs import (
     read_record,
     restore_record,
 )
-from flows.workspace import Workspace
+from flows.runs.workspace import Workspace
 
 How = Literal["reused", "followed", "made"]
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]

@@ -6,9 +6,9 @@ from typing import Any
 
 from components.errors import ArtifactError
 from flows.driver import Project, committed
-from flows.lookup import read_spec
 from flows.pipeline import STAGES
-from flows.runs import CommittedRun
+from flows.runs.lookup import read_spec
+from flows.runs.records import CommittedRun
 
 
 def lineage_text(reference: str, *, as_json: bool) -> str:
@@ -25,7 +25,7 @@ def _of_stage(name: str) -> dict[str, Any]:
 
 def _ancestors(project: Project, run: CommittedRun) -> dict[str, Any]:
     """Every artifact above the run, by stage."""
-    from flows.runs import load_run
+    from flows.runs.records import load_run
 
     found: dict[str, Any] = {}
     spec = read_spec(project.store, run.stage, run.fingerprint)

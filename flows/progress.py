@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from components.training.worker import Report
-    from flows.events import Event
     from flows.job import EndStatus, Log
+    from flows.runs.events import Event
 
 _INTERVAL_S = 10.0
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from components.errors import ArtifactError, ConfigError, MissingError
 from components.store import open_store
 from components.store.base import Store
-from flows.runs import CommittedRun
+from flows.runs.records import CommittedRun
 from flows.tracking.client import mlflow_errors, numbers, open_client
 from flows.tracking.record import Tracking
 from flows.tracking.writer import replay

@@ -15,9 +15,9 @@ from components.data.source import open_source
 from components.data.splits import SplitConfig
 from components.store import open_store
 from flows.artifact import Manifest, parse_json
+from flows.runs.stored import StoredOutput
 from flows.stages import collect
 from flows.stages.collect import CollectParams
-from flows.stored import StoredOutput
 from tests.toys import worker
 
 PARAMS = CollectParams(

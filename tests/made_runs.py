@@ -6,7 +6,7 @@ from typing import Any
 from components.store import Prefix, Store
 from flows.artifact import FileEntry, digest_of
 from flows.fingerprint import Identity
-from flows.runs import CommittedRun, InputSpec, RunRecord, Spec, commit, run_prefix
+from flows.runs.records import CommittedRun, InputSpec, RunRecord, Spec, commit, run_prefix
 
 
 def a_spec(stage: str, *, source: str = "demo", **changes: Any) -> Spec:

@@ -18,12 +18,12 @@ from components.errors import ArtifactError, ConfigError, DivergedError, Missing
 from components.store import open_store
 from components.store.base import Prefix, Store
 from flows.artifact import FileEntry
-from flows.events import EventWriter
-from flows.lease import FencedStore, check_fence
 from flows.process import machine, pid_exists
 from flows.provenance import part_versions
-from flows.runs import Spec, load_run
-from flows.stored import StoredArtifact, StoredInputs, StoredOutput
+from flows.runs.events import EventWriter
+from flows.runs.lease import FencedStore, check_fence
+from flows.runs.records import Spec, load_run
+from flows.runs.stored import StoredArtifact, StoredInputs, StoredOutput
 
 if TYPE_CHECKING:
     import torch

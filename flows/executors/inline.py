@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 from components.errors import ConfigError
 from flows.executors.base import Job, Place, RankResult, WorkerSettings, load_stage, pick_device, run_rank
-from flows.runs import Spec
+from flows.runs.records import Spec
 
 _log = logging.getLogger(__name__)
 

@@ -24,9 +24,9 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from components.errors import ConfigError, RcgError, RetryableError, StoreError
 from components.store import open_store
 from components.training.worker import Report
-from flows.events import read_events
 from flows.executors.base import Job, Place, RankResult, WorkerSettings, load_stage, pick_device, run_rank
-from flows.runs import Spec
+from flows.runs.events import read_events
+from flows.runs.records import Spec
 
 _LOCAL = {
     "RAY_AUTH_MODE": "disabled",  # a new cluster would write a token to HOME, which may be read-only

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from components.errors import ConfigError, RetryableError
-from flows.events import Event
+from flows.runs.events import Event
 from flows.tracking.record import StageRecord, Tracking, check_database
 
 if TYPE_CHECKING:

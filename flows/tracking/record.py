@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from components.errors import ConfigError
 
 if TYPE_CHECKING:
-    from flows.runs import Spec
+    from flows.runs.records import Spec
 
 STATE_DIR = Path(".rcg/tracking")
 _SQLITE = "sqlite:///"

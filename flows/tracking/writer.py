@@ -15,8 +15,8 @@ from typing import IO
 
 from components.errors import RcgError
 from components.store import Store, open_store
-from flows.events import read_events
-from flows.runs import CommittedRun, load_run
+from flows.runs.events import read_events
+from flows.runs.records import CommittedRun, load_run
 from flows.tracking.client import StageRuns
 from flows.tracking.live import SWEEPER_LOCK, warning_text
 from flows.tracking.pending import end_of, lock_of, locked, mark_done, owner_lock_of

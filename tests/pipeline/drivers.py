@@ -21,19 +21,19 @@ from typing import Any
 import torch
 from PIL import Image
 
-import flows.workspace
+import flows.runs.workspace
 from components.errors import RcgError
 from components.store import local, open_store
 from components.training.optim import TrainConfig
 from components.training.step import Stepper
 from flows.closure import module_digests
-from flows.events import Event
 from flows.executors.base import WorkerSettings
 from flows.executors.inline import InlineExecutor
 from flows.job import Doing, Outcome, Timing, make_spec, run_job
-from flows.lease import LeaseRecord
 from flows.pipeline import Need, Stage
-from flows.runs import Spec
+from flows.runs.events import Event
+from flows.runs.lease import LeaseRecord
+from flows.runs.records import Spec
 
 torch.set_num_threads(1)
 _running: set[int] = set()
@@ -245,7 +245,7 @@ def _wrap_writes(before: Callable[[str], None]) -> None:
 
     local._publish = on_publish
     local.LocalStore.delete = on_delete  # type: ignore[method-assign]
-    flows.workspace.Path.rename = on_rename  # type: ignore[method-assign]
+    flows.runs.workspace.Path.rename = on_rename  # type: ignore[method-assign]
 
 
 def kill_in_step(step: int) -> Callable[[], None]:

@@ -14,7 +14,7 @@ from flows.executors import WorkerSettings, open_executor
 from flows.job import Doing, make_spec, run_job
 from flows.params import load_params
 from flows.pipeline import STAGES
-from flows.workspace import Workspace
+from flows.runs.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,7 +21,7 @@ from flows.executors.base import Device
 from flows.executors.inline import InlineExecutor
 from flows.fingerprint import Identity
 from flows.job import Doing, work
-from flows.runs import CommittedRun, Spec
+from flows.runs.records import CommittedRun, Spec
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 

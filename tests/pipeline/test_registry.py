@@ -20,7 +20,7 @@ from components.store.base import Store
 from flows.artifact import SCHEMA, FileEntry, digest_of
 from flows.draw import DrawRequest, bundle_digest, draw
 from flows.registry import describe_alias, register, resolve
-from flows.runs import CommittedRun, RunRecord, commit
+from flows.runs.records import CommittedRun, RunRecord, commit
 from flows.tracking import Tracking, resolve_tracking
 from flows.tracking.client import open_client
 from tests.bundles import make_bundle

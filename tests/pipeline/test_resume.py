@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from components.errors import ArtifactError
-from flows.events import read_events
 from flows.job import work
 from flows.process import machine
-from flows.runs import CommittedRun, load_run
-from flows.transfer import adopt_checkpoints
+from flows.runs.events import read_events
+from flows.runs.records import CommittedRun, load_run
+from flows.runs.transfer import adopt_checkpoints
 from tests.pipeline.drivers import (
     STEPS,
     Project,

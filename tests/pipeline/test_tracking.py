@@ -17,8 +17,8 @@ from components.errors import ConfigError
 from components.store import open_store
 from components.training.worker import Report
 from flows.artifact import SCHEMA, FileEntry, digest_of
-from flows.events import EventWriter
-from flows.runs import RunRecord, commit
+from flows.runs.events import EventWriter
+from flows.runs.records import RunRecord, commit
 from flows.tracking import LiveLog, StageRecord, Tracking, note, pipeline_id, resolve_tracking
 from flows.tracking.client import open_client
 from flows.tracking.record import check_database

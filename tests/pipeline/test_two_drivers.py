@@ -12,9 +12,9 @@ import pytest
 
 from components.errors import MissingError, StoreError, TamperedError
 from components.store import Prefix
-from flows.lease import attempts, read_lease
-from flows.lookup import run_status
-from flows.runs import load_run
+from flows.runs.lease import attempts, read_lease
+from flows.runs.lookup import run_status
+from flows.runs.records import load_run
 from tests.pipeline.drivers import STEPS, Driver, Project, memory_folder, until
 
 

@@ -10,7 +10,7 @@ from flows.executors import WorkerSettings, open_executor
 from flows.executors.base import RankResult, check_metrics, merge, pick_device
 from flows.fingerprint import Identity
 from flows.job import Doing, failure_class, work
-from flows.runs import Spec
+from flows.runs.records import Spec
 
 ENTRY = FileEntry(size=1, sha256="a" * 64)
 

@@ -7,8 +7,8 @@ import pytest
 
 from components.errors import ArtifactError, DivergedError, MissingError, TamperedError
 from components.store import LocalStore, Store
-from flows.runs import load_run
-from flows.stored import StoredArtifact, StoredInputs, StoredOutput
+from flows.runs.records import load_run
+from flows.runs.stored import StoredArtifact, StoredInputs, StoredOutput
 from tests.made_runs import a_spec, make_run
 
 SPEC = a_spec("encode")

@@ -4,10 +4,10 @@ import pytest
 
 from components.errors import ArtifactError, ConflictError, MissingError, TamperedError
 from components.store import LocalStore, Prefix
-from flows.lease import Lease, Watch, acquire
-from flows.runs import CommittedRun, load_run
-from flows.stored import StoredOutput
-from flows.transfer import Adoption, adopt, data_copy, pull
+from flows.runs.lease import Lease, Watch, acquire
+from flows.runs.records import CommittedRun, load_run
+from flows.runs.stored import StoredOutput
+from flows.runs.transfer import Adoption, adopt, data_copy, pull
 from tests.made_runs import a_spec, make_run
 
 OLD, NEW = a_spec("rdm", modules={"components.rdm": "1"}), a_spec("rdm", modules={"components.rdm": "2"})

@@ -7,8 +7,8 @@ from components.errors import ArtifactError, MissingError, TamperedError
 from components.store import LocalStore
 from flows.artifact import canonical_json
 from flows.pipeline import Need, Stage
-from flows.runs import CommittedRun
-from flows.workspace import Workspace
+from flows.runs.records import CommittedRun
+from flows.runs.workspace import Workspace
 from tests.made_runs import a_spec, make_run
 
 RDM = Stage("rdm", (), ("metrics.json", "plots/*"))

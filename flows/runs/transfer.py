@@ -10,9 +10,9 @@ from components.errors import ArtifactError, ConflictError, MissingError, Tamper
 from components.store.base import Prefix, Store
 from flows.artifact import SCHEMA, FileEntry, digest_of, file_entry
 from flows.fingerprint import Difference, differences
-from flows.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
-from flows.lookup import read_spec
-from flows.runs import (
+from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
+from flows.runs.lookup import read_spec
+from flows.runs.records import (
     MANIFEST,
     Adoption,
     CommittedRun,
@@ -24,8 +24,8 @@ from flows.runs import (
     run_prefix,
     tampered,
 )
-from flows.stored import Memo
-from flows.workspace import fill
+from flows.runs.stored import Memo
+from flows.runs.workspace import fill
 
 _SMALL = ("spec.json", "adopted.json", "run.json")
 

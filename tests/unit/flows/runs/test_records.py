@@ -6,7 +6,7 @@ from components.errors import ArtifactError, MissingError, TamperedError
 from components.store import LocalStore
 from flows import artifact
 from flows.artifact import digest_of
-from flows.runs import find_run, full_fingerprint, load_run, restore_record
+from flows.runs.records import find_run, full_fingerprint, load_run, restore_record
 from tests.made_runs import a_spec, make_run
 
 SPEC = a_spec("rdm")

@@ -21,7 +21,7 @@ from components.errors import ArtifactError, ConflictError, FailureClass, Missin
 from components.store.base import Prefix, Store, check_key
 from flows.artifact import SCHEMA, FileEntry, Manifest, Record, digest_of, listing_name, pack_manifest, unpack_manifest
 from flows.fingerprint import Identity
-from flows.lease import attempts
+from flows.runs.lease import attempts
 
 MANIFEST = "manifest.json"
 _CHUNK = 8 << 20

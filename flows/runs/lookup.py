@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from components.store.base import Prefix, Store
-from flows.events import Event, last_event
-from flows.lease import MISSED_BEATS, LeaseRecord, newest_attempt, read_lease
-from flows.runs import CommittedRun, Failure, Spec, load_run, read_record, run_prefix
+from flows.runs.events import Event, last_event
+from flows.runs.lease import MISSED_BEATS, LeaseRecord, newest_attempt, read_lease
+from flows.runs.records import CommittedRun, Failure, Spec, load_run, read_record, run_prefix
 
 State = Literal["absent", "running", "interrupted", "failed", "complete"]
 
@@ -51,6 +51,6 @@ def read_spec(store: Store, stage: str, fingerprint: str) -> Spec | None:
 
 
 def _seems_alive(lease: LeaseRecord) -> bool:
-    """By wall clock, which is good enough to tell people; taking over is decided by flows.lease.Watch."""
+    """By wall clock, which is good enough to tell people; taking over is decided by flows.runs.lease.Watch."""
     recent = time.time() - lease.heartbeat <= MISSED_BEATS * lease.interval_s
     return not lease.released and recent and not lease.holder.is_gone()

@@ -22,7 +22,7 @@ from flows.artifact import (
     parse_json,
     readable_json,
 )
-from flows.runs import CommittedRun, tampered
+from flows.runs.records import CommittedRun, tampered
 
 
 class StoredArtifact:

@@ -12,7 +12,7 @@ from components.store.base import Store, check_key
 from flows.artifact import SCHEMA, Record, digest_of, file_entry, pack_manifest, read_head
 from flows.pipeline import Need, Stage
 from flows.process import pid_exists
-from flows.runs import MANIFEST, CommittedRun, find_run, load_run, tampered
+from flows.runs.records import MANIFEST, CommittedRun, find_run, load_run, tampered
 
 POINTER = "run.json"
 CONTEXT = "context.json"
