@@ -39,7 +39,7 @@ def params_page() -> str:
     schema = Params.model_json_schema()
     lines = [
         "# params.yaml\n",
-        "Every number that changes an artifact. Nothing here has a default; presets carry the values.\n",
+        "Every number that changes an artifact or decides about one. No defaults; presets carry the values.\n",
     ]
     for section, reference in schema["properties"].items():
         lines.append(f"\n## `{section}`\n")

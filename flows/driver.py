@@ -57,8 +57,8 @@ class Project:
 
     @cached_property
     def sections(self) -> dict[str, Any]:
-        """params.yaml as checked plain data."""
-        return self.params.model_dump(mode="json")
+        """The stages' sections of params.yaml as checked plain data."""
+        return self.params.model_dump(mode="json", include=set(STAGES))
 
     @cached_property
     def store(self) -> Store:

@@ -11,6 +11,7 @@ from components.base import Config
 from components.diffusion.schedule import sampler_steps
 from components.errors import ConfigError
 from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
+from flows.policy import GateParams, RetrainParams
 from flows.stages.bundle import BundleParams
 from flows.stages.codec import CodecParams
 from flows.stages.collect import CollectParams
@@ -23,7 +24,7 @@ from flows.stages.sample import SampleParams
 
 
 class Params(Config):
-    """params.yaml, one section per stage."""
+    """params.yaml: one section per stage, then what is decided about the finished model."""
 
     collect: CollectParams
     encoder: EncoderParams
@@ -34,6 +35,8 @@ class Params(Config):
     sample: SampleParams
     evaluate: EvaluateParams
     bundle: BundleParams
+    gate: GateParams
+    retrain: RetrainParams
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
