@@ -1,0 +1,128 @@
+"""References become bundle folders: `models:/name@alias`, `models:/name/3`, or a path."""
+
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from components.errors import ArtifactError, ConfigError, MissingError
+from components.store import open_store
+from flows.tracking.client import mlflow_errors, open_client
+from flows.tracking.record import Tracking
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.tracking import MlflowClient
+
+DIGEST = "rcg.bundle_digest"
+"""Tag of a version: the content digest of its bundle."""
+
+
+def resolve(reference: str, tracking: Tracking | None, cache: Path = Path(".rcg/models")) -> Path:
+    """A local bundle folder for `models:/name@alias`, `models:/name/3` or a path. A remote bundle is fetched once.
+
+    Raises: MissingError for an alias, version or folder that does not exist, ArtifactError for a model of another kind.
+    """
+    if not reference.startswith("models:"):
+        return _checked(Path(reference), reference)
+    match = re.fullmatch(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))", reference)
+    if match is None:
+        raise ConfigError(
+            "not a model reference", got=reference, expected="models:/name@alias, models:/name/3 or a folder"
+        )
+    if tracking is None:
+        raise ConfigError(
+            "the registry is switched off", got="RCG_MLFLOW_URI=off", fix="unset RCG_MLFLOW_URI, or name a folder"
+        )
+    version = _lookup(tracking, match[1], match[2], match[3])
+    source = str(version.source)
+    digest = version.tags.get(DIGEST)
+    if digest is None:
+        raise ArtifactError(
+            "the model was not registered by rcg",
+            got=f"{reference} -> {source}",
+            fix="name one that `rcg register` made",
+        )
+    return _checked(_localized(source, cache / digest), reference)
+
+
+def _lookup(tracking: Tracking, name: str, alias: str | None, number: str | None) -> "ModelVersion":
+    from mlflow.exceptions import MlflowException
+
+    client = open_client(tracking.uri)
+    with mlflow_errors(tracking.uri):
+        try:
+            if alias is not None:
+                return client.get_model_version_by_alias(name, alias)
+            return client.get_model_version(name, str(number))
+        except MlflowException as error:
+            if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                asked = f"@{alias}" if alias else f"/{number}"
+                raise MissingError(
+                    "no such model in the registry",
+                    got=f"models:/{name}{asked} in {tracking.uri}",
+                    expected=_known(client, name),
+                    fix="`rcg register` makes models:/name@challenger of artifacts/bundle",
+                ) from error
+            raise
+
+
+def _known(client: "MlflowClient", name: str) -> str:
+    """What there is under the name, for an error message."""
+    models: list[Any] = list(client.search_registered_models(f"name = '{name}'"))
+    if not models:
+        return f"no model named {name} is registered"
+    aliases = ", ".join(f"@{alias}" for alias in sorted(models[0].aliases)) or "no alias"
+    versions = client.search_model_versions(f"name = '{name}'")
+    return f"{aliases}; versions 1..{max((int(v.version) for v in versions), default=0)}"
+
+
+def _localized(source: str, target: Path) -> Path:
+    """The bundle on this machine: where it lies, or fetched below `target`."""
+    folder = local_folder(source)
+    if folder is not None:
+        return folder
+    if not target.is_dir():
+        head, _, below = source.rpartition("/runs/")
+        store = open_store(head)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            fresh = Path(scratch, "bundle")
+            for info in store.list(f"runs/{below}"):
+                path = fresh / info.key.removeprefix(f"runs/{below}/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                store.download(info.key, path)
+            fresh.rename(target)
+    return target
+
+
+def _checked(folder: Path, reference: str) -> Path:
+    if not folder.is_dir():
+        raise MissingError(
+            "the bundle is not there", got=f"{reference} -> {folder}", fix="`dvc pull artifacts/bundle`, or `rcg repro`"
+        )
+    if not (folder / "rcg.json").is_file():
+        raise ArtifactError(
+            "not a bundle",
+            got=f"{reference} -> {folder}",
+            expected="a folder with rcg.json",
+            fix="name artifacts/bundle",
+        )
+    return folder
+
+
+def local_folder(source: str) -> Path | None:
+    """The folder, for a source on this machine."""
+    parts = urlsplit(source)
+    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
+
+
+def describe_alias(tracking: Tracking, name: str, alias: str) -> str:
+    """One line for `rcg status`. Raises: MissingError, ConfigError, RetryableError."""
+    version = _lookup(tracking, name, alias, None)
+    digest = version.tags.get(DIGEST, "unknown")
+    metrics = [
+        f"{k.removeprefix('rcg.metric.')} {v}" for k, v in sorted(version.tags.items()) if k.startswith("rcg.metric.")
+    ]
+    return "  ".join([f"models:/{name}@{alias} is version {version.version}, bundle {digest[:10]}", *metrics])
