@@ -6,16 +6,78 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import torch
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from components.errors import WeightsError
+from components.base import Config
+from components.errors import ConfigError, WeightsError
 
-_CONTAINERS = ("state_dict", "model")
-"""Entries under which training scripts keep the weights in a torch file."""
+_CONTAINERS = ("", "state_dict", "model", "teacher")
+"""Entries under which training scripts keep the weights in a torch file, the likeliest first; "": the top level."""
+_UNRECORDED = "0" * 64
+
+Tables = dict[str, dict[str, Tensor]]
+"""The named tensors of a file by the entry that holds them; "" is the top level."""
+
+
+class WeightsFile(Config):
+    """A .safetensors or torch file. Nothing is ever downloaded."""
+
+    uri: str = Field(min_length=1)
+    """A path or a file:// URI."""
+    sha256: str = Field(pattern="^[0-9a-fA-F]{64}$")
+    """Digest of the file, as `sha256sum FILE` prints it; 64 zeros: not recorded yet."""
+
+    def path(self) -> Path:
+        """Raises: ConfigError for any other kind of URI."""
+        parts = urlparse(self.uri)
+        if parts.scheme == "":
+            return Path(self.uri)
+        if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+            return Path(unquote(parts.path))
+        raise ConfigError(
+            "weights are read from a path or a file:// URI", got=self.uri, fix="copy the file to a local disk first"
+        )
+
+    def tables(self, what: str, where: str) -> Tables:
+        """What read_tables finds; `what` names the model, `where` the params key. Raises: WeightsError, ConfigError."""
+        path = self.path()
+        if not path.is_file():
+            digest = "" if self.sha256 == _UNRECORDED else f" with sha256 {self.sha256}"
+            raise WeightsError(
+                f"the weights file of {what} does not exist",
+                got=path,
+                expected=f"a .safetensors or torch file called {path.name}{digest}",
+                fix=f"put the file there, or set {where}.uri; record its digest with `sha256sum {path}` "
+                f"in {where}.sha256",
+            )
+        if self.sha256 == _UNRECORDED:
+            what, fix = f"the digest of {path} is not recorded", f"if you trust the file, set {where}.sha256 to it"
+            raise WeightsError(what, got=f"sha256 {_sha256(path)}", expected="its digest in params.yaml", fix=fix)
+        return read_tables(path, self.sha256)
+
+    def read(self, what: str, where: str) -> dict[str, Tensor]:
+        """The likeliest table of them. Raises: WeightsError, ConfigError."""
+        return likeliest(self.tables(what, where), str(self.path()))
+
+
+def required(weights: WeightsFile | None, where: str) -> WeightsFile:
+    """Raises: ConfigError for null."""
+    if weights is None:
+        raise ConfigError(
+            "nothing is trained here, and there are no weights", got=f"{where}: null",
+            expected="{uri: FILE, sha256: DIGEST}", fix="name the file, and its digest as `sha256sum FILE` prints it",
+        )  # fmt: skip
+    return weights
+
+
+class _Namespace:
+    """Stands in for argparse.Namespace, in which training scripts pickle their options; a bag of attributes."""
 
 
 def save_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:
@@ -31,11 +93,16 @@ def load_weights(module: nn.Module, path: Path) -> None:
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:
     """Copy tensors into module; nothing is copied unless all of it fits. Raises: WeightsError naming what does not."""
-    own = module.state_dict()
-    both = [(name, tensors[name], mine) for name, mine in own.items() if name in tensors]
+    check_tensors(tensors, module.state_dict(), source=source, model=type(module).__name__)
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str, model: str) -> None:
+    """Names, shapes and dtypes are exactly those of `wanted`. Raises: WeightsError naming what differs."""
+    both = [(name, tensors[name], mine) for name, mine in wanted.items() if name in tensors]
     problems = {
-        "missing": sorted(own.keys() - tensors.keys()),
-        "not in the model": sorted(tensors.keys() - own.keys()),
+        "missing": sorted(wanted.keys() - tensors.keys()),
+        "not in the model": sorted(tensors.keys() - wanted.keys()),
         "wrong shape": [f"{n} {tuple(t.shape)} for {tuple(o.shape)}" for n, t, o in both if t.shape != o.shape],
         "wrong dtype": [f"{n} {t.dtype} for {o.dtype}" for n, t, o in both if t.dtype != o.dtype],
     }
@@ -43,10 +110,9 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> 
         raise WeightsError(
             f"{source} does not fit the model",
             got="; ".join(f"{kind}: {_few(names)}" for kind, names in problems.items() if names),
-            expected=f"exactly the {len(own)} tensors of {type(module).__name__}",
+            expected=f"exactly the {len(wanted)} tensors of {model}",
             fix="use the config that the weights were made with",
         )
-    module.load_state_dict(dict(tensors), strict=True)
 
 
 def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
@@ -54,12 +120,26 @@ def read_tensors(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
     Raises: WeightsError for an absent, altered, truncated or unsafe file.
     """
+    return likeliest(read_tables(path, sha256), str(path))
+
+
+def read_tables(path: Path, sha256: str | None = None) -> Tables:
+    """Every table of named tensors in a file; empty when it has none. Raises: WeightsError as read_tensors does."""
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist", fix="check the path")
     if sha256 is not None and (found := _sha256(path)) != sha256.lower():
         raise WeightsError(f"{path} is not the expected file", got=f"sha256 {found}", expected=f"sha256 {sha256}",
                            fix="download it again, or correct sha256 in params.yaml")  # fmt: skip
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    return {"": _read_safetensors(path)} if path.suffix == ".safetensors" else _tables_of(_read_torch(path), path)
+
+
+def likeliest(tables: Tables, source: str) -> dict[str, Tensor]:
+    """The table that holds the weights. Raises: WeightsError when there is none."""
+    for name in _CONTAINERS:
+        if name in tables:
+            return tables[name]
+    raise WeightsError(f"{source} has no table of weights", got=f"tables {_few(sorted(tables))}",
+                       expected=f"names and tensors, at the top or under {', '.join(_CONTAINERS[1:])}")  # fmt: skip
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -70,11 +150,12 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(what, got=error, fix="copy or download it again") from error
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
+        allowed = torch.serialization.safe_globals([(_Namespace, "argparse.Namespace")])
+        with warnings.catch_warnings(), allowed:
             warnings.simplefilter("ignore")  # torch remarks on odd pickles before refusing them
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors; loading it would run code from the file",
@@ -83,17 +164,23 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         ) from error  # fmt: skip
     except (RuntimeError, EOFError, OSError, ValueError, TypeError, AttributeError, LookupError) as error:
         raise WeightsError(f"{path} is not a whole torch file", got=error, fix="copy or download it again") from error
-    return _tensors_of(loaded, path)
 
 
-def _tensors_of(loaded: Any, path: Path) -> dict[str, Tensor]:
-    """The one mapping of names to tensors in a torch file: its top level, or its `state_dict` or `model` entry."""
+def _tables_of(loaded: Any, path: Path) -> Tables:
     entries = loaded if isinstance(loaded, Mapping) else {}
-    for candidate in (entries, *(entries.get(name) for name in _CONTAINERS)):
-        if isinstance(candidate, Mapping) and candidate and all(isinstance(v, Tensor) for v in candidate.values()):
-            return {str(name): tensor for name, tensor in candidate.items()}
-    raise WeightsError(f"{path} has no table of weights", got=f"entries {_few(sorted(map(str, entries)))}",
-                       expected=f"names and tensors, at the top or under {' or '.join(_CONTAINERS)}")  # fmt: skip
+    candidates = {"": entries, **{str(name): entry for name, entry in entries.items()}}
+    tables = {name: dict(table) for name, table in candidates.items() if _is_table(table)}
+    if not tables.keys() & set(_CONTAINERS):
+        raise WeightsError(f"{path} has no table of weights", got=f"entries {_few(sorted(map(str, entries)))}",
+                           expected=f"names and tensors, at the top or under {', '.join(_CONTAINERS[1:])}")  # fmt: skip
+    return tables
+
+
+def _is_table(entry: Any) -> bool:
+    return (
+        isinstance(entry, Mapping) and bool(entry)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in entry.items())
+    )  # fmt: skip
 
 
 def _sha256(path: Path) -> str:

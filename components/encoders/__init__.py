@@ -8,9 +8,8 @@ from pydantic import Field, TypeAdapter, ValidationError
 from components.encoders.base import Encoder, FrozenEncoder, constant_rows
 from components.encoders.mocov3 import MoCoV3Config
 from components.encoders.timm import TimmConfig
-from components.encoders.weights import WeightsFile
 from components.errors import WeightsError
-from components.weights import load_weights
+from components.weights import WeightsFile, load_weights
 
 __all__ = ["Encoder", "EncoderConfig", "MoCoV3Config", "TimmConfig", "WeightsFile", "constant_rows", "load_encoder"]
 

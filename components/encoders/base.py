@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from components.errors import ConfigError, ShapeError
 
 RGB = tuple[float, float, float]
+WEIGHTS_KEY = "encoder.model.weights"
+"""Where params.yaml names an encoder's weights file."""
 
 
 class Encoder(Protocol):

@@ -9,11 +9,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from components.base import Config
-from components.encoders.base import RGB, FrozenEncoder
-from components.encoders.weights import WeightsFile, required
+from components.encoders.base import RGB, WEIGHTS_KEY, FrozenEncoder
 from components.nn.batchnorm import GlobalBatchNorm
 from components.nn.vit import VisionTransformer, seeded_init
-from components.weights import assign
+from components.weights import WeightsFile, assign, required
 
 _OFFICIAL_PREFIX = "module.base_encoder."
 _MISSPELT = {"norm13": "norm1", "fc13": "fc1", "norm14": "norm2", "fc14": "fc2"}  # in the published ViT-L file
@@ -62,9 +61,9 @@ class MoCoV3Config(Config):
 
     def imported(self) -> FrozenEncoder:
         """The encoder with the weights that the config names. Raises: WeightsError, ConfigError."""
-        weights = required(self.weights)
+        weights = required(self.weights, WEIGHTS_KEY)
         encoder = self.build()
-        assign(encoder.network, base_encoder_tensors(weights.read("mocov3")), source=weights.uri)
+        assign(encoder.network, base_encoder_tensors(weights.read("mocov3", WEIGHTS_KEY)), source=weights.uri)
         return encoder
 
     @classmethod

@@ -9,11 +9,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from components.base import Config
-from components.encoders.base import RGB, FrozenEncoder
-from components.encoders.weights import WeightsFile, required
+from components.encoders.base import RGB, WEIGHTS_KEY, FrozenEncoder
 from components.errors import ConfigError
 from components.nn.vit import seeded_init
-from components.weights import assign
+from components.weights import WeightsFile, assign, required
 
 
 class TimmConfig(Config):
@@ -43,9 +42,9 @@ class TimmConfig(Config):
 
     def imported(self) -> FrozenEncoder:
         """The encoder with the weights that the config names. Raises: WeightsError, ConfigError."""
-        weights = required(self.weights)
+        weights = required(self.weights, WEIGHTS_KEY)
         encoder = self.build()
-        tensors = weights.read(f"timm {self.name}")
+        tensors = weights.read(f"timm {self.name}", WEIGHTS_KEY)
         if self.output != "head":
             tensors = _without_classifier(tensors, encoder.network)
         assign(encoder.network, tensors, source=weights.uri)

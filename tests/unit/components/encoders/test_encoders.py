@@ -12,9 +12,8 @@ from torch import nn
 from components.encoders import CONFIG, WEIGHTS, EncoderConfig, MoCoV3Config, TimmConfig, load_encoder, saved_config
 from components.encoders.base import FrozenEncoder, constant_rows, preprocess, standardize
 from components.encoders.mocov3 import MoCoV3Network, base_encoder_tensors
-from components.encoders.weights import WeightsFile
 from components.errors import ConfigError, ShapeError, WeightsError
-from components.weights import save_weights
+from components.weights import WeightsFile, save_weights
 
 VIT_B: dict[str, Any] = {
     "input_px": 224, "patch_px": 16, "width": 768, "depth": 12, "heads": 12, "mlp_ratio": 4.0,
@@ -191,7 +190,7 @@ def test_timm_weights_are_imported(name: str, output: str, dim: int, changes: di
     config = TimmConfig.tiny().model_copy(update=update)
     encoder = config.imported()
     reference = timm.create_model(name, pretrained=False, **changes).eval()
-    reference.load_state_dict(TypeAdapter(WeightsFile).validate_python(_pin(path)).read("x"))
+    reference.load_state_dict(TypeAdapter(WeightsFile).validate_python(_pin(path)).read("x", "y"))
     images = _images(2, 32)
     x = (images - torch.tensor(config.mean)[:, None, None]) / torch.tensor(config.std)[:, None, None]
     with torch.no_grad():
@@ -207,7 +206,7 @@ def test_timm_mistakes_are_named(tmp_path: Path) -> None:
         tiny.model_copy(update={"name": "vit_tiniest"}).build()
     with pytest.raises(ConfigError, match=r"no .CLS. token"):
         tiny.model_copy(update={"name": "test_resnet"}).build()
-    with pytest.raises(ConfigError, match="has no weights"):
+    with pytest.raises(ConfigError, match="no weights"):
         tiny.imported()
     resnet = {"name": "test_resnet", "output": "pooled", "weights": _pin(_timm_file(tmp_path, "test_resnet"))}
     with pytest.raises(ConfigError, match=r"set encoder.model.dim: 96"):
@@ -222,7 +221,7 @@ def test_timm_mistakes_are_named(tmp_path: Path) -> None:
 
 def test_bad_weights_files_are_refused_by_name(tmp_path: Path) -> None:
     config, path = MoCoV3Config.tiny(), tmp_path / "w.safetensors"
-    digest = "0" * 64
+    digest = "1" * 64
     absent = config.model_copy(update={"weights": WeightsFile(uri=f"file://{path}", sha256=digest)})
     with pytest.raises(WeightsError, match=r"mocov3 does not exist(.|\n)*w.safetensors(.|\n)*sha256sum"):
         absent.imported()
@@ -230,6 +229,11 @@ def test_bad_weights_files_are_refused_by_name(tmp_path: Path) -> None:
     save_weights(path, state)
     with pytest.raises(WeightsError, match=digest):
         absent.imported()
+    unrecorded = config.model_copy(update={"weights": WeightsFile(uri=str(path), sha256="0" * 64)})
+    with pytest.raises(
+        WeightsError, match=rf"not recorded(.|\n)*{_pin(path).sha256}(.|\n)*encoder.model.weights.sha256"
+    ):
+        unrecorded.imported()
     save_weights(path, {name: tensor for name, tensor in state.items() if name != "norm.bias"})
     with pytest.raises(WeightsError, match=r"missing: norm.bias"):
         config.model_copy(update={"weights": _pin(path)}).imported()
