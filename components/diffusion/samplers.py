@@ -16,6 +16,9 @@ from components.rng import Rng
 Denoiser = Callable[[Tensor, int, Batch], Tensor]
 """(x_t, t, conditions) -> x0; t is one host integer, as all rows of a sampler walk together."""
 
+Spread = Callable[[], Tensor]
+"""f of the denoiser's last call: where between beta-tilde (0) and beta (1), in logarithms, the variance lies."""
+
 
 def ddim(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step], *, eta: float, rng: Rng) -> Tensor:
     """Denoising diffusion implicit model; eta 0 is deterministic, eta 1 is ancestral.
@@ -35,10 +38,14 @@ def ddim(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step], *,
     return x_t
 
 
-def ancestral(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step], *, rng: Rng) -> Tensor:
-    """Draw each x_prev from the posterior q(x_prev | x_t, x0) of the respaced chain.
+def ancestral(
+    denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step], *, rng: Rng, spread: Spread | None = None
+) -> Tensor:
+    """Draw each x_prev from the posterior q(x_prev | x_t, x0) of the respaced chain; the last step draws nothing.
 
-    Paper: 2006.11239, eq. 6 and 7 (variance beta-tilde); respacing 2102.09672, sec. 4.
+    Its variance is beta-tilde, or where `spread` is given beta^f beta-tilde^(1 - f).
+
+    Paper: 2006.11239, eq. 6 and 7; respacing and learned variance 2102.09672, sec. 4 and eq. 15.
     """
     for step in steps:
         ab, ab_prev = step.ab, step.ab_prev
@@ -46,7 +53,13 @@ def ancestral(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step
         x0 = denoise(x_t, step.t, batch)
         mean = math.sqrt(ab_prev) * (1 - alpha) / (1 - ab) * x0 + math.sqrt(alpha) * (1 - ab_prev) / (1 - ab) * x_t
         variance = (1 - ab_prev) / (1 - ab) * (1 - alpha)
-        x_t = mean + math.sqrt(variance) * rng.normal(*x_t.shape[1:]) if variance > 0 else mean
+        if variance == 0:
+            return mean
+        std: float | Tensor = math.sqrt(variance)
+        if spread is not None:
+            # log std = (f log beta + (1 - f) log beta-tilde) / 2
+            std = (0.5 * (math.log(variance) + spread() * (math.log(1 - alpha) - math.log(variance)))).exp()
+        x_t = mean + std * rng.normal(*x_t.shape[1:])
     return x_t
 
 

@@ -6,6 +6,7 @@ x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) noise, t = 0 .. T-1 (Ho et al. 2020, eq. 4)
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from components.base import Config
 from components.errors import ConfigError
 
-Spacing = Literal["trailing", "reference"]
+Spacing = Literal["trailing", "linspace", "leading", "reference"]
 
 _COSINE_OFFSET = 0.008
 _COSINE_MAX_BETA = 0.999
@@ -66,10 +67,12 @@ def alpha_bars(config: ScheduleConfig) -> Float64[Tensor, " T"]:
 def sampler_steps(config: ScheduleConfig, n_steps: int, spacing: Spacing) -> tuple[Step, ...]:
     """The n_steps moves of a sampler from noise to data; their number is honored exactly.
 
-    trailing: t = T-1, T-1-c, .., c-1 with c = T / n_steps; ends at ab = 1, i.e. on the data (2305.08891, sec. 3.3).
-    reference: t = (n-1)c + 1, .., c + 1, 1; ends at ab_0, so the result keeps noise of std sqrt(1 - ab_0).
-    Raises: ConfigError naming the nearest valid counts when n_steps does not divide T.
-    Differs: the reference rounds other counts up silently, or fails with an IndexError.
+    trailing: T-1 down in strides of T / n_steps, rounded (2305.08891, sec. 3.3). linspace: from T-1 to 0, both
+    included ("250" of guided-diffusion). leading: multiples of one stride from 0 up ("ddim25" there). These three end
+    at ab = 1, i.e. on the data. reference: 1, c + 1, 2c + 1, .. with c = T / n_steps; ends at ab_0, so the result keeps
+    noise of std sqrt(1 - ab_0): the sampler of latent diffusion and of the reference RDM.
+    Raises: ConfigError naming the nearest counts that this spacing can honor.
+    Differs: latent diffusion rounds other counts up silently, or fails with an IndexError.
     """
     T = config.n_times
     valid = valid_counts(T, spacing)
@@ -77,21 +80,38 @@ def sampler_steps(config: ScheduleConfig, n_steps: int, spacing: Spacing) -> tup
         below = [n for n in valid if n < n_steps][-2:]
         above = [n for n in valid if n > n_steps][:2]
         raise ConfigError(
-            f"{n_steps} sampling steps do not divide {T} diffusion times evenly ({spacing} spacing)",
+            f"{n_steps} sampling steps cannot be spaced over {T} diffusion times ({spacing} spacing)",
             got=n_steps,
             expected=f"near it: {', '.join(map(str, below + above))}",
             fix="set steps to one of these",
         )
-    stride = T // n_steps
+    times = _times(T, n_steps, spacing)
     ab = alpha_bars(config).tolist()
-    if spacing == "reference":
-        times, last = [i * stride + 1 for i in range(n_steps)], ab[0]
-    else:
-        times, last = [(i + 1) * stride - 1 for i in range(n_steps)], 1.0
-    ends = [last, *(ab[t] for t in times[:-1])]
+    ends = [ab[0] if spacing == "reference" else 1.0, *(ab[t] for t in times[:-1])]
     return tuple(Step(t, ab[t], end) for t, end in zip(reversed(times), reversed(ends), strict=True))
 
 
+def _times(T: int, n: int, spacing: Spacing) -> list[int]:
+    """The times that are visited, ascending. Halves are rounded to even."""
+    match spacing:
+        case "trailing":
+            return [round(Fraction((i + 1) * T, n)) - 1 for i in range(n)]
+        case "linspace":
+            return [round(Fraction(i * (T - 1), n - 1)) for i in range(n)]
+        case "leading":
+            return list(range(0, T, -(-T // n)))
+        case "reference":
+            return list(range(1, T + 1, T // n))
+
+
 def valid_counts(T: int, spacing: Spacing) -> list[int]:
-    """Step counts that divide T; `reference` also needs its first time, T - c + 1, to exist."""
-    return [n for n in range(1, T + 1) if T % n == 0 and (spacing == "trailing" or T // n >= 2)]
+    """Step counts that a spacing honors. `reference` needs a divisor of T, and its last time, T - c + 1, to exist."""
+    match spacing:
+        case "trailing":
+            return list(range(1, T + 1))
+        case "linspace":
+            return list(range(2, T + 1))
+        case "leading":
+            return [n for n in range(2, T + 1) if len(range(0, T, -(-T // n))) == n]
+        case "reference":
+            return [n for n in range(1, T) if T % n == 0]

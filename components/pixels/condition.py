@@ -37,6 +37,8 @@ class ConditionConfig(Config):
 class Conditioner(nn.Module):
     """Batch -> (b, width) condition vectors, with dropout to a learned null in training.
 
+    `project`: map representations to width by a learned matrix; False feeds them as they are, and width is dim.
+
     Raises: ConfigError for kind class without classes.
     Differs: the reference's DiT and MAGE know representation and class only; there the null is `fake_latent`.
     """
@@ -44,12 +46,14 @@ class Conditioner(nn.Module):
     centroids: Tensor
     frequencies: Tensor
 
-    def __init__(self, config: ConditionConfig, *, width: int, dim: int, n_classes: int | None) -> None:
+    def __init__(
+        self, config: ConditionConfig, *, width: int, dim: int, n_classes: int | None, project: bool = True
+    ) -> None:
         super().__init__()
         self.config, self.dim = config, dim
         match config.kind:
             case "representation":
-                self.project = nn.Linear(dim, width)
+                self.project = nn.Linear(dim, width) if project else nn.Identity()
                 self.null = nn.Parameter(torch.empty(1, dim))
             case "none":
                 self.null = nn.Parameter(torch.empty(1, width))
@@ -72,8 +76,9 @@ class Conditioner(nn.Module):
         """N(0, 0.02) for tables and nulls as DiT does for labels; Xavier for the projection."""
         nn.init.normal_(self.null, std=0.02)
         if self.config.kind == "representation":
-            nn.init.xavier_uniform_(self.project.weight)
-            nn.init.zeros_(self.project.bias)
+            if isinstance(self.project, nn.Linear):
+                nn.init.xavier_uniform_(self.project.weight)
+                nn.init.zeros_(self.project.bias)
         elif self.config.kind != "none":
             nn.init.normal_(self.table.weight, std=0.02)
 

@@ -15,10 +15,13 @@ from components.diffusion.guidance import clamped, classifier_free
 from components.diffusion.predict import Prediction, min_snr_weight, noised, target_of, x0_from
 from components.diffusion.samplers import Denoiser, ancestral, ddim, dpm_solver_2m
 from components.diffusion.schedule import ScheduleConfig, Spacing, Step, alpha_bars, sampler_steps
+from components.diffusion.variational import Posterior, bound_bits
 from components.errors import ConfigError, ShapeError
 from components.pixels.base import PixelData, PixelGenerator
 from components.pixels.condition import ConditionConfig, Conditioner
 from components.rng import BatchRng, Rng
+
+_BOUND_WEIGHT = 0.001
 
 
 class DiffusionConfig(Config):
@@ -30,10 +33,11 @@ class DiffusionConfig(Config):
     """What the network outputs: the noise eps, the velocity v, or the clean target x0."""
     min_snr: float | None = Field(gt=0)
     """Clip of the loss's signal-to-noise weight (min-SNR-gamma; 5 in the paper); null: plain mean squared error."""
-
-    @classmethod
-    def tiny(cls) -> "DiffusionConfig":
-        return cls(schedule=ScheduleConfig.tiny(), prediction="v", min_snr=None)
+    variance: Literal["fixed", "learned"]
+    """Reverse variance. learned: the network says where it lies between its bounds, trained on the variational bound
+    beside the mean squared error (DiT, ADM); read by the ancestral sampler."""
+    latents: Literal["standardized", "as_stored"]
+    """Scale of latents. standardized: per channel, by training images; as_stored: as the codec makes them (papers)."""
 
 
 class DiffusionSampling(Config):
@@ -42,13 +46,15 @@ class DiffusionSampling(Config):
     sampler: Literal["ddim", "ancestral", "dpm_solver_2m"]
     """ddim: any number of steps; ancestral: DDPM; dpm_solver_2m: deterministic, good from 10 to 25 steps."""
     steps: int = Field(ge=1)
-    """Denoising steps; must divide the number of times evenly."""
+    """Denoising steps, of those that the spacing can honor."""
     spacing: Spacing
-    """Which times are visited; trailing ends on the data."""
+    """Which times are visited. trailing: even strides from the last time down; linspace: first and last included
+    ("250" of DiT and ADM); leading: even strides from time 0 up ("ddim25" there); reference: LDM's, which leaves a
+    little noise."""
     eta: float = Field(ge=0, le=1)
     """Noise of ddim: 0 deterministic, 1 ancestral; read by ddim only."""
     guidance: float = Field(ge=0)
-    """Classifier-free guidance g in cond + g (cond - uncond); 0 is off."""
+    """Classifier-free guidance g in cond + g (cond - uncond); 0 is off. A scale s of the papers is g = s - 1."""
 
 
 class Network(nn.Module):
@@ -61,7 +67,10 @@ class Network(nn.Module):
     def predict(
         self, x_t: Float[Tensor, "b c h w"], time: Float[Tensor, "#b width"], condition: Float[Tensor, "b width"]
     ) -> Float[Tensor, "b c h w"]:
-        """The prediction for x_t. `time` has one row for all, or one each."""
+        """The prediction for x_t, followed by as many channels for a learned variance, scaled to [-1, 1].
+
+        `time` has one row for all, or one each.
+        """
         raise NotImplementedError
 
 
@@ -73,13 +82,15 @@ class DiffusionGenerator(PixelGenerator):
     std: Tensor
 
     def __init__(
-        self, config: DiffusionConfig, data: PixelData, *, condition: ConditionConfig, network: Network, width: int
-    ) -> None:
+        self, config: DiffusionConfig, data: PixelData, *, condition: ConditionConfig, network: Network, width: int,
+        project: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.process, self.data, self.net = config, data, network
         n_classes = len(data.classes) if data.classes else None
-        self.conditioner = Conditioner(condition, width=width, dim=data.dim, n_classes=n_classes)
+        self.conditioner = Conditioner(condition, width=width, dim=data.dim, n_classes=n_classes, project=project)
         self.conditions = self.conditioner.conditions
+        self.posterior = Posterior(config.schedule) if config.variance == "learned" else None
         self.register_buffer("ab", alpha_bars(config.schedule).float(), persistent=False)
         channels = data.target.shape[0]
         self.register_buffer("mean", torch.zeros(channels, 1, 1))
@@ -87,27 +98,41 @@ class DiffusionGenerator(PixelGenerator):
 
     def fit_target(self, target: Tensor) -> None:
         """Latents are standardized per channel by the statistics of these training rows; pixels stay in [-1, 1]."""
-        if self.data.target.space == "latents":
+        if self.data.target.space == "latents" and self.process.latents == "standardized":
             x = self.data.target.as_float(target).double()
             self.mean.copy_(x.mean((0, 2, 3))[:, None, None])
             self.std.copy_(x.std((0, 2, 3)).clamp(min=1e-6)[:, None, None])
 
     def loss(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
-        """Mean squared error of the prediction, over the target's elements; min-SNR weighted if configured."""
+        """Mean squared error of the prediction, over the target's elements; min-SNR weighted if configured.
+
+        A learned variance adds the variational bound of the drawn time. Paper: 2102.09672, eq. 16, lambda 0.001.
+        """
         target = batch["target"]
         if tuple(target.shape[1:]) != self.data.target.shape:
             raise ShapeError("target of the wrong shape", got=tuple(target.shape[1:]), expected=self.data.target.shape)
         x0 = (self.data.target.as_float(target) - self.mean) / self.std
         condition = self.conditioner(batch, rng)
-        t = rng.integers(self.process.schedule.n_times)
+        T, kind = self.process.schedule.n_times, self.process.prediction
+        t = rng.integers(T)
         ab = self.ab[t].reshape(-1, 1, 1, 1)
         eps = rng.normal(*x0.shape[1:])
-        predicted = self.net.predict(noised(x0, eps, ab), self.net.time_vectors(t), condition)
-        wanted = target_of(self.process.prediction, x0, eps, ab)
-        errors: Tensor = (predicted - wanted).square().flatten(1).mean(1)
-        if self.process.min_snr is None:
+        x_t = noised(x0, eps, ab)
+        predicted, spread = self.split(self.net.predict(x_t, self.net.time_vectors(t), condition))
+        errors: Tensor = (predicted - target_of(kind, x0, eps, ab)).square().flatten(1).mean(1)
+        if self.process.min_snr is not None:
+            errors = errors * min_snr_weight(kind, self.ab[t], self.process.min_snr)
+        if self.posterior is None or spread is None:
             return errors
-        return errors * min_snr_weight(self.process.prediction, self.ab[t], self.process.min_snr)
+        guess = x0_from(kind, x_t, predicted.detach(), ab)
+        return errors + T * _BOUND_WEIGHT * bound_bits(self.posterior, x0, x_t, guess, spread.float(), t)
+
+    def split(self, out: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The network's output as prediction and, where it is learned, the variance's place f between its bounds."""
+        if self.posterior is None:
+            return out, None
+        predicted, v = out.chunk(2, dim=1)
+        return predicted, (v + 1) / 2
 
     def sample(self, batch: Batch, how: Config, rng: Rng) -> Tensor:
         if not isinstance(how, DiffusionSampling):
@@ -117,7 +142,8 @@ class DiffusionGenerator(PixelGenerator):
     @torch.no_grad()
     def _sample(self, batch: Batch, how: DiffusionSampling, rng: Rng) -> Tensor:
         steps = sampler_steps(self.process.schedule, how.steps, how.spacing)
-        denoise: Denoiser = self._denoiser(steps)
+        bare = self._denoiser(steps)
+        denoise: Denoiser = bare
         told: Batch = {"condition": self.conditioner.for_sampling(batch, rng)}
         if how.guidance > 0:
             if not self.conditioner.can_guide:
@@ -133,7 +159,8 @@ class DiffusionGenerator(PixelGenerator):
             case "ddim":
                 x = ddim(denoise, x, told, steps, eta=how.eta, rng=rng)
             case "ancestral":
-                x = ancestral(denoise, x, told, steps, rng=rng)
+                spread = None if self.posterior is None else (lambda: bare.spread[: rng.rows])
+                x = ancestral(denoise, x, told, steps, rng=rng, spread=spread)
             case "dpm_solver_2m":
                 x = dpm_solver_2m(denoise, x, told, steps)
         return self._stored(x)
@@ -154,8 +181,12 @@ class _Denoise:
 
     def __init__(self, generator: DiffusionGenerator, rows: dict[int, int], vectors: Tensor) -> None:
         self.generator, self.rows, self.vectors = generator, rows, vectors
+        self.spread = torch.empty(0)
+        """f of the last call, where the variance is learned; under guidance the first half are the conditional rows."""
 
     def __call__(self, x_t: Tensor, t: int, batch: Batch) -> Tensor:
         i = self.rows[t]
-        predicted = self.generator.net.predict(x_t, self.vectors[i : i + 1], batch["condition"])
+        out = self.generator.net.predict(x_t, self.vectors[i : i + 1], batch["condition"])
+        predicted, spread = self.generator.split(out)
+        self.spread = self.spread if spread is None else spread
         return x0_from(self.generator.process.prediction, x_t, predicted, self.generator.ab[t])

@@ -40,7 +40,8 @@ class DitConfig(DiffusionConfig):
     def tiny(cls) -> "DitConfig":
         return cls(
             kind="dit", condition=ConditionConfig.tiny(), width=16, depth=2, heads=2, patch=2, mlp_ratio=2.0,
-            schedule=ScheduleConfig.tiny(), prediction="v", min_snr=None,
+            schedule=ScheduleConfig.tiny(), prediction="v", min_snr=None, variance="fixed",
+            latents="standardized",
         )  # fmt: skip
 
     def build(self, data: PixelData) -> DiffusionGenerator:
@@ -119,19 +120,19 @@ class FinalLayer(nn.Module):
 class DitNetwork(Network):
     """(x_t, time vector, condition vector) -> prediction of x_t's shape. Parameter names are DiT's.
 
-    Differs: the variance is not learned, so the output has as many channels as the input; GELU is exact (erf), as in
-    the RCG reference; positions are laid out as in components.nn.patches.
+    Differs: GELU is exact (erf), as in the RCG reference and unlike the published DiT; fresh positions are laid out as
+    in components.nn.patches, rows first, where DiT has columns first.
     """
 
     def __init__(self, config: DitConfig, channels: int, side: int) -> None:
         super().__init__()
-        self.patch, self.channels = config.patch, channels
+        self.patch, self.channels = config.patch, channels * (2 if config.variance == "learned" else 1)
         self.x_embedder = PatchEmbed(side, config.patch, channels, config.width)
         self.t_embedder = TimeEmbedder(config.width)
         positions = sincos_positions(self.x_embedder.side, config.width)
         self.pos_embed = nn.Parameter(positions[None], requires_grad=False)  # (1, n, width)
         self.blocks = nn.ModuleList(DitBlock(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth))
-        self.final_layer = FinalLayer(config.width, config.patch**2 * channels)
+        self.final_layer = FinalLayer(config.width, config.patch**2 * self.channels)
         self._initialize()
 
     def _initialize(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from components.base import Batch, Config, Generator
 from components.diffusion.predict import noised
-from components.diffusion.samplers import ddim
+from components.diffusion.samplers import ancestral, ddim, dpm_solver_2m
 from components.diffusion.schedule import ScheduleConfig, Spacing, alpha_bars, sampler_steps
 from components.errors import ConfigError, ShapeError
 from components.rdm.denoiser import ResidualMlp
@@ -52,16 +52,18 @@ class RdmConfig(Config):
 class RdmSampling(Config):
     """How representations are drawn."""
 
+    sampler: Literal["ddim", "ancestral", "dpm_solver_2m"]
+    """ddim: the paper's; ancestral: DDPM; dpm_solver_2m: deterministic, as good in a tenth of the steps."""
     steps: int = Field(ge=1)
-    """DDIM steps (paper: 250); must divide the number of times evenly."""
+    """Denoising steps (paper: 250), of those that the spacing can honor."""
     eta: float = Field(ge=0, le=1)
-    """0: deterministic given the first noise; 1: as noisy as ancestral sampling (paper)."""
+    """Noise of ddim. 0: deterministic given the first noise; 1: as noisy as ancestral sampling (paper)."""
     spacing: Spacing
-    """reference: the paper's times, which leave noise of std 0.039 in the result; trailing: ends on the data."""
+    """reference: the paper's times, which leave noise of std 0.039 in the result; the others end on the data."""
 
     @classmethod
     def tiny(cls) -> "RdmSampling":
-        return cls(steps=4, eta=1.0, spacing="reference")
+        return cls(sampler="ddim", steps=4, eta=1.0, spacing="reference")
 
 
 class Rdm(Generator):
@@ -136,7 +138,14 @@ class Rdm(Generator):
             ]
             return self.denoiser.walk(x_t, added)
 
-        return ddim(denoise, rng.normal(self.config.dim), batch, steps, eta=how.eta, rng=rng)
+        noise = rng.normal(self.config.dim)
+        match how.sampler:
+            case "ddim":
+                return ddim(denoise, noise, batch, steps, eta=how.eta, rng=rng)
+            case "ancestral":
+                return ancestral(denoise, noise, batch, steps, rng=rng)
+            case "dpm_solver_2m":
+                return dpm_solver_2m(denoise, noise, batch, steps)
 
     def _context(self, batch: Batch, rng: Rng) -> list[Tensor] | list[None]:
         """Context terms of each block, once for all steps."""

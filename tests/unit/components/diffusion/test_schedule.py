@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from components.diffusion.schedule import ScheduleConfig, alpha_bars, sampler_steps, valid_counts
+from components.diffusion.schedule import ScheduleConfig, Spacing, alpha_bars, sampler_steps, valid_counts
 from components.errors import ConfigError
 
 SQRT_LINEAR, LINEAR, COSINE = (ScheduleConfig(kind=k, n_times=1000) for k in ("sqrt_linear", "linear", "cosine"))
@@ -53,10 +53,22 @@ def test_every_valid_count_is_honored_exactly(n: int, spacing: str) -> None:
     assert (times[0], steps[-1].ab_prev) == (first, last)
 
 
-def test_valid_counts_are_the_divisors() -> None:
-    exact = [1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500]
-    assert valid_counts(1000, "reference") == exact
-    assert valid_counts(1000, "trailing") == [*exact, 1000]
+def test_valid_counts() -> None:
+    assert valid_counts(1000, "reference") == [1, 2, 4, 5, 8, 10, 20, 25, 40, 50, 100, 125, 200, 250, 500]
+    assert valid_counts(1000, "trailing") == list(range(1, 1001))
+    assert valid_counts(1000, "linspace") == list(range(2, 1001))
+    leading = valid_counts(1000, "leading")
+    assert 25 in leading
+    assert 64 not in leading
+
+
+@pytest.mark.parametrize("n", [3, 7, 30, 64, 333, 999])
+def test_any_count_of_trailing_steps_ends_on_the_data(n: int) -> None:
+    times = [step.t for step in sampler_steps(LINEAR, n, "trailing")]
+    assert (len(times), times[0]) == (n, 999)
+    gaps = [a - b for a, b in itertools.pairwise([*times, -1])]
+    assert set(gaps) <= {1000 // n, 1000 // n + 1}
+    assert sampler_steps(LINEAR, n, "trailing")[-1].ab_prev == 1.0
 
 
 @pytest.mark.parametrize(
@@ -73,6 +85,12 @@ def test_a_thousand_steps_work_only_where_every_time_exists() -> None:
     assert [s.t for s in sampler_steps(LINEAR, 1000, "trailing")] == list(range(999, -1, -1))
     with pytest.raises(ConfigError):
         sampler_steps(LINEAR, 1000, "reference")
+
+
+@pytest.mark.parametrize(("n", "spacing"), [(0, "trailing"), (1001, "trailing"), (1, "linspace"), (64, "leading")])
+def test_counts_out_of_range_are_refused(n: int, spacing: Spacing) -> None:
+    with pytest.raises(ConfigError, match=f"{n} sampling steps"):
+        sampler_steps(LINEAR, n, spacing)
 
 
 def test_a_default_device_without_data_leaves_no_trace() -> None:

@@ -214,8 +214,8 @@ def test_mistakes_are_named() -> None:
         _dit().sample({}, MageSampling.tiny(), RowRng([0]))
     with pytest.raises(ShapeError, match="target of the wrong shape"):
         _dit().loss({**_batch(2), "target": torch.zeros(2, 3, 4, 6)}, BatchRng(0, 2))
-    with pytest.raises(ConfigError, match="7 sampling steps"):
-        _dit(_config("none")).sample({}, HOW.model_copy(update={"steps": 7}), RowRng([0]))
+    with pytest.raises(ConfigError, match="1001 sampling steps"):
+        _dit(_config("none")).sample({}, HOW.model_copy(update={"steps": 1001}), RowRng([0]))
 
 
 @pytest.mark.parametrize("kind", ["representation", "none", "class", "cluster"])

@@ -86,7 +86,7 @@ def test_samples_depend_on_their_own_noise_alone() -> None:
 def test_the_sampler_sees_what_training_sees() -> None:
     """One trailing step from noise is the denoiser's guess at the last time, class included."""
     rdm = _rdm(LABELED)
-    how = RdmSampling(steps=1, eta=0.0, spacing="trailing")
+    how = RdmSampling(sampler="ddim", steps=1, eta=0.0, spacing="trailing")
     y = torch.tensor([2, 0])
     drawn = rdm.sample({"class": y}, how, RowRng([1, 2]))
     noise = RowRng([1, 2]).normal(8)
@@ -97,7 +97,7 @@ def test_absent_classes_are_drawn_as_often_as_in_training() -> None:
     rdm = _rdm(LABELED)
     rdm.fit_frequencies(torch.tensor([0, 0, 0, 2]))
     assert rdm.frequencies.tolist() == [0.75, 0.0, 0.25]
-    how = RdmSampling(steps=1, eta=0.0, spacing="trailing")
+    how = RdmSampling(sampler="ddim", steps=1, eta=0.0, spacing="trailing")
     drawn = rdm.sample({}, how, RowRng(range(400)))
     # The class is drawn before the noise, so each row can be matched with the class that explains it.
     rng = RowRng(range(400))
@@ -153,7 +153,7 @@ def test_it_learns_two_modes() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    drawn = rdm.sample({}, RdmSampling(steps=20, eta=1.0, spacing="reference"), RowRng(range(200)))
+    drawn = rdm.sample({}, RdmSampling(sampler="ddim", steps=20, eta=1.0, spacing="reference"), RowRng(range(200)))
     side = (drawn @ a / 8).sign()
     assert float((drawn - side[:, None] * a).square().mean().sqrt()) < 0.25
     assert float((side > 0).float().mean()) == pytest.approx(0.75, abs=0.1)
