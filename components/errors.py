@@ -10,7 +10,8 @@ RcgError
 ├── ShapeError           exit 3: a tensor of the wrong shape or dtype reached a public function
 ├── DivergedError        exit 3: a loss that is not finite
 └── RetryableError       exit 75: the same command may succeed later
-    ├── StoreError       the store did not answer, refused, or is full
+    ├── StoreError       the store did not answer
+    │   └── StoreRefusedError  exit 3: it is full, read-only or not permitted; somebody must act first
     ├── ConflictError    a conditional write lost: somebody else was first
     └── SupersededError  another attempt holds the lease; this writer must stop
 """
@@ -80,7 +81,14 @@ class RetryableError(RcgError):
 
 
 class StoreError(RetryableError):
-    """The store did not answer, refused the request, or is full."""
+    """The store did not answer."""
+
+
+class StoreRefusedError(StoreError):
+    """The store, or the disk for temporary files, is full, read-only or not permitted: waiting does not mend it."""
+
+    exit_code = 3
+    failure_class: ClassVar[FailureClass] = "data"
 
 
 class ConflictError(RetryableError):

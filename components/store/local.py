@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from components.errors import ConflictError, MissingError, StoreError
+from components.errors import ConflictError, MissingError, StoreError, StoreRefusedError
 from components.store.base import RESERVED, ObjectInfo, check_key
 
 _N_LOCKS = 256
@@ -27,7 +27,11 @@ _FIXES = {
     errno.EACCES: "make the folder writable for this user, or move the store (RCG_STORE)",
     errno.EPERM: "make the folder writable for this user (the file system must also support hard links)",
     errno.EROFS: "the file system is mounted read-only: remount it or move the store (RCG_STORE)",
+    errno.ENOTDIR: "a file is in the way: set RCG_STORE to a folder",
+    errno.EEXIST: "a file is in the way: set RCG_STORE to a folder",
+    errno.ENOENT: "the folder cannot be made, or vanished: check RCG_STORE",
 }
+"""Errors that no waiting mends, and what does."""
 
 
 class LocalStore:
@@ -179,10 +183,11 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            fix = _FIXES.get(error.errno or 0, "check the disk and the mount of the store, then run again")
-            raise StoreError(
-                f"the store cannot {action} {key}: {error.strerror or error}", got=self.uri, fix=fix
-            ) from error
+            what, fix = f"the store cannot {action} {key}: {error.strerror or error}", _FIXES.get(error.errno or 0)
+            if fix is not None:
+                raise StoreRefusedError(what, got=self.uri, fix=fix) from error
+            fix = "check the disk and the mount of the store, then run again"
+            raise StoreError(what, got=self.uri, fix=fix) from error
 
 
 def _publish(temporary: Path, final: Path, key: str, *, if_absent: bool, if_match: str | None) -> str:

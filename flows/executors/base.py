@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
-from components.errors import ArtifactError, ConfigError, DivergedError, MissingError, RcgError, StoreError
+from components.errors import ArtifactError, ConfigError, DivergedError, MissingError, RcgError, StoreRefusedError
 from components.store import open_store
 from components.store.base import Prefix, Store
 from flows.artifact import FileEntry
@@ -127,7 +127,7 @@ def run_rank(job: Job, place: Place) -> RankResult:
             if isinstance(error, RcgError) or not _is_full(error, folder):
                 raise
             fix = "free space there, or point TMPDIR to a larger disk; then run the same command again"
-            raise StoreError("no space left for temporary files", got=folder, fix=fix) from error
+            raise StoreRefusedError("no space left for temporary files", got=folder, fix=fix) from error
 
 
 @contextlib.contextmanager

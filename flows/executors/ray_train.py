@@ -21,7 +21,7 @@ import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
-from components.errors import ConfigError, RcgError, RetryableError, StoreError
+from components.errors import ConfigError, RcgError, RetryableError, StoreError, StoreRefusedError
 from components.store import open_store
 from components.training.worker import Report
 from flows.executors.base import Job, Place, RankResult, WorkerSettings, load_stage, pick_device, run_rank
@@ -129,7 +129,7 @@ class _StopWhenItWouldComeAgain(UserCallback):
 def _comes_again(error: BaseException) -> bool:
     """False for what a lost worker, store or connection looks like; torch reports a lost peer as RuntimeError."""
     if isinstance(error, RcgError):
-        return not isinstance(error, StoreError)
+        return isinstance(error, StoreRefusedError) or not isinstance(error, StoreError)
     by_ray = type(error).__module__.split(".")[0] == "ray"
     return not by_ray and not isinstance(error, OSError | MemoryError | RuntimeError)
 

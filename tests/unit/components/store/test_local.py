@@ -106,7 +106,7 @@ def test_a_write_that_is_cut_off_shows_nothing(store: LocalStore) -> None:
     with small_files(), pytest.raises(StoreError, match="cannot write key") as caught:
         store.put("key", b"x" * 10_000)
     assert "ulimit -f" in str(caught.value)
-    assert caught.value.exit_code == 75
+    assert caught.value.exit_code == 3
     assert store.get("key") == b"old"
     assert temporaries(store) == []
 
