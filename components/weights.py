@@ -76,6 +76,12 @@ def required(weights: WeightsFile | None, where: str) -> WeightsFile:
     return weights
 
 
+def trained_or_imported(section: str, train: object, weights: object) -> None:
+    """Raises: ValueError when a params section neither trains nor names weights."""
+    if train is None and weights is None:
+        raise ValueError(f"{section}.train and {section}.weights are both null, so it learns nothing; set one of them")
+
+
 class _Namespace:
     """Stands in for argparse.Namespace, in which training scripts pickle their options; a bag of attributes."""
 

@@ -14,11 +14,14 @@ from components.codecs.vqgan_training import VqganObjective, VqganTrainable, per
 from components.data.images import ImageIndex, open_images
 from components.data.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.errors import DataError
+from components.interop.codecs import LAYOUTS
+from components.interop.layout import adopt, keep
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
 from components.training.loop import Preview, train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
+from components.weights import WeightsFile, trained_or_imported
 from flows.artifact import Inputs, Output
 
 _BATCH, _MOST = 64, 1024  # images per forward pass and in all, when reconstructions are measured
@@ -35,18 +38,26 @@ class CodecParams(Config):
     """The codec."""
     seed: int = Field(ge=0)
     """Seed of the initial weights."""
+    weights: WeightsFile | None
+    """A checkpoint to start from, in the reference's layout or ours; null: random weights, or none at all."""
     train: TrainConfig | None
-    """The training run; null for a codec without weights."""
+    """The training run, for vqgan alone; null: none, the weights are imported as they are."""
     objective: VqganObjective | None
-    """What vqgan is fitted for; null for a codec without weights."""
+    """What vqgan is fitted for; null without a training run."""
 
     @model_validator(mode="after")
     def _trains_what_has_weights(self) -> Self:
-        trainable = isinstance(self.model, VqganConfig)
-        for name in ("train", "objective"):
-            if (getattr(self, name) is not None) != trainable:
-                verb = "needs" if trainable else "has nothing to train: set it to null instead of"
-                raise ValueError(f"codec.{name} is wrong: a {self.model.kind} codec {verb} codec.{name}")
+        kind, trainable, names = self.model.kind, isinstance(self.model, VqganConfig), ("train", "objective")
+        for name in names:
+            if getattr(self, name) is not None and not trainable:
+                raise ValueError(f"codec.{name} is wrong: a {kind} codec is not trained here; set it to null")
+        if (self.train is None) != (self.objective is None):
+            name = names[self.train is not None]
+            raise ValueError(f"codec.{name} is wrong: a {kind} codec needs codec.train and codec.objective, or neither")
+        if kind == "none" and self.weights is not None:
+            raise ValueError("codec.weights is wrong: a none codec has no weights; set it to null")
+        if kind != "none":
+            trained_or_imported("codec", self.train, self.weights)
         return self
 
 
@@ -58,6 +69,8 @@ def run(params: CodecParams, inputs: Inputs, out: Output, worker: Worker) -> Met
         raise DataError("there are no training images", fix="collect more pictures")
     with seeded_init(params.seed):
         codec: Codec = params.model.build()
+    kept = {} if params.weights is None else adopt(codec, params.weights, LAYOUTS, where="codec.weights")
+    codec.to(worker.device)
     shown = _Shown(held_out if len(held_out) else images, params.model.px)
     metrics: Metrics = {}
     if params.train is not None and params.objective is not None and isinstance(codec, Vqgan):
@@ -68,6 +81,7 @@ def run(params: CodecParams, inputs: Inputs, out: Output, worker: Worker) -> Met
     if worker.rank != 0:
         return {}
     save_codec(params.model, codec, out)
+    keep(kept, out)
     codec.eval().to(worker.device)
     out.write_bytes("pictures/reconstructions.png", png_bytes(shown.draw(codec, worker.device)))
     counts: Metrics = {"n_train": float(len(images)), "n_val": float(len(held_out))}

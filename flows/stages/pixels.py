@@ -14,6 +14,8 @@ from components.data.cache import Cache, CacheSplit, Column, open_cache
 from components.data.pictures import grid, png_bytes, rows_grid, to_uint8
 from components.diffusion.schedule import sampler_steps
 from components.errors import DataError
+from components.interop.layout import adopt, keep
+from components.interop.pixels import LAYOUTS
 from components.nn.vit import seeded_init
 from components.pixels import PixelConfig, PixelData, PixelGenerator, PixelSampling, save_pixels
 from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
@@ -23,6 +25,7 @@ from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
+from components.weights import WeightsFile, trained_or_imported
 from flows.artifact import Inputs, Output
 
 _N_VAL_NOISES = 4
@@ -51,8 +54,10 @@ class PixelsParams(Config):
     """The generator and its condition."""
     seed: int = Field(ge=0)
     """Seed of the initial weights, of the clusters and of previews."""
-    train: TrainConfig
-    """The training run."""
+    weights: WeightsFile | None
+    """A checkpoint to start from, in the reference's layout or ours; null: random weights."""
+    train: TrainConfig | None
+    """The training run; null: none, the weights are imported as they are."""
     ema: EmaConfig | None
     """Averaging of the weights that are kept; null: the last weights."""
     preview: PreviewConfig
@@ -60,6 +65,7 @@ class PixelsParams(Config):
 
     @model_validator(mode="after")
     def _samples(self) -> Self:
+        trained_or_imported("pixels", self.train, self.weights)
         how = self.preview.sampling
         if how.kind != self.model.kind:
             raise ValueError(
@@ -84,17 +90,21 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     with seeded_init(params.seed):
         generator: PixelGenerator = params.model.build(data)
     _fit_statistics(generator, training, params.seed)
-    trainable = GeneratorTrainable(generator, params.ema)
+    kept = {} if params.weights is None else adopt(generator, params.weights, LAYOUTS, where="pixels.weights")
+    trainable = GeneratorTrainable(generator.to(worker.device), params.ema if params.train is not None else None)
     previews = _Previews(params, trainable, cache, load_codec(inputs["codec"]).to(worker.device))
-    preview = Preview(params.preview.every, previews.draw)
-    fed = cache.training(("target", *cast(tuple[Column, ...], generator.conditions)))
-    curve = train(trainable, fed.fetch, len(fed), params.train, worker, preview=preview).curve
+    curve = []
+    if params.train is not None:
+        preview = Preview(params.preview.every, previews.draw)
+        fed = cache.training(("target", *cast(tuple[Column, ...], generator.conditions)))
+        curve = train(trainable, fed.fetch, len(fed), params.train, worker, preview=preview).curve
     if worker.rank != 0:
         return {}
     fitted = trainable.result.eval()
     save_pixels(params.model, fitted, out)
+    keep(kept, out)
     out.write_json("plots/loss.json", curve)
-    for name, picture in previews.draw(params.train.steps).items():
+    for name, picture in previews.draw(params.train.steps if params.train is not None else 0).items():
         out.write_bytes(f"pictures/{name}.png", png_bytes(picture))
     metrics = {"loss": curve[-1]["loss"]} if curve else {}
     return metrics | _val_loss(params, fitted, cache) | {"n_train": len(training)}
@@ -146,8 +156,9 @@ def _val_loss(params: PixelsParams, generator: PixelGenerator, cache: Cache) -> 
         return {}
     device = next(generator.parameters()).device
     total = 0.0
-    for start in range(0, len(rows), params.train.batch_size):
-        batch = split.rows(rows[start : start + params.train.batch_size])
+    size = params.train.batch_size if params.train is not None else params.preview.n
+    for start in range(0, len(rows), size):
+        batch = split.rows(rows[start : start + size])
         on_device = {key: values.to(device) for key, values in batch.items()}
         for i in range(_N_VAL_NOISES):
             rng = BatchRng(derive_seed(params.seed, "val", start, i), len(batch["target"]), device=device)

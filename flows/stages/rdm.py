@@ -12,6 +12,8 @@ from components.data.cache import Cache, CacheSplit, Column, open_cache
 from components.data.pictures import png_bytes
 from components.diffusion.schedule import sampler_steps
 from components.errors import ConfigError, DataError
+from components.interop.layout import adopt, keep
+from components.interop.rdm import RdmLayout
 from components.metrics.frechet import frechet, principal_axes
 from components.nn.vit import seeded_init
 from components.rdm import Rdm, RdmConfig, RdmSampling, save_rdm
@@ -21,6 +23,7 @@ from components.training.generator import GeneratorTrainable
 from components.training.loop import train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
+from components.weights import WeightsFile, trained_or_imported
 from flows.artifact import Inputs, Output
 
 _N_VAL_NOISES = 4
@@ -51,8 +54,11 @@ class RdmParams(Config):
     """The network and its forward process."""
     seed: int = Field(ge=0)
     """Seed of the initial weights and of the examination."""
-    train: TrainConfig
-    """The training run (paper: AdamW 5.12e-4 constant, batch 512, weight decay 0.01 on everything, 200 epochs)."""
+    weights: WeightsFile | None
+    """A checkpoint to start from, in the reference's layout or ours; null: random weights."""
+    train: TrainConfig | None
+    """The training run (paper: AdamW 5.12e-4 constant, batch 512, weight decay 0.01 on everything, 200 epochs); null:
+    none, the weights are imported as they are."""
     ema: EmaConfig | None
     """Averaging of the weights that are kept (paper: ramped to 0.9999); null: the last weights."""
     check: CheckConfig
@@ -60,6 +66,7 @@ class RdmParams(Config):
 
     @model_validator(mode="after")
     def _exact_steps(self) -> Self:
+        trained_or_imported("rdm", self.train, self.weights)
         sampler_steps(self.model.schedule, self.check.sampling.steps, self.check.sampling.spacing)
         return self
 
@@ -80,12 +87,17 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
         rdm = Rdm(params.model, len(cache.classes) if cache.classes else None)
     if training.labels is not None:
         rdm.fit_frequencies(torch.from_numpy(training.labels))
-    trainable = GeneratorTrainable(rdm, params.ema)
-    curve = train(trainable, training.fetch, len(training), params.train, worker).curve
+    kept = {} if params.weights is None else adopt(rdm, params.weights, (RdmLayout(),), where="rdm.weights")
+    fitted, curve = rdm.to(worker.device), []
+    if params.train is not None:
+        trainable = GeneratorTrainable(rdm, params.ema)
+        curve = train(trainable, training.fetch, len(training), params.train, worker).curve
+        fitted = trainable.result
     if worker.rank != 0:
         return {}
-    fitted = trainable.result.eval()
+    fitted.eval()
     save_rdm(fitted, out)
+    keep(kept, out)
     out.write_json("plots/loss.json", curve)
     metrics = {"loss": curve[-1]["loss"]} if curve else {}
     return metrics | _examine(params, fitted, cache, training, out)

@@ -22,10 +22,12 @@ from tests.toys import worker
 
 SPLITS = ["train"] * 14 + ["val"] * 5 + ["test"] * 3
 NONE = CodecParams(
-    numerics=1, seed=0, train=None, objective=None, model=NoneConfig(kind="none", channels=1, px=PX)
+    numerics=1, seed=0, weights=None,
+    train=None, objective=None, model=NoneConfig(kind="none", channels=1, px=PX)
 )  # fmt: skip
 VQGAN = CodecParams(
-    numerics=1, seed=0, train=TrainConfig.tiny(), objective=VqganObjective.tiny(), model=VqganConfig.tiny()
+    numerics=1, seed=0, weights=None,
+    train=TrainConfig.tiny(), objective=VqganObjective.tiny(), model=VqganConfig.tiny()
 )  # fmt: skip
 
 
@@ -118,6 +120,8 @@ def test_no_training_picture_is_an_error(tmp_path: Path) -> None:
         (NONE, {"objective": VQGAN.objective}),
         (VQGAN, {"train": None}),
         (VQGAN, {"objective": None}),
+        (VQGAN, {"train": None, "objective": None}),
+        (NONE, {"weights": {"uri": "w.pt", "sha256": "0" * 64}}),
     ],
 )
 def test_training_options_belong_to_codecs_with_weights(base: CodecParams, values: dict[str, object]) -> None:

@@ -32,6 +32,7 @@ def _params(kind: str = "representation", **changes: object) -> PixelsParams:
         numerics=1,
         model=tiny.model_copy(update={"condition": tiny.condition.model_copy(update={"kind": kind})}),
         seed=0,
+        weights=None,
         train=TrainConfig.tiny(),
         ema=EmaConfig.tiny(),
         preview=PreviewConfig(every=3, n=4, sampling=DitSampling.tiny()),

@@ -24,6 +24,7 @@ def _params(**changes: object) -> RdmParams:
         numerics=1,
         model=RdmConfig.tiny(),
         seed=0,
+        weights=None,
         train=TrainConfig.tiny(),
         ema=EmaConfig.tiny(),
         check=CheckConfig.tiny(),

@@ -1,0 +1,117 @@
+"""What a layout is: a reference file's names and ours, both ways; and how a stage adopts a file."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from torch import Tensor, nn
+
+from components.errors import WeightsError
+from components.interop.signatures import STAGE_OF, recognize, split
+from components.weights import Tables, WeightsFile, assign, check_tensors, likeliest, save_weights
+
+Tensors = Mapping[str, Tensor]
+
+KEPT = "reference.safetensors"
+"""File of an artifact with the tensors that were kept for exporting."""
+LIVE = "live/"
+"""Prefix of kept tensors that are the trained weights beside the averaged ones."""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A reference file's tensors, sorted."""
+
+    weights: dict[str, Tensor]
+    """All that our module has, under its names."""
+    kept: dict[str, Tensor]
+    """All that it has no place for, under the file's names: no forward pass reads them, exporting puts them back."""
+
+
+class Layout(ABC):
+    """One kind of file. Both directions are plain functions of tensors."""
+
+    kind: ClassVar[str]
+
+    def find(self, tables: Tables) -> dict[str, Tensor] | None:
+        """This kind's tensors in a file, under the names of a stand-alone file; None when it has none."""
+        for table in (tables[name] for name in ("", "state_dict", "model", "teacher") if name in tables):
+            if (found := split(table).get(self.kind)) is not None:
+                return found
+        return None
+
+    @abstractmethod
+    def imported(self, tensors: Tensors) -> Imported:
+        """The file's names to ours."""
+
+    @abstractmethod
+    def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
+        """Our names to the file's. What was not kept is filled in as the reference initializes it."""
+
+    @abstractmethod
+    def facts(self, tensors: Tensors) -> dict[str, Any]:
+        """What shapes tell of the config, by the keys of the stage's `model` section. Raises: WeightsError."""
+
+    def may_lack(self, name: str) -> bool:  # noqa: ARG002
+        """Whether files exist without this tensor."""
+        return False
+
+    def tolerates(self, name: str) -> bool:  # noqa: ARG002
+        """Whether files exist with this tensor that no forward pass reads."""
+        return False
+
+    def check(self, tensors: Tensors, weights: Tensors, *, source: str) -> None:
+        """The file has exactly the tensors that a module with these weights has. Raises: WeightsError."""
+        wanted = self.exported(weights, {})
+        wanted = {name: t for name, t in wanted.items() if name in tensors or not self.may_lack(name)}
+        found = {name: t for name, t in tensors.items() if name in wanted or not self.tolerates(name)}
+        check_tensors(found, wanted, source=source, model=f"this {self.kind}, in the reference's layout")
+
+
+def adopt(module: nn.Module, file: WeightsFile, layouts: Sequence[Layout], *, where: str) -> dict[str, Tensor]:
+    """Load a reference file, or one of our own, into module; returns what is kept for exporting.
+
+    `where`: the params key of the file. Raises: WeightsError, ConfigError.
+    """
+    kinds = " or ".join(layout.kind for layout in layouts)
+    tables, source = file.tables(kinds, where), str(file.path())
+    for layout in layouts:
+        tensors = layout.find(tables)
+        if tensors is not None:
+            layout.check(tensors, module.state_dict(), source=source)
+            imported = layout.imported(tensors)
+            module.load_state_dict(imported.weights, strict=True)
+            return imported.kept
+    tensors = likeliest(tables, source)
+    if (kind := recognize(tensors)) is not None:
+        raise WeightsError(f"{source} is a {kind} file", got=f"{where} for {kinds}", expected=f"a file of {kinds}",
+                           fix=f"name it in the params of `{STAGE_OF[kind]}`")  # fmt: skip
+    assign(module, tensors, source=source)
+    return {}
+
+
+def side_of(tensors: Tensors, name: str, axis: int) -> int:
+    """Size of a tensor along an axis. Raises: WeightsError when it is not there."""
+    if name not in tensors or tensors[name].ndim <= axis:
+        raise WeightsError("the file lacks a tensor that tells its size", expected=name, fix="is it the right kind?")
+    return tensors[name].shape[axis]
+
+
+def depth_of(tensors: Tensors, prefix: str) -> int:
+    """How many numbered blocks there are, whose names are `prefix`, a number, a dot and more."""
+    heads = [name[len(prefix) :].split(".")[0] for name in tensors if name.startswith(prefix)]
+    return max((int(head) for head in heads if head.isdigit()), default=-1) + 1
+
+
+class _Writer(Protocol):
+    def file(self, name: str) -> AbstractContextManager[Path]: ...
+
+
+def keep(kept: Tensors, out: _Writer) -> None:
+    """Write what was kept beside the weights, for `rcg export-checkpoint`; nothing when there is nothing."""
+    if kept:
+        with out.file(KEPT) as path:
+            save_weights(path, kept)

@@ -1,0 +1,6 @@
+"""The layouts that stage `pixels` imports."""
+
+from components.interop.layout import Layout
+from components.interop.mage import MageLayout
+
+LAYOUTS: tuple[Layout, ...] = (MageLayout(),)
