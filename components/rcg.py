@@ -233,25 +233,29 @@ class RCG:
         self, numbers: Sequence[int], seed: int, conditions: "Conditions", overrides: Overrides
     ) -> Float[Tensor, "n 3 px px"]:  # fmt: skip
         """Micro-batches of the pixel generator, decoded."""
-        how = self._how(overrides)
-        size = overrides.batch_size or self.card.sampling.batch_size
+        how = self.effective(overrides)
+        size = how.batch_size
         drawn = []
         for start in range(0, len(numbers), size):
             rows = slice(start, start + size)
             batch = conditions(numbers[rows], rows)
             wanted = {key: value for key, value in batch.items() if key in self.pixels.conditions}
-            drawn.append(self.codec.decode(self.pixels.sample(wanted, how, self._rng(seed, numbers[rows], "pixels"))))
+            drawn.append(
+                self.codec.decode(self.pixels.sample(wanted, how.pixels, self._rng(seed, numbers[rows], "pixels")))
+            )
         return torch.cat(drawn)
 
     def _rng(self, seed: int, numbers: Sequence[int], stream: str) -> Rng:
         """The noise of these images of the seed: that of image_rng() for a range of them."""
         return RowRng([derive_seed(seed, stream, i) for i in numbers], device=self.device)
 
-    def _how(self, overrides: Overrides) -> PixelSampling:
+    def effective(self, overrides: Overrides) -> SamplingDefaults:
+        """The bundle's sampling options with what deviates from them. Raises: ConfigError."""
         given = {"guidance": overrides.guidance, "steps": overrides.steps}
-        default = self.card.sampling.pixels
+        sampling = self.card.sampling
+        default = sampling.pixels
         try:
-            return type(default).model_validate(
+            pixels = type(default).model_validate(
                 default.model_dump() | {k: v for k, v in given.items() if v is not None}
             )
         except ValidationError as error:
@@ -259,6 +263,8 @@ class RCG:
             raise ConfigError(
                 f"cannot sample with this {wrong['loc'][-1]}", got=wrong["input"], expected=wrong["msg"]
             ) from error
+        batch_size = overrides.batch_size or sampling.batch_size
+        return sampling.model_copy(update={"pixels": pixels, "batch_size": batch_size})
 
     def _labels(self, seed: int, numbers: Sequence[int], label: int | None) -> Int[Tensor, " b"]:
         """The given class, or classes as frequent as in training."""

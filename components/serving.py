@@ -2,8 +2,10 @@
 
 import base64
 import binascii
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from components.data.pictures import png_bytes, to_uint8
 from components.errors import ConfigError, DataError
+from components.provenance import SCHEMA, Provenance, bundle_digest, platform_facts, with_provenance
 from components.rcg import RCG, Overrides, SamplingDefaults
 
 REQUEST_COLUMNS: dict[str, dict[str, Any]] = {
@@ -42,10 +45,14 @@ class Predictor:
     def load(cls, folder: Path | str, *, device: str = "cpu") -> "Predictor":
         return cls(RCG.load(folder, device=device))
 
+    @cached_property
+    def _bundle(self) -> str:
+        return bundle_digest(self.rcg.folder)
+
     def predict(self, requests: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[dict[str, Any]]:
         """One record {request, index, image} per image; no request at all means one plain request.
 
-        Raises: ConfigError and DataError, naming what is wrong with a request.
+        Each PNG holds its provenance. Raises: ConfigError and DataError, naming what is wrong with a request.
         """
         n, seed = int(params.get("n", 1)), int(params.get("seed", self.rcg.card.sampling.seed))
         given = [_checked(request) for request in requests] or [{}]
@@ -58,10 +65,12 @@ class Predictor:
         for request, equal in groupby(given):
             first, count = len(answers), n * len(list(equal))
             images = to_uint8(self._draw(request, count, seed, first, overrides))
-            answers += [
-                {"request": (first + i) // n, "index": first + i, "image": base64.b64encode(png_bytes(image)).decode()}
-                for i, image in enumerate(images)
-            ]
+            origin = origin_of(
+                self.rcg, self._bundle, seed=seed, first=first, n=count, overrides=overrides, condition=_named(request)
+            )
+            for i, image in enumerate(images, start=first):
+                png = with_provenance(png_bytes(image), origin.model_copy(update={"index": i}))
+                answers.append({"request": i // n, "index": i, "image": base64.b64encode(png).decode()})
         return answers
 
     def _draw(self, request: Mapping[str, Any], n: int, seed: int, first: int, overrides: Overrides) -> Tensor:
@@ -80,6 +89,28 @@ class Predictor:
             )
         label = self.rcg.class_index(str(request["class"])) if "class" in request else None
         return self.rcg.sample(n, seed, first=first, label=label, overrides=overrides)
+
+
+def origin_of(
+    rcg: RCG, bundle: str, *, seed: int, first: int, n: int, overrides: Overrides, condition: Mapping[str, str]
+) -> Provenance:  # fmt: skip
+    """Provenance that the images of one request share; each adds its index."""
+    return Provenance(
+        schema_version=SCHEMA, bundle=bundle, parents={}, seed=seed, index=None, first=first, n=n,
+        shown=None, columns=None, condition=dict(condition),
+        sampling=rcg.effective(overrides).model_dump(mode="json", exclude={"seed"}),
+        platform=platform_facts(rcg.device.type),
+    )  # fmt: skip
+
+
+def _named(request: Mapping[str, Any]) -> dict[str, str]:
+    """The condition as provenance holds it."""
+    if "image" in request:
+        return {"like": hashlib.sha256(base64.b64decode(request["image"])).hexdigest()}
+    if "representation" in request:
+        z = torch.tensor([float(v) for v in request["representation"]])
+        return {"representation": hashlib.sha256(z.numpy().tobytes()).hexdigest()}
+    return {"class": str(request["class"])} if "class" in request else {}
 
 
 def request_params(sampling: SamplingDefaults) -> list[dict[str, Any]]:

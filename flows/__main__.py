@@ -134,6 +134,40 @@ def register() -> None:
 
 
 @app.command()
+def promote(
+    version: Annotated[int | None, typer.Option(help="Version to judge; the challenger when left out.", min=1)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure and decide, but change nothing.")] = False,
+) -> None:
+    """Judge the challenger against the champion, and make it the champion if the gate lets it pass.
+
+    Exit code 3 when it does not.
+    """
+    from flows.gate.commands import promote_command
+
+    outcome = promote_command(version, dry_run=dry_run)
+    typer.echo(outcome.text)
+    raise typer.Exit(0 if outcome.result in ("promoted", "champion") else 3)
+
+
+@app.command()
+def rollback(
+    to: Annotated[int | None, typer.Option(help="Version to go back to; the one before when left out.", min=1)] = None,
+) -> None:
+    """Make the champion before this one the champion again; twice goes back two."""
+    from flows.gate.commands import rollback as go_back
+
+    typer.echo(go_back(to))
+
+
+@app.command()
+def history() -> None:
+    """List every decision of the gate and every change of the champion."""
+    from flows.gate.commands import history as told
+
+    typer.echo(told())
+
+
+@app.command()
 def lineage(
     reference: Annotated[
         str, typer.Argument(help="A stage, a bundle folder or models:/name@alias.")
@@ -144,6 +178,25 @@ def lineage(
     from flows.lineage import lineage_text
 
     typer.echo(lineage_text(reference, as_json=as_json))
+
+
+@app.command()
+def verify(
+    picture: Annotated[Path, typer.Argument(help="A PNG that `rcg sample` or the sample stage wrote.")],
+    model: Annotated[
+        str | None, typer.Option(help="Bundle folder or registry reference; found by digest when left out.")
+    ] = None,
+    like: Annotated[Path | None, typer.Option(help="The picture that it is a variation of.")] = None,
+    between: Annotated[tuple[Path, Path] | None, typer.Option(help="The two pictures that it lies between.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Draw a picture again from its bundle and compare: identical, matches, differs or not decidable."""
+    from flows.verify import VerifyRequest, verify_text
+
+    given = between or ((like,) if like is not None else ())
+    text, code = verify_text(VerifyRequest(picture, model, given), as_json=as_json)
+    typer.echo(text)
+    raise typer.Exit(code)
 
 
 @app.command()

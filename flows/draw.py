@@ -1,25 +1,21 @@
 """`rcg sample`: a grid and single pictures from a bundle, each saying in its metadata where it came from."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from components.errors import ConfigError, DataError, MissingError
-from flows.artifact import SCHEMA, Manifest, digest_of, file_entry, pack_manifest
+from components.provenance import Provenance, bundle_digest, with_provenance
+from flows.artifact import file_entry
 from flows.registry import resolve
 from flows.settings import load_settings
 from flows.tracking import resolve_tracking
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
-    from components.rcg import RCG
-
-MANIFEST = "manifest.json"
-_NOT_CONTENT = {MANIFEST, "run.json", "context.json", "registered_model_meta"}
+    from components.rcg import RCG, Overrides
 
 
 @dataclass(frozen=True)
@@ -50,13 +46,15 @@ def draw(request: DrawRequest) -> str:
     from components.data.pictures import grid, to_uint8
     from components.rcg import RCG
 
-    images = to_uint8(_images(RCG.load(folder, device=_device(settings.device)), request))
-    facts = _facts(request, bundle_digest(folder))
+    rcg = RCG.load(folder, device=device_name(settings.device))
+    images = to_uint8(_images(rcg, request))
+    origin = _origin(rcg, request, bundle_digest(folder))
     request.out.mkdir(parents=True, exist_ok=True)
     for index, image in enumerate(images):
-        _write(request.out / f"{index:04d}.png", image, facts | {"rcg.index": str(index)})
+        _write(request.out / f"{index:04d}.png", image, origin.model_copy(update={"index": index}))
     columns = request.n if request.between and request.n <= 16 else None
-    _write(request.out / "grid.png", grid(images, columns=columns), facts)
+    sheet = origin.model_copy(update={"shown": request.n, "columns": columns})
+    _write(request.out / "grid.png", grid(images, columns=columns), sheet)
     return f"{len(images)} picture(s) in {request.out}, all of them in {request.out / 'grid.png'}"
 
 
@@ -76,20 +74,25 @@ def _check(request: DrawRequest) -> None:
         raise ConfigError("--out is not a folder", got=request.out, fix="name a folder")
 
 
-def _images(rcg: "RCG", request: DrawRequest) -> "Tensor":
+def _overrides(request: DrawRequest) -> "Overrides":
     from components.rcg import Overrides
 
-    overrides = Overrides(guidance=request.guidance, steps=request.steps, batch_size=request.batch_size)
+    return Overrides(guidance=request.guidance, steps=request.steps, batch_size=request.batch_size)
+
+
+def _images(rcg: "RCG", request: DrawRequest) -> "Tensor":
+    overrides = _overrides(request)
     if request.like is not None:
-        return rcg.variations(_picture(rcg, request.like), request.n, request.seed, overrides=overrides)
+        return rcg.variations(open_picture(rcg, request.like), request.n, request.seed, overrides=overrides)
     if request.between is not None:
-        a, b = (_picture(rcg, path) for path in request.between)
+        a, b = (open_picture(rcg, path) for path in request.between)
         return rcg.interpolate(a, b, request.n, request.seed, overrides)
     label = None if request.class_name is None else rcg.class_index(request.class_name)
     return rcg.sample(request.n, request.seed, label=label, overrides=overrides)
 
 
-def _picture(rcg: "RCG", path: Path) -> "Tensor":
+def open_picture(rcg: "RCG", path: Path) -> "Tensor":
+    """A given picture as the model wants it. Raises: MissingError, DataError."""
     if not path.is_file():
         raise MissingError("there is no such picture", got=path)
     try:
@@ -100,48 +103,40 @@ def _picture(rcg: "RCG", path: Path) -> "Tensor":
         raise DataError(f"{path} cannot be used", got=error.what, expected="a picture file") from error
 
 
-def _facts(request: DrawRequest, digest: str) -> dict[str, str]:
-    """Provenance: enough to draw the same picture again."""
+def _origin(rcg: "RCG", request: DrawRequest, digest: str) -> Provenance:
+    """What all pictures of the request share."""
+    from components.serving import origin_of
+
     given = {
-        "rcg.bundle": digest, "rcg.seed": request.seed, "rcg.n": request.n, "rcg.class": request.class_name,
-        "rcg.guidance": request.guidance, "rcg.steps": request.steps,
-        "rcg.like": _sha256s(request.like), "rcg.between": _sha256s(*(request.between or ())),
-    }  # fmt: skip
-    return {name: str(value) for name, value in given.items() if value is not None}
+        "class": request.class_name,
+        "like": sha256s(request.like),
+        "between": sha256s(*(request.between or ())),
+    }
+    condition = {name: value for name, value in given.items() if value is not None}
+    return origin_of(
+        rcg, digest, seed=request.seed, first=0, n=request.n, overrides=_overrides(request), condition=condition
+    )
 
 
-def _sha256s(*paths: Path | None) -> str | None:
+def sha256s(*paths: Path | None) -> str | None:
+    """Digests of given pictures, as provenance holds them."""
     return " ".join(file_entry(path).sha256 for path in paths if path is not None) or None
 
 
-def _write(path: Path, picture: np.ndarray, facts: dict[str, str]) -> None:
-    """A PNG with text chunks; there under its name only when it is whole."""
-    from PIL import Image, PngImagePlugin
+def _write(path: Path, picture: "np.ndarray", provenance: Provenance) -> None:
+    """A PNG with its provenance; there under its name only when it is whole."""
+    from components.data.pictures import png_bytes
 
-    info = PngImagePlugin.PngInfo()
-    for name, value in facts.items():
-        info.add_text(name, value)
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="PNG", pnginfo=info)
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(buffer.getvalue())
+    temporary.write_bytes(with_provenance(png_bytes(picture), provenance))
     temporary.replace(path)
 
 
-def _device(wanted: str) -> str:
+def device_name(wanted: str) -> str:
+    """cpu or cuda, of what the settings want and the machine has. Raises: ConfigError."""
     import torch
 
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise ConfigError("there is no GPU here", got="RCG_DEVICE=cuda", fix="set RCG_DEVICE=auto or cpu")
     return "cuda" if available and wanted != "cpu" else "cpu"
-
-
-def bundle_digest(folder: Path) -> str:
-    """The content digest, worked out from the files that are there: what was drawn from is what is named."""
-    files = {
-        path.relative_to(folder).as_posix(): file_entry(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".pyc" and path.relative_to(folder).as_posix() not in _NOT_CONTENT
-    }
-    return digest_of(pack_manifest(Manifest(schema_version=SCHEMA, stage="bundle", files=files))[0])

@@ -13,6 +13,7 @@ from components.data.cache import CacheSplit, open_cache
 from components.data.pictures import grid, png_bytes, to_uint8
 from components.data.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.pixels import PixelGenerator, PixelSampling, load_pixels
+from components.provenance import SCHEMA, Provenance, with_provenance
 from components.rdm import Rdm, RdmSampling, load_rdm
 from components.rng import derive_seed, image_rng
 from components.training.worker import Report, Worker
@@ -115,7 +116,7 @@ def run(params: SampleParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     if worker.rank == 0:
         picture = {"grid": _grid(sampler, info, shown)}
         out.write_json(INDEX, info.model_dump(mode="json"))
-        out.write_bytes("pictures/grid.png", png_bytes(picture["grid"]))
+        out.write_bytes("pictures/grid.png", with_provenance(png_bytes(picture["grid"]), _provenance(params, info)))
     worker.report(Report(step=n_turns, images=picture, total_steps=n_turns))
     return {"n": float(info.n)}
 
@@ -126,6 +127,16 @@ def _grid(sampler: _Sampler, info: SamplesInfo, drawn: list[np.ndarray]) -> np.n
     while sum(map(len, drawn)) < n_shown:
         drawn.append(sampler.draw(*info.bounds(len(drawn)))[0])
     return grid(np.concatenate(drawn)[:n_shown])
+
+
+def _provenance(params: SampleParams, info: SamplesInfo) -> Provenance:
+    """Of the grid. No platform: a stage's outputs hold no places."""
+    sampling = params.model_dump(mode="json", include={"batch_size", "rdm", "pixels"})
+    return Provenance(
+        schema_version=SCHEMA, bundle=None, parents=info.parents, seed=params.seed, index=None, first=0, n=info.n,
+        shown=min(params.grid, info.n), columns=None, sampling=sampling, platform=None,
+        condition={"oracle": "val"} if "encode" in info.parents else {},
+    )  # fmt: skip
 
 
 def _info(params: SampleParams, inputs: Inputs, sampler: _Sampler) -> SamplesInfo:

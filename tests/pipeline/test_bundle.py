@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from components.data.pictures import to_uint8
+from components.provenance import bundle_digest
 from components.rcg import RCG
-from flows.draw import bundle_digest
 from tests.bundles import make_bundle
 
 ROOT = Path(__file__).parents[2]

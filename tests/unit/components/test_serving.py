@@ -10,6 +10,7 @@ from PIL import Image
 
 from components.data.pictures import png_bytes, to_uint8
 from components.errors import ConfigError, DataError
+from components.provenance import bundle_digest, read_provenance
 from components.rcg import RCG
 from components.serving import Predictor, request_params
 from tests.bundles import make_bundle
@@ -41,6 +42,14 @@ def test_requests_go_on_counting(predictor: Predictor) -> None:
     image = predictor.rcg.read_picture(png_bytes(picture))
     assert (_pixels(mixed)[2:] == to_uint8(predictor.rcg.variations(image, 2, 3, first=2))).all()
     assert [(a["request"], a["index"]) for a in mixed] == [(0, 0), (0, 1), (1, 2), (1, 3)]
+
+
+def test_every_picture_says_where_it_came_from(predictor: Predictor) -> None:
+    answers = predictor.predict([{}, {"representation": np.linspace(-1, 2, DIM)}], {"n": 2, "seed": 3})
+    claims = [read_provenance(base64.b64decode(str(a["image"]))) for a in answers]
+    assert {claim.bundle for claim in claims} == {bundle_digest(predictor.rcg.folder)}
+    assert [(c.seed, c.index, c.first, c.n) for c in claims] == [(3, 0, 0, 2), (3, 1, 0, 2), (3, 2, 2, 2), (3, 3, 2, 2)]
+    assert [sorted(claim.condition) for claim in claims] == [[], [], ["representation"], ["representation"]]
 
 
 def test_representation_is_fed_as_it_is(predictor: Predictor) -> None:
