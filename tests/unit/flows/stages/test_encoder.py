@@ -23,6 +23,9 @@ from flows.stages.encoder import EncoderParams, ProbeConfig, run
 from tests.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_collect
 from tests.toys import worker
 
+MODEL = MoCoV3Config.tiny().model_copy(
+    update={"freeze_patches": False, "width": 32, "projector_hidden": 48, "projector_dim": 16}
+)
 SPLITS = ["train"] * 90 + ["val"] * 30 + ["test"] * 10
 
 
@@ -30,11 +33,11 @@ def _params(**changes: Any) -> EncoderParams:
     steps = (Warp.tiny(), Noise.tiny())
     fields = {
         "numerics": 1,
-        "model": MoCoV3Config.tiny().model_copy(update={"freeze_patches": False}),
+        "model": MODEL,
         "px": PX,
         "seed": 0,
         "train": TrainConfig(
-            steps=40,
+            steps=100,
             batch_size=32,
             seed=0,
             optimizer=OptimConfig(kind="adamw", lr=3e-3, betas=(0.9, 0.95), weight_decay=0.01, decay="matrices"),
@@ -42,7 +45,7 @@ def _params(**changes: Any) -> EncoderParams:
             schedule="cosine",
             clip_norm=None,
             precision="fp32",
-            log_every=10,
+            log_every=25,
         ),
         "contrastive": ContrastiveConfig.tiny().model_copy(update={"views": (steps, steps)}),
         "probe": ProbeConfig.tiny().model_copy(update={"max_images": 200}),
@@ -66,14 +69,14 @@ def _run(
 
 def test_training_learns_classes_it_never_saw(world: Path, tmp_path: Path) -> None:
     metrics, out = _run(world, tmp_path, _params())
-    assert metrics["knn_accuracy"] > 0.8  # chance is far below; the exact share depends on threads and platform
-    assert metrics["linear_probe_accuracy"] > 0.75
+    assert metrics["knn_accuracy"] > 0.9  # 0.967 and more for five seeds, with one and two threads
+    assert metrics["linear_probe_accuracy"] > 0.9
     assert metrics["knn_accuracy_pixels"] > 0.9
     assert (metrics["n_train"], metrics["n_val"], metrics["constant_representations"]) == (90, 30, 0)
     assert 0.5 < metrics["representation_std"] < 1.1
-    assert 1.5 < metrics["effective_rank"] <= 8
+    assert 1.5 < metrics["effective_rank"] <= 16
     curve = out.read_json("plots/loss.json")
-    assert [record["step"] for record in curve] == [10, 20, 30, 40]
+    assert [record["step"] for record in curve] == [25, 50, 75, 100]
     assert curve[-1]["loss"] == metrics["loss"] < curve[0]["loss"]
     for name in ("views", "neighbors"):
         with Image.open(out.path(f"pictures/{name}.png")) as picture:
