@@ -6,14 +6,20 @@ from typing import Annotated, Any, Protocol
 from pydantic import Field, TypeAdapter, ValidationError
 
 from components.encoders.base import Encoder, FrozenEncoder, constant_rows
+from components.encoders.deit import DeitConfig
+from components.encoders.dino import DinoConfig
 from components.encoders.mocov3 import MoCoV3Config
 from components.encoders.timm import TimmConfig
 from components.errors import WeightsError
 from components.weights import WeightsFile, load_weights
 
-__all__ = ["Encoder", "EncoderConfig", "MoCoV3Config", "TimmConfig", "WeightsFile", "constant_rows", "load_encoder"]
+__all__ = [
+    "DeitConfig", "DinoConfig", "Encoder", "EncoderConfig", "EncoderModel", "MoCoV3Config", "TimmConfig", "WeightsFile",
+    "constant_rows", "load_encoder", "saved_config",
+]  # fmt: skip
 
-EncoderConfig = Annotated[TimmConfig | MoCoV3Config, Field(discriminator="kind")]
+EncoderModel = TimmConfig | MoCoV3Config | DinoConfig | DeitConfig
+EncoderConfig = Annotated[EncoderModel, Field(discriminator="kind")]
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
@@ -28,7 +34,7 @@ class EncoderArtifact(Protocol):
 def load_encoder(artifact: EncoderArtifact) -> FrozenEncoder:
     """The frozen encoder of an encoder artifact, on CPU. Raises: WeightsError."""
     try:
-        config: TimmConfig | MoCoV3Config = TypeAdapter(EncoderConfig).validate_python(artifact.read_json(CONFIG))
+        config: EncoderModel = TypeAdapter(EncoderConfig).validate_python(artifact.read_json(CONFIG))
     except ValidationError as error:
         raise WeightsError(
             f"the encoder's {CONFIG} is not valid", got=error, fix="run the encoder stage again"
@@ -38,6 +44,6 @@ def load_encoder(artifact: EncoderArtifact) -> FrozenEncoder:
     return encoder
 
 
-def saved_config(config: TimmConfig | MoCoV3Config) -> dict[str, Any]:
+def saved_config(config: EncoderModel) -> dict[str, Any]:
     """What config.json holds: the config without the place that its weights came from."""
     return config.model_copy(update={"weights": None}).model_dump(mode="json")

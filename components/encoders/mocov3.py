@@ -1,6 +1,6 @@
 """The MoCo v3 encoder: a ViT with fixed positions and a pre-trained projector. Paper: 2104.02057."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, Self
 
@@ -9,13 +9,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from components.base import Config
-from components.encoders.base import RGB, WEIGHTS_KEY, FrozenEncoder
+from components.encoders.base import RGB, FrozenEncoder
 from components.nn.batchnorm import GlobalBatchNorm
 from components.nn.vit import VisionTransformer, seeded_init
-from components.weights import WeightsFile, assign, required
-
-_OFFICIAL_PREFIX = "module.base_encoder."
-_MISSPELT = {"norm13": "norm1", "fc13": "fc1", "norm14": "norm2", "fc14": "fc2"}  # in the published ViT-L file
+from components.weights import WeightsFile
 
 
 class MoCoV3Config(Config):
@@ -58,13 +55,6 @@ class MoCoV3Config(Config):
         with seeded_init(0):
             network = MoCoV3Network(self)
         return network.frozen()
-
-    def imported(self) -> FrozenEncoder:
-        """The encoder with the weights that the config names. Raises: WeightsError, ConfigError."""
-        weights = required(self.weights, WEIGHTS_KEY)
-        encoder = self.build()
-        assign(encoder.network, base_encoder_tensors(weights.read("mocov3", WEIGHTS_KEY)), source=weights.uri)
-        return encoder
 
     @classmethod
     def tiny(cls) -> Self:
@@ -112,11 +102,3 @@ class MoCoV3Network(VisionTransformer):
         """This network as an Encoder."""
         c = self.config
         return FrozenEncoder(self, dim=c.dim, input_px=c.input_px, mean=c.mean, std=c.std)
-
-
-def base_encoder_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The query encoder out of a published MoCo v3 file, its misspelt ViT-L names mended; other files as they are."""
-    if not any(name.startswith(_OFFICIAL_PREFIX) for name in tensors):
-        return dict(tensors)
-    mine = {n.removeprefix(_OFFICIAL_PREFIX): t for n, t in tensors.items() if n.startswith(_OFFICIAL_PREFIX)}
-    return {".".join(_MISSPELT.get(part, part) for part in name.split(".")): t for name, t in mine.items()}

@@ -35,13 +35,23 @@ class Layout(ABC):
     """One kind of file. Both directions are plain functions of tensors."""
 
     kind: ClassVar[str]
+    others: ClassVar[tuple[str, ...]] = ()
+    """Further kinds whose files fit."""
+    tables: ClassVar[tuple[str, ...]] = ("", "state_dict", "model", "teacher")
+    """Entries of a file that may hold it, the likeliest first."""
 
     def find(self, tables: Tables) -> dict[str, Tensor] | None:
         """This kind's tensors in a file, under the names of a stand-alone file; None when it has none."""
-        for table in (tables[name] for name in ("", "state_dict", "model", "teacher") if name in tables):
-            if (found := split(table).get(self.kind)) is not None:
-                return found
+        for table in (tables[name] for name in self.tables if name in tables):
+            parts = split(table)
+            for kind in (self.kind, *self.others):
+                if kind in parts:
+                    return self.plain(parts[kind])
         return None
+
+    def plain(self, tensors: Tensors) -> dict[str, Tensor]:
+        """Without what training frameworks put around the model."""
+        return dict(tensors)
 
     @abstractmethod
     def imported(self, tensors: Tensors) -> Imported:

@@ -16,6 +16,8 @@ from components.encoders.base import FrozenEncoder
 from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer
 from components.encoders.mocov3 import MoCoV3Config
 from components.errors import ConfigError, DataError, DivergedError
+from components.interop.encoders import import_encoder
+from components.interop.layout import keep
 from components.metrics.probe import effective_rank, knn_accuracy, linear_probe_accuracy, neighbors
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, derive_seed
@@ -104,15 +106,18 @@ def run(params: EncoderParams, inputs: Inputs, out: Output, worker: Worker) -> M
     if len(images) < 2:
         raise DataError("an encoder needs at least two training images", got=len(images), fix="collect more pictures")
     metrics: Metrics = {}
+    kept: dict[str, Tensor] = {}
     if params.train is not None and params.contrastive is not None:
         encoder, metrics = _fit(params, params.train, params.contrastive, images, out, worker)
     else:
-        encoder = params.model.imported().to(worker.device)
+        encoder, kept = import_encoder(params.model)
+        encoder.to(worker.device)
     if worker.rank != 0:
         return {}
     with out.file(WEIGHTS) as path:
         save_weights(path, encoder.network.state_dict())
     out.write_json(CONFIG, saved_config(params.model))
+    keep(kept, out)
     return metrics | _examine(params, encoder, images, held_out, out)
 
 

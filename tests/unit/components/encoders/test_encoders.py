@@ -11,8 +11,9 @@ from torch import nn
 
 from components.encoders import CONFIG, WEIGHTS, EncoderConfig, MoCoV3Config, TimmConfig, load_encoder, saved_config
 from components.encoders.base import FrozenEncoder, constant_rows, preprocess, standardize
-from components.encoders.mocov3 import MoCoV3Network, base_encoder_tensors
+from components.encoders.mocov3 import MoCoV3Network
 from components.errors import ConfigError, ShapeError, WeightsError
+from components.interop.encoders import import_encoder
 from components.weights import WeightsFile, save_weights
 
 VIT_B: dict[str, Any] = {
@@ -159,10 +160,9 @@ def test_published_moco_files_are_imported(output: str, tmp_path: Path) -> None:
     state["module.predictor.0.weight"] = torch.ones(2)
     path = tmp_path / "vit.pth.tar"
     torch.save({"epoch": 300, "arch": "vit_base", "state_dict": state, "optimizer": {"state": {}}}, path)
-    encoder = config.model_copy(update={"weights": _pin(path)}).imported()
+    encoder = import_encoder(config.model_copy(update={"weights": _pin(path)}))[0]
     assert torch.equal(encoder(_images()), source(_images()))
     assert "norm13" in " ".join(state)
-    assert base_encoder_tensors({"a": torch.ones(1)}).keys() == {"a"}
 
 
 def _timm_file(tmp_path: Path, name: str = "test_vit", **changes: Any) -> Path:
@@ -224,25 +224,25 @@ def test_bad_weights_files_are_refused_by_name(tmp_path: Path) -> None:
     digest = "1" * 64
     absent = config.model_copy(update={"weights": WeightsFile(uri=f"file://{path}", sha256=digest)})
     with pytest.raises(WeightsError, match=r"mocov3 does not exist(.|\n)*w.safetensors(.|\n)*sha256sum"):
-        absent.imported()
+        import_encoder(absent)[0]
     state = config.build().network.state_dict()
     save_weights(path, state)
     with pytest.raises(WeightsError, match=digest):
-        absent.imported()
+        import_encoder(absent)[0]
     unrecorded = config.model_copy(update={"weights": WeightsFile(uri=str(path), sha256="0" * 64)})
     with pytest.raises(
         WeightsError, match=rf"not recorded(.|\n)*{_pin(path).sha256}(.|\n)*encoder.model.weights.sha256"
     ):
-        unrecorded.imported()
+        import_encoder(unrecorded)[0]
     save_weights(path, {name: tensor for name, tensor in state.items() if name != "norm.bias"})
     with pytest.raises(WeightsError, match=r"missing: norm.bias"):
-        config.model_copy(update={"weights": _pin(path)}).imported()
+        import_encoder(config.model_copy(update={"weights": _pin(path)}))[0]
     save_weights(path, state | {"head.6.weight": torch.zeros(9, 24)})
     with pytest.raises(WeightsError, match=r"wrong shape: head.6.weight \(9, 24\)"):
-        config.model_copy(update={"weights": _pin(path)}).imported()
+        import_encoder(config.model_copy(update={"weights": _pin(path)}))[0]
     remote = WeightsFile(uri="https://example.org/w.pth", sha256=digest)
     with pytest.raises(ConfigError, match="path or a file:// URI"):
-        config.model_copy(update={"weights": remote}).imported()
+        import_encoder(config.model_copy(update={"weights": remote}))[0]
 
 
 class _Payload:
@@ -261,5 +261,5 @@ def test_code_in_a_weights_file_does_not_run(tmp_path: Path, torch_file: bool) -
     else:
         path.write_bytes(pickle.dumps(_Payload(marker), protocol=2))
     with pytest.raises(WeightsError, match=r"w\.pth"):
-        MoCoV3Config.tiny().model_copy(update={"weights": _pin(path)}).imported()
+        import_encoder(MoCoV3Config.tiny().model_copy(update={"weights": _pin(path)}))[0]
     assert not marker.exists()
