@@ -1,12 +1,11 @@
 """Which process on which machine, and whether it still lives."""
 
-import contextlib
-import hashlib
 import os
 import socket
 from pathlib import Path
 from typing import Self
 
+from components.process import boot, pid_exists
 from flows.artifact import Record
 
 
@@ -23,11 +22,11 @@ class Process(Record):
     @classmethod
     def current(cls) -> Self:
         pid = os.getpid()
-        return cls(host=socket.gethostname(), boot=_boot(), pid=pid, started=_started(pid) or "")
+        return cls(host=socket.gethostname(), boot=boot(), pid=pid, started=_started(pid) or "")
 
     def is_gone(self) -> bool:
         """True only if the process certainly ended: it ran on this machine, and is dead, a zombie or another one."""
-        if (self.host, self.boot) != (socket.gethostname(), _boot()):
+        if (self.host, self.boot) != (socket.gethostname(), boot()):
             return False
         if not self.started:
             return not pid_exists(self.pid)
@@ -35,18 +34,6 @@ class Process(Record):
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}"
-
-
-def machine() -> str:
-    """A short name of this boot and pid namespace: a pid means something only together with it."""
-    return hashlib.sha256(f"{socket.gethostname()} {_boot()}".encode()).hexdigest()[:8]
-
-
-def _boot() -> str:
-    with contextlib.suppress(OSError):
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot} {Path('/proc/self/ns/pid').readlink()}"
-    return ""
 
 
 def _started(pid: int) -> str | None:
@@ -57,14 +44,3 @@ def _started(pid: int) -> str | None:
         return None
     fields = text.rpartition(")")[2].split()  # the name before it may hold anything
     return None if fields[0] in ("Z", "X", "x") else fields[19]
-
-
-def pid_exists(pid: int) -> bool:
-    """Whether a process of this machine has that pid."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from components.errors import ConflictError, MissingError, StoreError, StoreRefusedError
+from components.process import machine, pid_exists
 from components.store.base import RESERVED, ObjectInfo, check_key
 
 _N_LOCKS = 256
@@ -145,7 +146,7 @@ class LocalStore:
         if not self._swept:
             self._swept = True
             _sweep(folder)
-        path = folder / f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex}"
+        path = folder / f"{machine()}-{os.getpid()}-{uuid.uuid4().hex}"
         try:
             yield path
         finally:
@@ -249,32 +250,12 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _machine() -> str:
-    """Names this boot and process namespace, so that a pid means something."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        namespace = str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        boot, namespace = os.uname().nodename, ""
-    return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:12]
-
-
 def _sweep(folder: Path) -> None:
     """Remove what killed writers left behind."""
     for path in folder.iterdir():
-        machine, _, rest = path.name.partition("-")
+        where, _, rest = path.name.partition("-")
         pid = rest.partition("-")[0]
         with contextlib.suppress(OSError):
-            dead = machine == _machine() and pid.isdigit() and not _exists(int(pid))
+            dead = where == machine() and pid.isdigit() and not pid_exists(int(pid))
             if dead or time.time() - path.stat().st_mtime > _STALE_TEMPORARY_S:
                 path.unlink()
-
-
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

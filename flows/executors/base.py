@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_type_hints
 from pydantic import BaseModel, ValidationError
 
 from components.errors import ArtifactError, ConfigError, DivergedError, MissingError, RcgError, StoreRefusedError
+from components.process import machine, pid_exists
 from components.store import open_store
 from components.store.base import Prefix, Store
 from flows.artifact import FileEntry
-from flows.process import machine, pid_exists
 from flows.provenance import part_versions
 from flows.runs.events import EventWriter
 from flows.runs.lease import FencedStore, check_fence

@@ -8,10 +8,10 @@ import uuid
 from pathlib import Path
 
 from components.errors import ArtifactError, MissingError, TamperedError
+from components.process import pid_exists
 from components.store.base import Store, check_key
 from flows.artifact import SCHEMA, Record, digest_of, file_entry, pack_manifest, read_head
 from flows.pipeline import Need, Stage
-from flows.process import pid_exists
 from flows.runs.records import MANIFEST, CommittedRun, find_run, load_run, tampered
 
 POINTER = "run.json"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import ArtifactError
+from components.process import machine
 from flows.job import work
-from flows.process import machine
 from flows.runs.events import read_events
 from flows.runs.records import CommittedRun, load_run
 from flows.runs.transfer import adopt_checkpoints

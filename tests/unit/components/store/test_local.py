@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import ConfigError, MissingError, StoreError
+from components.process import machine
 from components.store import LocalStore, Prefix, open_store
-from components.store import local as module
 
 
 @pytest.fixture
@@ -58,7 +58,10 @@ def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
     assert open_store(".rcg/store").uri == (tmp_path / ".rcg/store").as_uri()
 
 
-@pytest.mark.parametrize("uri", ["", "s3://bucket/prefix", "gs://bucket", "file://relative/path", "file://"])
+@pytest.mark.parametrize(
+    "uri",
+    ["", "gs://bucket", "s3://", "s3:///prefix", "s3://Bucket", "s3://bucket/../x", "file://relative/path", "file://"],
+)
 def test_addresses_without_a_store(uri: str) -> None:
     with pytest.raises(ConfigError):
         open_store(uri)
@@ -163,7 +166,7 @@ def test_leftovers_of_killed_writers_are_swept(store: LocalStore) -> None:
     assert done.returncode == -signal.SIGKILL
     assert len(temporaries(store)) == 1
     assert store.head("key") is None
-    (mine := store.root / ".rcg-store" / "tmp" / f"{module._machine()}-{os.getpid()}-x").touch()
+    (mine := store.root / ".rcg-store" / "tmp" / f"{machine()}-{os.getpid()}-x").touch()
     (foreign := store.root / ".rcg-store" / "tmp" / "othermachine-1-x").touch()
     store.put("key", b"y")
     assert sorted(temporaries(store)) == sorted([mine, foreign])
