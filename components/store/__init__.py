@@ -11,14 +11,16 @@ __all__ = ["LocalStore", "ObjectInfo", "Prefix", "Store", "open_store"]
 
 
 def open_store(uri: str | Path) -> Store:
-    """The store behind a `file://` URI or a plain path. Nothing is created or read yet.
+    """The store behind an `s3://` or `file://` URI or a plain path. Nothing is created or read yet.
 
-    Raises: ConfigError for a scheme without a store.
+    Raises: ConfigError for a scheme without a store, or a malformed address.
     """
     text = str(uri)
     scheme, separator, _ = text.partition("://")
     if not text:
-        raise ConfigError("the store has no address", fix="set RCG_STORE to a folder or a file:// URI")
+        raise ConfigError(
+            "the store has no address", fix="set RCG_STORE to a folder, a file:// URI or s3://bucket/prefix"
+        )
     if not separator:
         return LocalStore(text)
     if scheme == "file":
@@ -31,7 +33,7 @@ def open_store(uri: str | Path) -> Store:
             )
         return LocalStore(unquote(parts.path))
     if scheme == "s3":
-        raise ConfigError(
-            "needs the S3 store", got=text, expected="file:///folder or a path", fix="set RCG_STORE to a folder"
-        )
-    raise ConfigError("no store for this address", got=text, expected="file:///folder or a path")
+        from components.store.s3 import S3Store
+
+        return S3Store(text)
+    raise ConfigError("no store for this address", got=text, expected="s3://bucket/prefix, file:///folder or a path")

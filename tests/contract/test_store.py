@@ -1,10 +1,12 @@
-"""What every store promises. A new store: one line in STORES."""
+"""What every store promises: a folder, a part of one, a real S3 server, and moto. A new store: one line in STORES."""
 
 import os
+import pickle
 import threading
 import traceback
+import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +15,50 @@ from hypothesis import strategies as st
 
 from components.errors import ArtifactError, ConflictError, MissingError
 from components.store import LocalStore, Prefix, Store, open_store
+from components.store.s3 import S3Store
+from tests.s3_rig import aws_environment, moto_server, s3_server
 
-STORES: dict[str, Callable[[Path], Store]] = {
-    "file": lambda folder: LocalStore(folder / "a store"),
-    "prefix": lambda folder: Prefix(LocalStore(folder), "some/prefix"),
+Make = Callable[[Path, str], Store]
+
+STORES: dict[str, tuple[str | None, Make]] = {
+    "file": (None, lambda folder, _: LocalStore(folder / "a store")),
+    "prefix": (None, lambda folder, _: Prefix(LocalStore(folder), "some/prefix")),
+    "moto": ("moto_endpoint", lambda _, name: S3Store(f"s3://rcg/{name}", patience_s=20)),
+    "s3": ("s3_endpoint", lambda _, name: S3Store(f"s3://rcg/{name}/a folder", patience_s=20)),
+    "s3-prefix": ("s3_endpoint", lambda _, name: Prefix(S3Store("s3://rcg", patience_s=20), name)),
 }
+"""Name -> (fixture with the endpoint that it needs, how to make it below a fresh folder or name)."""
+
 N_PROCESSES, N_ROUNDS = 4, 15
 
 
-@pytest.fixture(params=sorted(STORES))
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    return STORES[request.param](tmp_path)
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server.endpoint
+
+
+@pytest.fixture(scope="session")
+def moto_endpoint() -> Iterator[str]:
+    with moto_server("rcg") as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(params=STORES)
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    endpoint, make = STORES[request.param]
+    if endpoint is not None:
+        for name, value in aws_environment(request.getfixturevalue(endpoint)).items():
+            monkeypatch.setenv(name, value)
+    return make(tmp_path, uuid.uuid4().hex)
+
+
+@pytest.fixture
+def racing(request: pytest.FixtureRequest, store: Store) -> Store:
+    """A store whose server checks a condition and writes in one step."""
+    if request.node.callspec.params["store"] == "moto":
+        pytest.skip("moto checks a condition and writes in two steps: several racers may win")
+    return store
 
 
 def keys(store: Store, prefix: str = "") -> list[str]:
@@ -116,11 +151,11 @@ def test_if_match(store: Store) -> None:
     store.put("key", b"three", if_match=second)
 
 
-def test_one_of_many_processes_creates(store: Store, tmp_path: Path) -> None:
+def test_one_of_many_processes_creates(racing: Store, tmp_path: Path) -> None:
     def create(number: int) -> None:
         for turn in range(N_ROUNDS):
             try:
-                store.put(f"race/{turn}", f"{number}".encode() * 1000, if_absent=True)
+                racing.put(f"race/{turn}", f"{number}".encode() * 1000, if_absent=True)
             except ConflictError:
                 continue
             (tmp_path / f"won-{turn}-{number}").touch()
@@ -129,7 +164,7 @@ def test_one_of_many_processes_creates(store: Store, tmp_path: Path) -> None:
     for turn in range(N_ROUNDS):
         winners = [path.name.split("-")[2] for path in tmp_path.glob(f"won-{turn}-*")]
         assert len(winners) == 1
-        assert store.get(f"race/{turn}") == winners[0].encode() * 1000
+        assert racing.get(f"race/{turn}") == winners[0].encode() * 1000
 
 
 def _count(store: Store) -> None:
@@ -146,20 +181,20 @@ def _count(store: Store) -> None:
         done += 1
 
 
-def test_compare_and_swap_between_processes_loses_no_update(store: Store) -> None:
-    store.put("counter", b"0")
-    in_processes(lambda _: _count(store))
-    assert int(store.get("counter")) == N_PROCESSES * N_ROUNDS
+def test_compare_and_swap_between_processes_loses_no_update(racing: Store) -> None:
+    racing.put("counter", b"0")
+    in_processes(lambda _: _count(racing))
+    assert int(racing.get("counter")) == N_PROCESSES * N_ROUNDS
 
 
-def test_compare_and_swap_between_threads_loses_no_update(store: Store) -> None:
-    store.put("counter", b"0")
-    threads = [threading.Thread(target=_count, args=(store,)) for _ in range(N_PROCESSES)]
+def test_compare_and_swap_between_threads_loses_no_update(racing: Store) -> None:
+    racing.put("counter", b"0")
+    threads = [threading.Thread(target=_count, args=(racing,)) for _ in range(N_PROCESSES)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert int(store.get("counter")) == N_PROCESSES * N_ROUNDS
+    assert int(racing.get("counter")) == N_PROCESSES * N_ROUNDS
 
 
 def test_readers_never_see_half_an_object(store: Store) -> None:
@@ -235,6 +270,21 @@ def test_keys_that_could_leave_the_store_are_refused(store: Store, key: str, tmp
             call()
     source.unlink()
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_it_travels_to_other_processes(store: Store) -> None:
+    store.put("key", b"value")  # its clients are in use when it forks
+    again = pickle.loads(pickle.dumps(store))
+    assert (again.uri, again.get("key")) == (store.uri, b"value")
+
+    def act(number: int) -> None:
+        assert store.get("key", start=1, stop=3) == b"al"
+        assert store.head("key") == next(iter(again.list("")))
+        store.delete(f"of {number}")
+        store.put(f"of {number}", b"x", if_absent=True)
+
+    in_processes(act, 2)
+    assert keys(store) == ["key", "of 0", "of 1"]
 
 
 def test_it_opens_again_by_its_uri(store: Store) -> None:

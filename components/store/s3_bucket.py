@@ -1,0 +1,113 @@
+"""One bucket: requests by full key, repeated while that may help, with failures that settings mend explained."""
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from components.errors import ConfigError
+from components.store.base import ObjectInfo
+from components.store.s3_clients import Condition, Control, Objects, open_objects
+from components.store.s3_errors import S3Error, explain
+from components.store.s3_retry import persist
+
+PATIENCE_S = 90.0
+"""How long a request is repeated while the server does not answer."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+T = TypeVar("T")
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """(bucket, prefix without slashes at its ends) of an s3:// URI. Raises: ConfigError."""
+    name, _, prefix = uri.removeprefix("s3://").partition("/")
+    prefix = prefix.strip("/")
+    parts = prefix.split("/") if prefix else []
+    if not _NAME.fullmatch(name) or any(part in ("", ".", "..") for part in parts) or not prefix.isprintable():
+        raise ConfigError("not the address of a bucket", got=uri, expected="s3://bucket or s3://bucket/prefix")
+    return name, prefix
+
+
+class Bucket:
+    """Clients are made when first needed and again in a forked child."""
+
+    def __init__(self, name: str, patience_s: float) -> None:
+        self.name, self.patience_s = name, patience_s
+        self._clients: tuple[int, Control, Objects] | None = None
+
+    @property
+    def control(self) -> Control:
+        return self._connect()[1]
+
+    @property
+    def objects(self) -> Objects:
+        return self._connect()[2]
+
+    @property
+    def endpoint(self) -> str:
+        """URL of the server."""
+        return self.control.endpoint
+
+    def ask(self, what: str, request: Callable[[Objects, bool], T]) -> T:
+        """request(objects, unsure), repeated; see persist().
+
+        Raises: S3Error for an absent key, a failed condition or a range beyond the end; ConfigError or StoreError for
+        the rest.
+        """
+        with self.explained(what):
+            return persist(lambda unsure: request(self.objects, unsure), budget_s=self.patience_s, what=what)
+
+    @contextlib.contextmanager
+    def explained(self, what: str) -> Iterator[None]:
+        """Turn failures that are no answers into errors for a person."""
+        try:
+            yield
+        except S3Error as failure:
+            if failure.is_absent or failure.is_conflict or failure.is_beyond_end:
+                raise
+            if failure.is_unnamed:
+                failure = self.control.name_refusal(failure)
+            where = f"bucket {self.name}" + (f" at {self.endpoint}" if self._clients else "")
+            raise explain(failure, what, where) from failure
+
+    def put(self, key: str, data: bytes, condition: Condition | None, what: str) -> str:
+        """The new etag. Raises: S3Error when the condition does not hold and the object there is not our own."""
+
+        def attempt(objects: Objects, unsure: bool) -> str:
+            try:
+                return objects.put(key, data, condition)
+            except S3Error as failure:
+                if condition and condition.if_match and failure.is_absent:  # some servers say so, others 412
+                    failure = S3Error(412, failure.code, failure.detail)
+                if not (unsure and condition and failure.is_conflict):
+                    raise failure from None
+                info, writer = objects.head(key)
+                if writer != condition.writer:
+                    raise
+                return info.etag
+
+        return self.ask(what, attempt)
+
+    def list(self, prefix: str, what: str) -> Iterator[ObjectInfo]:
+        """Everything below `prefix` ("" or with a slash at its end) in key order, page by page."""
+        after: str | None = None
+        pages: Iterator[Sequence[ObjectInfo]] | None = None
+
+        def next_page(objects: Objects, _: bool) -> Sequence[ObjectInfo] | None:
+            nonlocal pages
+            try:
+                pages = objects.list(prefix, after) if pages is None else pages
+                return next(pages, None)
+            except S3Error:
+                pages = None  # asked again, the listing goes on after the last key seen
+                raise
+
+        while (page := self.ask(what, next_page)) is not None:
+            yield from page
+            after = page[-1].key if page else after
+
+    def _connect(self) -> tuple[int, Control, Objects]:
+        if self._clients is None or self._clients[0] != os.getpid():
+            control = Control(self.name)
+            self._clients = (os.getpid(), control, open_objects(control))
+        return self._clients

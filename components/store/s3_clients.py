@@ -1,0 +1,236 @@
+"""Two ways to talk to one bucket: obstore for bytes, boto3 for control and for processes that obstore cannot serve.
+
+obstore's threads do not survive a fork, so a child whose parent used it gets its bytes through boto3. boto3 resolves
+endpoint, region and credentials for both, by the usual AWS variables and files.
+"""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Protocol
+
+from components.store.base import ObjectInfo
+from components.store.s3_errors import S3Error, from_boto, from_obstore
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, PutMode
+
+WRITER = "rcg-writer"
+"""Metadata of a conditional write: tells our own object from another writer's when an answer got lost."""
+_CONNECT_S, _READ_S, _REQUEST_S = 5, 30, 300
+_PAGE = 1000
+_obstore_pid = 0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of an object, and what the object was as a whole when they were read."""
+
+    data: bytes
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What must hold for a put: nothing there, or this etag."""
+
+    if_absent: bool
+    if_match: str | None
+    writer: str
+
+
+class Objects(Protocol):
+    """One request each, by full key. Every method raises S3Error and tries once. Etags come without quotes."""
+
+    def get(self, key: str, start: int, stop: int | None, etag: str | None = None) -> Piece: ...
+    def put(self, key: str, data: bytes, condition: Condition | None) -> str: ...
+    def head(self, key: str) -> tuple[ObjectInfo, str | None]:
+        """With the WRITER of its conditional write."""
+        ...
+
+    def list(self, prefix: str, after: str | None) -> Iterator[Sequence[ObjectInfo]]:
+        """Pages below `prefix`, which ends with a slash or is empty."""
+        ...
+
+    def delete(self, key: str) -> None: ...
+
+
+class Control:
+    """boto3's client for one bucket in one process."""
+
+    def __init__(self, bucket: str) -> None:
+        import boto3
+        from botocore.config import Config
+
+        self.bucket = bucket
+        self.session = boto3.Session()
+        timeouts = {"connect_timeout": _CONNECT_S, "read_timeout": _READ_S}
+        once = {"total_max_attempts": 1}
+        try:
+            self.client = self.session.client("s3", config=Config(retries=once, max_pool_connections=64, **timeouts))
+        except Exception as error:
+            raise from_boto(error) from error
+
+    @property
+    def endpoint(self) -> str:
+        return str(self.client.meta.endpoint_url)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """One request about the bucket. Raises: S3Error."""
+        try:
+            answer: dict[str, Any] = getattr(self.client, method)(Bucket=self.bucket, **parameters)
+        except Exception as error:
+            raise from_boto(error) from error
+        return answer
+
+    def name_refusal(self, failure: S3Error) -> S3Error:
+        """The reason that a HEAD could not tell."""
+        try:
+            self.call("list_objects_v2", MaxKeys=1)
+        except S3Error as named:
+            return named
+        return failure
+
+
+def open_objects(control: Control) -> Objects:
+    """The faster client that works in this process."""
+    global _obstore_pid  # noqa: PLW0603  (a property of the process: obstore's runtime is one)
+    if _obstore_pid not in (0, os.getpid()):
+        return BotoObjects(control)
+    _obstore_pid = os.getpid()
+    return ObstoreObjects(control)
+
+
+class ObstoreObjects:
+    """Through obstore; every body is sent with its SHA-256, which the server checks."""
+
+    def __init__(self, control: Control) -> None:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+        from obstore.store import S3Store
+
+        endpoint, region = control.endpoint, control.client.meta.region_name
+        if control.session.get_credentials() is None:
+            raise S3Error(None, "NoCredentials", "neither in the environment nor in ~/.aws")
+        self._bucket = S3Store(
+            control.bucket,
+            config={
+                "endpoint": endpoint,
+                "region": "us-east-1" if region in (None, "aws-global") else region,
+                "checksum_algorithm": "SHA256",
+            },
+            client_options={
+                "allow_http": endpoint.startswith("http://"),
+                "connect_timeout": timedelta(seconds=_CONNECT_S),
+                "read_timeout": timedelta(seconds=_READ_S),
+                "timeout": timedelta(seconds=_REQUEST_S),
+            },
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(0), "backoff": {}},
+            credential_provider=Boto3CredentialProvider(control.session),
+        )
+
+    def get(self, key: str, start: int, stop: int | None, etag: str | None = None) -> Piece:
+        options: GetOptions = {}
+        if stop is not None:
+            options["range"] = (start, stop)
+        elif start:
+            options["range"] = {"offset": start}
+        if etag is not None:
+            options["if_match"] = f'"{etag}"'
+        try:
+            found = self._bucket.get(key, options=options)
+            return Piece(bytes(found.bytes()), found.meta["size"], _bare(found.meta["e_tag"]))
+        except Exception as error:
+            raise from_obstore(error) from error
+
+    def put(self, key: str, data: bytes, condition: Condition | None) -> str:
+        mode: PutMode = "overwrite"
+        attributes = {}
+        if condition is not None:
+            attributes[WRITER] = condition.writer
+            mode = "create" if condition.if_absent else {"e_tag": f'"{condition.if_match}"'}
+        try:
+            done = self._bucket.put(key, data, mode=mode, use_multipart=False, attributes=attributes)
+        except Exception as error:
+            raise from_obstore(error) from error
+        return _bare(done["e_tag"])
+
+    def head(self, key: str) -> tuple[ObjectInfo, str | None]:
+        try:
+            found = self._bucket.get(key, options={"head": True})
+        except Exception as error:
+            raise from_obstore(error) from error
+        info = ObjectInfo(key, found.meta["size"], _bare(found.meta["e_tag"]))
+        return info, _writer({str(k): str(v) for k, v in found.attributes.items()})
+
+    def list(self, prefix: str, after: str | None) -> Iterator[Sequence[ObjectInfo]]:
+        try:
+            for page in self._bucket.list(prefix or None, offset=after, chunk_size=_PAGE):
+                yield [ObjectInfo(found["path"], found["size"], _bare(found["e_tag"])) for found in page]
+        except Exception as error:
+            raise from_obstore(error) from error
+
+    def delete(self, key: str) -> None:
+        try:
+            self._bucket.delete(key)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise from_obstore(error) from error
+
+
+class BotoObjects:
+    """Through boto3, which survives a fork: a new client in the child is enough."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+
+    def get(self, key: str, start: int, stop: int | None, etag: str | None = None) -> Piece:
+        parameters: dict[str, Any] = {} if etag is None else {"IfMatch": f'"{etag}"'}
+        if start or stop is not None:
+            parameters["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
+        answer = self._control.call("get_object", Key=key, **parameters)
+        try:
+            data = answer["Body"].read()
+        except Exception as error:
+            raise from_boto(error) from error
+        size = answer.get("ContentRange", "").rpartition("/")[2] or answer["ContentLength"]
+        return Piece(data, int(size), _bare(answer["ETag"]))
+
+    def put(self, key: str, data: bytes, condition: Condition | None) -> str:
+        parameters: dict[str, Any] = {}
+        if condition is not None:
+            parameters["Metadata"] = {WRITER: condition.writer}
+            match = {"IfNoneMatch": "*"} if condition.if_absent else {"IfMatch": f'"{condition.if_match}"'}
+            parameters |= match
+        return _bare(self._control.call("put_object", Key=key, Body=data, **parameters)["ETag"])
+
+    def head(self, key: str) -> tuple[ObjectInfo, str | None]:
+        answer = self._control.call("head_object", Key=key)
+        return ObjectInfo(key, answer["ContentLength"], _bare(answer["ETag"])), _writer(answer["Metadata"])
+
+    def list(self, prefix: str, after: str | None) -> Iterator[Sequence[ObjectInfo]]:
+        while True:
+            more = {"StartAfter": after} if after else {}
+            page = self._control.call("list_objects_v2", Prefix=prefix, MaxKeys=_PAGE, **more)
+            found = page.get("Contents", [])
+            yield [ObjectInfo(o["Key"], o["Size"], _bare(o["ETag"])) for o in found]
+            if not page["IsTruncated"]:
+                return
+            after = found[-1]["Key"]
+
+    def delete(self, key: str) -> None:
+        try:
+            self._control.call("delete_object", Key=key)
+        except S3Error as failure:
+            if not failure.is_absent:
+                raise
+
+
+def _bare(etag: str | None) -> str:
+    return (etag or "").strip('"')
+
+
+def _writer(metadata: Mapping[str, str]) -> str | None:
+    return metadata.get(WRITER)
