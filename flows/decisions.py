@@ -83,8 +83,8 @@ class Entry(Record):
     digest: str
     before: int | None
     """The champion until then."""
-    decision: int | None
-    """Number of the gate's decision; None for a rollback."""
+    decision: int
+    """Number of the gate's decision; for a rollback that of the newest one by then."""
     who: str
     time_ms: int
     state: State
@@ -106,9 +106,11 @@ class History(Record):
         """The champions that a rollback may return to, the present one last: a rollback takes what it left away."""
         stack: list[int] = []
         for entry in (e for e in self.entries if e.state != "void"):
+            if entry.before is not None and stack[-1:] != [entry.before]:
+                stack.append(entry.before)  # it was made champion by hand
             if entry.action == "rollback" and entry.version in stack:
                 stack = stack[: len(stack) - stack[::-1].index(entry.version)]
-            elif not stack or stack[-1] != entry.version:
+            elif stack[-1:] != [entry.version]:
                 stack.append(entry.version)
         return stack
 

@@ -1,0 +1,62 @@
+"""Images from a registered bundle, drawn as a consumer would: by the bundle's own code, in a process of its own."""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from components.errors import ArtifactError, TamperedError
+from components.provenance import bundle_digest
+from flows.registry import Version, resolve
+from flows.tracking import Tracking
+
+_DRAW = """
+import sys
+
+sys.dont_write_bytecode = True
+folder, out, n, seed, device = sys.argv[1:]
+sys.path.insert(0, folder)
+import numpy as np
+from components.data.pictures import to_uint8
+from components.rcg import RCG
+
+if not sys.modules["components"].__file__.startswith(folder):
+    raise SystemExit("the bundle's own code was not imported")
+rcg, n = RCG.load(folder, device=device), int(n)
+size = rcg.card.sampling.batch_size
+blocks = [to_uint8(rcg.sample(min(size, n - first), int(seed), first=first)) for first in range(0, n, size)]
+np.save(out, np.concatenate(blocks))
+"""
+
+
+def fetch_bundle(tracking: Tracking, name: str, version: Version, cache: Path) -> Path:
+    """The version's folder on this machine, checked byte by byte. Raises: MissingError, TamperedError."""
+    folder = resolve(f"models:/{name}/{version.number}", tracking, cache)
+    found = bundle_digest(folder)
+    if found != version.digest:
+        raise TamperedError(
+            f"the bundle of models:/{name}/{version.number} is not the one that was registered",
+            got=f"content {found} in {folder}",
+            expected=version.digest,
+            fix="`rcg data copy --from` a store that has it intact; `rcg rollback` if it is the champion",
+        )
+    return folder
+
+
+def draw_images(folder: Path, n: int, seed: int, device: str) -> np.ndarray:
+    """Shapes: (n, px, px, 3) uint8. Raises: ArtifactError when the bundle does not load or draw."""
+    with tempfile.TemporaryDirectory(prefix="rcg-gate-") as scratch:
+        out = Path(scratch, "images.npy")
+        command = [sys.executable, "-I", "-c", _DRAW, str(folder), str(out), str(n), str(seed), device]
+        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
+        if done.returncode != 0 or not out.is_file():
+            said = done.stderr.strip().splitlines()
+            raise ArtifactError(
+                "the registered bundle cannot be loaded and sampled",
+                got=f"{folder}: {said[-1] if said else f'exit code {done.returncode}'}",
+                fix=f"try it alone: rcg sample --model {folder}",
+            )
+        images: np.ndarray = np.load(out)
+    return images

@@ -1,0 +1,147 @@
+"""What both models are measured against: one collection's held-out images, in features of one network fitted on it."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from components.base import Metrics
+from components.data.images import ImageIndex, open_images
+from components.errors import ConfigError
+from components.metrics import measure
+from components.metrics.comparison import compare
+from components.metrics.features import FeatureNet, extract
+from components.metrics.fitting import RealImages, fit_network, pixel_vectors
+from components.metrics.frechet import frechet
+from components.metrics.memorization import memorization
+from components.metrics.prdc import precision_recall
+from components.training.worker import Worker
+from flows.artifact import InputArtifact
+from flows.decisions import Interval
+from flows.policy import GateParams
+from flows.stages.evaluate import EvaluateParams
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One model's images as vectors. Shapes: (n, d), (n, d')."""
+
+    features: np.ndarray
+    pixels: np.ndarray
+
+
+class Reference:
+    """The challenger's collection. `champion`: the one that the champion was trained on, None if there is none."""
+
+    def __init__(
+        self, params: EvaluateParams, collect: InputArtifact, champion: InputArtifact | None, source: str,
+        worker: Worker, px: int,
+    ) -> None:  # fmt: skip
+        self.params = params
+        index = open_images(collect, source, base_only=False, threads=worker.threads)
+        test = index.split("test")
+        self.seen, self.known = _history(test, champion, source, worker)
+        params.features.check_size(int((~self.seen).sum()))
+        classes = list(index.classes) if index.classes else None
+        self.task = params.features.resolve(classes)
+        train, self.held_out = RealImages(index.split("train"), px), RealImages(test, px)
+        how = params.train
+        self.net, _ = fit_network(params.features, self.task, train, len(classes or ()), how, worker, seed=params.seed)
+        self.real = Drawn(*self._vectors(self.held_out))
+        self.train = Drawn(*self._vectors(train))
+        self.protocol: dict[str, Any] = {
+            "collection": collect.digest,
+            "split": "test",
+            "task": self.task,
+            **params.model_dump(mode="json", include={"features", "train", "seed", "k_neighbors", "percentile"}),
+            "network": _digest(self.net),
+            "n_held_out": len(self.held_out),
+            "n_seen_by_champion": int(self.seen.sum()),
+            "n_known": None if self.known is None else int(self.known.sum()),
+        }
+
+    def _vectors(self, images: RealImages) -> tuple[np.ndarray, np.ndarray]:
+        size = self.params.batch_size
+        features, _ = extract(self.net, images.batches(size))
+        return features, np.concatenate(list(pixel_vectors(images.batches(size), self.net.config.px)))
+
+    def see(self, images: np.ndarray) -> Drawn:
+        """Shapes: (n, px, px, 3) uint8."""
+        size = self.params.batch_size
+        blocks = [images[start : start + size] for start in range(0, len(images), size)]
+        features, _ = extract(self.net, blocks)
+        return Drawn(features, np.concatenate(list(pixel_vectors(blocks, self.net.config.px))))
+
+    def metrics(self, drawn: Drawn) -> Metrics:
+        """Distances, precision, recall and memorization of one model."""
+        precision, recall = precision_recall(self.real.features, drawn.features, k=self.params.k_neighbors)
+        percentile = self.params.percentile
+        copies = [
+            memorization(mine, real, [train], percentile=percentile).share
+            for mine, real, train in (
+                (drawn.features, self.real.features, self.train.features),
+                (drawn.pixels, self.real.pixels, self.train.pixels),
+            )
+        ]
+        found = {
+            "fd": frechet(drawn.features, self.real.features[~self.seen]),
+            "precision": precision,
+            "recall": recall,
+            "memorization_share": copies[0],
+            "memorization_share_pixels": copies[1],
+        }
+        if self.known is not None and self.is_enough(self.known):
+            found["fd_known"] = frechet(drawn.features, self.real.features[self.known])
+        return found
+
+    def floors(self, n: int) -> Metrics:
+        """What as many training images would score: nothing sensible is much better."""
+        x = measure.Vectors(self.train.features, self.real.features, self.train.features[:n])
+        k = min(self.params.k_neighbors, len(x.generated) - 1)
+        precision, recall = precision_recall(x.held_out, x.generated, k=k)
+        return {"fd": frechet(x.generated, x.held_out), "precision": precision, "recall": recall}
+
+    def is_enough(self, chosen: np.ndarray) -> bool:
+        """Whether a covariance over the chosen held-out images means anything."""
+        try:
+            self.params.features.check_size(int(chosen.sum()))
+        except ConfigError:
+            return False
+        return True
+
+    def differences(self, champion: Drawn, challenger: Drawn, gate: GateParams) -> dict[str, Interval]:
+        """How much worse the challenger is, on `all` held-out images and on those `known` to the champion."""
+        found = {"all": self._difference(champion, challenger, ~self.seen, gate, gate.margin)}
+        if gate.margin_known is not None and self.known is not None and self.is_enough(self.known):
+            found["known"] = self._difference(champion, challenger, self.known, gate, gate.margin_known)
+        return found
+
+    def _difference(
+        self, champion: Drawn, challenger: Drawn, chosen: np.ndarray, gate: GateParams, margin: float
+    ) -> Interval:
+        real = self.real.features[chosen]
+        d = compare(
+            champion.features, challenger.features, real, n_draws=gate.n_bootstrap, level=gate.level, seed=gate.seed
+        )
+        return Interval(value=d.value, low=d.low, high=d.high, limit=margin * d.first, n_real=len(real))
+
+
+def _digest(net: FeatureNet) -> str:
+    from safetensors.torch import save
+
+    return hashlib.sha256(save({k: v.cpu().contiguous() for k, v in sorted(net.state_dict().items())})).hexdigest()
+
+
+def _history(
+    test: ImageIndex, champion: InputArtifact | None, source: str, worker: Worker
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which held-out images the champion was trained on (left out of comparisons), and which it held out too."""
+    if champion is None:
+        return np.zeros(len(test), bool), None
+    before = open_images(champion, source, base_only=False, threads=worker.threads)
+    train, held_out = (set(before.split(name).sha256) for name in ("train", "test"))
+    return (
+        np.array([sha256 in train for sha256 in test.sha256], bool),
+        np.array([sha256 in held_out for sha256 in test.sha256], bool),
+    )
