@@ -2,13 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from components.base import Writer
 from components.errors import WeightsError
 from components.interop.signatures import STAGE_OF, recognize, split
 from components.weights import Tables, WeightsFile, assign, check_tensors, likeliest, save_weights
@@ -116,11 +115,7 @@ def depth_of(tensors: Tensors, prefix: str) -> int:
     return max((int(head) for head in heads if head.isdigit()), default=-1) + 1
 
 
-class _Writer(Protocol):
-    def file(self, name: str) -> AbstractContextManager[Path]: ...
-
-
-def keep(kept: Tensors, out: _Writer) -> None:
+def keep(kept: Tensors, out: Writer) -> None:
     """Write what was kept beside the weights, for `rcg export-checkpoint`; nothing when there is nothing."""
     if kept:
         with out.file(KEPT) as path:

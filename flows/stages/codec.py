@@ -24,7 +24,8 @@ from components.training.worker import Worker
 from components.weights import WeightsFile, trained_or_imported
 from flows.artifact import Inputs, Output
 
-_BATCH, _MOST = 64, 1024  # images per forward pass and in all, when reconstructions are measured
+_BATCH, _BATCH_PIXELS = 64, 2**18  # images, and pixels of all of them, per forward pass of an examination
+_MOST = 1024  # images that are measured
 _SHOWN, _PREVIEWS = 32, 4
 _LEAST_ERROR = 1e-10  # mean squared; exact reconstructions are 100 dB
 
@@ -108,6 +109,7 @@ class _Shown:
 
     def __init__(self, images: ImageIndex, px: int) -> None:
         self.images, self.px = images, px
+        self.batch = max(1, min(_BATCH, _BATCH_PIXELS // px**2))
 
     def rows(self, most: int) -> np.ndarray:
         """Evenly spaced."""
@@ -117,16 +119,17 @@ class _Shown:
     def draw(self, codec: Codec, device: torch.device) -> np.ndarray:
         """Originals above their reconstructions."""
         originals = self.images.load(self.rows(_SHOWN), self.px)
-        again = codec.decode(codec.encode(to_float(originals).to(device)))
-        return rows_grid([originals, to_uint8(again)], folds=2)
+        parts = [originals[i : i + self.batch] for i in range(0, len(originals), self.batch)]
+        again = [to_uint8(codec.decode(codec.encode(to_float(part).to(device)))) for part in parts]
+        return rows_grid([originals, np.concatenate(again)], folds=2)
 
     @torch.no_grad()
     def measure(self, codec: Codec, device: torch.device) -> Metrics:
         """Errors of the decoded bytes; for tokens also how evenly the codebook is used."""
         rows, n_codes = self.rows(_MOST), codec.spec.n_codes
         absolute, squared, counts = 0.0, 0.0, torch.zeros(n_codes or 0)
-        for start in range(0, len(rows), _BATCH):
-            original = to_float(self.images.load(rows[start : start + _BATCH], self.px))
+        for start in range(0, len(rows), self.batch):
+            original = to_float(self.images.load(rows[start : start + self.batch], self.px))
             target = codec.encode(original.to(device))
             error = to_float(to_uint8(codec.decode(target))).double() - original.double()
             absolute += float(error.abs().sum())

@@ -1,0 +1,89 @@
+"""The autoencoder of Stable Diffusion: images <-> Gaussian posteriors over latents, regularized towards N(0, 1).
+
+Paper: 2112.10752 (LDM, section 3.1).
+"""
+
+import hashlib
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from components.base import TargetSpec
+from components.codecs.autoencoder import AutoencoderConfig, Decoder, Encoder
+from components.codecs.base import Codec
+from components.rng import RowRng, derive_seed
+
+_LOG_VARIANCE = (-30.0, 20.0)
+
+
+class KlConfig(AutoencoderConfig):
+    """As published: width 128, multipliers 1 2 4 4, 2 blocks, latents 4 x 32 x 32 at 256 px; 83,653,863 parameters."""
+
+    kind: Literal["kl"]
+    scale: float
+    """Factor of the cached latents, which gives them a variance near 1 (Stable Diffusion: 0.18215)."""
+    posterior: Literal["mode", "sample"]
+    """What of the posterior is cached: its mean, or a draw whose noise is a function of the picture."""
+    dtype: Literal["float16", "float32"]
+    """In which latents are cached."""
+
+    @property
+    def space(self) -> Literal["latents"]:
+        return "latents"
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(
+            kind="kl", px=8, width=4, multipliers=(1, 2), n_blocks=1, attention_levels=(), groups=2, latent_dim=2,
+            scale=0.5, posterior="mode", dtype="float32",
+        )  # fmt: skip
+
+    def build(self) -> "Kl":
+        return Kl(self)
+
+
+class Kl(Codec):
+    """The autoencoder. Parameter names are CompVis's; diffusers' files are renamed on import."""
+
+    def __init__(self, config: KlConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config, 2 * config.latent_dim)
+        self.decoder = Decoder(config)
+        self.quant_conv = nn.Conv2d(2 * config.latent_dim, 2 * config.latent_dim, 1)
+        self.post_quant_conv = nn.Conv2d(config.latent_dim, config.latent_dim, 1)
+        self.spec = TargetSpec(
+            space="latents",
+            shape=(config.latent_dim, config.side, config.side),
+            dtype=config.dtype,
+            n_codes=None,
+            image_px=config.px,
+        )
+
+    def moments(self, images: Float[Tensor, "b 3 px px"]) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the posterior, not scaled. Shapes: (b, *spec.shape) each."""
+        mean, log_variance = self.quant_conv(self.encoder(images * 2 - 1)).chunk(2, dim=1)
+        return mean, (0.5 * log_variance.clamp(*_LOG_VARIANCE)).exp()
+
+    def encode(self, images: Float[Tensor, "b 3 px px"]) -> Tensor:
+        """Differs: the reference draws fresh noise at every use; here a picture has its own."""
+        self.check_images(images)
+        mean, std = self.moments(images)
+        if self.config.posterior == "sample":
+            mean = mean + std * _own_noise(images, self.spec.shape)
+        return (mean * self.config.scale).to(getattr(torch, self.spec.dtype))
+
+    def decode(self, target: Tensor) -> Float[Tensor, "b 3 px px"]:
+        self.check_target(target)
+        z = target.to(torch.float32) / self.config.scale
+        images: Tensor = self.decoder(self.post_quant_conv(z))
+        return ((images + 1) / 2).clamp(0, 1)
+
+
+def _own_noise(images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal, seeded by each picture's bytes: rounded to 8 bits, so that tiny errors do not matter."""
+    pixels = (images.detach().float() * 255).round().clamp(0, 255).to(torch.uint8).cpu().contiguous().numpy()
+    seeds = [derive_seed("posterior", hashlib.sha256(picture.tobytes()).hexdigest()) for picture in pixels]
+    return RowRng(seeds, device=images.device).normal(*shape)
