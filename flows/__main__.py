@@ -59,7 +59,7 @@ def repro(context: typer.Context) -> None:
 @app.command()
 def job(spec: Annotated[str, typer.Argument(help="URI of a spec.json in a store.")]) -> None:
     """Execute one prepared run from its spec alone: what a cluster's pods call."""
-    from flows.driver import run_spec
+    from flows.pod import run_spec
 
     typer.echo(run_spec(spec))
 
@@ -170,14 +170,20 @@ def history() -> None:
 @app.command()
 def lineage(
     reference: Annotated[
-        str, typer.Argument(help="A stage, a bundle folder or models:/name@alias.")
+        str,
+        typer.Argument(help="A picture, samples.json, manifest.json, a stage, a bundle folder or models:/name@alias."),
     ] = "artifacts/bundle",
+    model: Annotated[str | None, typer.Option(help="The bundle that drew a picture, if it is not found.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    html: Annotated[Path | None, typer.Option(help="Write a self-contained page with the graph.")] = None,
 ) -> None:
-    """Say what a model or artifact was made of: data, params, code, versions."""
-    from flows.lineage import lineage_text
+    """Say what a picture, model or artifact was made of: data, params, code, versions."""
+    from flows.lineage import lineage_text, write_html
 
-    typer.echo(lineage_text(reference, as_json=as_json))
+    if html is not None:
+        typer.echo(write_html(reference, html, model=model))
+        return
+    typer.echo(lineage_text(reference, model=model, as_json=as_json))
 
 
 @app.command()

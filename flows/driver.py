@@ -14,9 +14,9 @@ from components.store import open_store
 from components.store.base import Store
 from flows.artifact import canonical_json, digest_of
 from flows.closure import module_digests
-from flows.executors import WorkerSettings, open_executor
+from flows.executors import Executor, Launcher, WorkerSettings, open_executor, open_launcher
 from flows.fingerprint import LOCK
-from flows.job import Doing, Outcome, make_spec, run_job, work
+from flows.job import Doing, Outcome, make_spec, run_job
 from flows.params import Params, load_params
 from flows.pipeline import STAGES, Need, Stage
 from flows.progress import StageLog, follow_line
@@ -92,15 +92,23 @@ class Project:
             stage, self.sections[stage.name], self.store, self.root, source=self.settings.source, lock=lock
         )
 
-    def doing(self, *, context: Mapping[str, str], tracked: bool = True) -> Doing:
-        """Where and how fast, from the settings."""
+    def doing(self, *, context: Mapping[str, str], tracked: bool = True, here: bool = False) -> Doing:
+        """Where and how fast, from the settings; `here`: in this process, whatever they say."""
+        executor: Executor | Launcher
+        if here:
+            executor = open_executor("inline")
+        elif self.settings.executor == "kuberay":
+            executor = open_launcher(self.settings, self.root, say)
+        else:
+            executor = open_executor(self.settings.executor, max_failures=self.settings.max_failures)
         worker = WorkerSettings(
-            n_workers=self.settings.workers,
-            device=self.settings.device,
+            n_workers=1 if here else self.settings.workers,
+            device="cpu" if here else self.settings.device,
             threads=self.settings.threads,
             checkpoint_every=self.settings.checkpoint_every,
             keep_checkpoints=self.settings.keep_checkpoints,
             mix_versions=self.settings.mix_versions,
+            gpus_per_worker=self.settings.gpus_per_worker,
         )
 
         def open_log(spec: Spec, attempt: int) -> StageLog:
@@ -110,7 +118,7 @@ class Project:
 
         return Doing(
             store=self.store,
-            executor=open_executor(self.settings.executor, max_failures=self.settings.max_failures),
+            executor=executor,
             settings=worker,
             context=context,
             open_log=open_log,
@@ -131,6 +139,11 @@ class Project:
         )
 
 
+def say(message: str) -> None:
+    """One line on stderr, beside a progress bar."""
+    typer.echo(message, err=True)
+
+
 def warn(message: str) -> None:
     """One yellow line on stderr."""
     typer.secho(f"warning: {message}", fg="yellow", err=True)
@@ -142,28 +155,17 @@ def run_stage(name: str) -> str:
     project = Project.here()
     spec = project.spec(stage)
     context = git_state(project.root)
-    outcome = run_job(stage, spec, project.root, project.doing(context=context))
+    here = stage.name == "bundle" and project.settings.executor == "kuberay"  # a job's start would take longer
+    outcome = run_job(stage, spec, project.root, project.doing(context=context, here=here))
     if outcome.how != "made":
         note(project.tracking, project.record(spec, context, reused=True), warn)
     if stage.name == "bundle":
         _register_quietly(project)
-    return _told(outcome, f"artifacts/{stage.name}")
+    return told(outcome, f"artifacts/{stage.name}")
 
 
-def run_spec(uri: str) -> str:
-    """Do the work that a spec.json describes, in the store that holds it."""
-    head, runs, tail = uri.rpartition("/runs/")
-    if not runs or not tail.endswith("/spec.json"):
-        raise ConfigError(
-            "not the URI of a spec.json", got=uri, expected="<store>/runs/<stage>/<fingerprint>/spec.json"
-        )
-    settings = load_settings().model_copy(update={"store": head})
-    project = Project(Path.cwd(), settings)
-    spec = Spec.parse(project.store.get(f"runs/{tail}"), uri)
-    return _told(work(spec, project.doing(context={}, tracked=False)), f"{head}/{spec.prefix}")
-
-
-def _told(outcome: Outcome, where: str) -> str:
+def told(outcome: Outcome, where: str) -> str:
+    """One line on what a stage came to."""
     words = {"made": "done", "reused": "already done", "followed": "done by the process that was followed"}
     run = outcome.run
     seconds = (run.record.ended_ms - run.record.started_ms) / 1000

@@ -6,18 +6,18 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from components.errors import ArtifactError, ConfigError, FailureClass, RcgError, RetryableError, SupersededError
 from components.store.base import Prefix, Store
 from flows.artifact import SCHEMA, digest_of
-from flows.executors.base import Executor, Job, RankResult, Reporter, WorkerSettings, merge
+from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, Reporter, WorkerSettings, merge
 from flows.fingerprint import LOCK, identify
 from flows.pipeline import Stage
 from flows.process import Process
 from flows.provenance import library_versions
 from flows.runs.events import Event, read_events
-from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
+from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire, newest_attempt
 from flows.runs.records import (
     Adoption,
     CommittedRun,
@@ -31,6 +31,9 @@ from flows.runs.records import (
     restore_record,
 )
 from flows.runs.workspace import Workspace
+
+if TYPE_CHECKING:
+    from components.training.worker import Report
 
 How = Literal["reused", "followed", "made"]
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -56,7 +59,7 @@ class Doing:
     """Everything about doing work that is no part of the work: where, how fast, and who is told."""
 
     store: Store
-    executor: Executor
+    executor: Executor | Launcher
     settings: WorkerSettings = field(default_factory=WorkerSettings)
     timing: Timing = field(default_factory=Timing)
     context: Mapping[str, str] = field(default_factory=dict)
@@ -129,14 +132,36 @@ def work(spec: Spec, doing: Doing) -> Outcome:
         restore_record(doing.store, run)
         return Outcome(run, "reused")
     doing.executor.check(spec, doing.settings)
-    return _Work(spec, doing).done()
+    if isinstance(doing.executor, Launcher):
+        return _launched(spec, doing, doing.executor)
+    return _Work(spec, doing, doing.executor).done()
+
+
+def _launched(spec: Spec, doing: Doing, launcher: Launcher) -> Outcome:
+    """Have the work done by a process elsewhere, which holds the lease; this one only tells of it."""
+    attempt = max(1, newest_attempt(Prefix(doing.store, spec.prefix)))
+    log = None if doing.open_log is None else doing.open_log(spec, attempt)
+    status: EndStatus = "KILLED"
+    try:
+        run = launcher.launch(Launch(spec, doing.store, doing.context, _no_report if log is None else log.on_report))
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        if log is not None:
+            log.end(status)
+    return Outcome(run, "made")
+
+
+def _no_report(_report: "Report") -> None: ...
 
 
 class _Work:
     """One process's way to a committed run."""
 
-    def __init__(self, spec: Spec, doing: Doing) -> None:
-        self.spec, self.doing = spec, doing
+    def __init__(self, spec: Spec, doing: Doing, executor: Executor) -> None:
+        self.spec, self.doing, self.executor = spec, doing, executor
         self.folder = Prefix(doing.store, spec.prefix)
         self.watch = Watch()
         self.followed = 0
@@ -176,11 +201,8 @@ class _Work:
         if not self.followed:
             return
         failure = read_record(Failure, self.folder, f"attempts/{self.followed}.failure.json")
-        if failure is None or failure.failure_class == "transient":
-            return
-        kinds: dict[FailureClass, type[RcgError]] = {"config": ConfigError, "data": ArtifactError}
-        what = f"the process that was followed failed: {failure.message}"
-        raise kinds.get(failure.failure_class, RcgError)(what)
+        if failure is not None and failure.failure_class != "transient":
+            raise failure.error("the process that was followed failed")
 
     def _execute(self, lease: Lease) -> Outcome:
         run = load_run(self.doing.store, self.spec.prefix)
@@ -207,7 +229,7 @@ class _Work:
             _log.info("%s: attempt %d continues from what earlier ones left", spec.stage, attempt)
         store.put(f"{spec.prefix}/spec.json", spec.to_json())
         started_ms = _now_ms()
-        results = doing.executor.run(Job(spec, doing.store.uri, attempt, doing.settings, log))
+        results = self.executor.run(Job(spec, doing.store.uri, attempt, doing.settings, log))
         files, keys = merge(results)
 
         def record(digest: str) -> RunRecord:

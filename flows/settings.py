@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from components.errors import ConfigError
 
@@ -16,6 +16,10 @@ LOCAL_FILE = Path(".rcg/local.yaml")
 
 _NOT_OURS = ("RCG_RIGS", "RCG_S3_", "RCG_CLUSTER_")
 """Prefixes that belong to the test rigs."""
+
+
+_CPUS = r"^\d+(\.\d+)?$|^\d+m$"
+_MEMORY = r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 
 
 class Settings(BaseSettings):
@@ -31,8 +35,8 @@ class Settings(BaseSettings):
     """Where artifacts live: a folder, file:///path or s3://bucket/prefix."""
     source: str = "demo"
     """Where the images are: `demo`, a folder or s3://bucket/prefix. `rcg snapshot` remembers it in .rcg/local.yaml."""
-    executor: Literal["inline", "ray"] = "inline"
-    """inline: in this process. ray: Ray Train workers."""
+    executor: Literal["inline", "ray", "kuberay"] = "inline"
+    """inline: in this process. ray: Ray Train workers. kuberay: each stage but bundle is a RayJob on Kubernetes."""
     workers: int = Field(default=1, ge=1)
     """Ray Train workers of one stage; inline always has one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -44,7 +48,9 @@ class Settings(BaseSettings):
     keep_checkpoints: int = Field(default=2, ge=1)
     """Checkpoints kept per run."""
     max_failures: int = Field(default=2, ge=0)
-    """How often the ray executor restarts lost workers before it gives up."""
+    """How often Ray replaces lost workers within one attempt before it gives up."""
+    gpus_per_worker: int = Field(default=0, ge=0, le=1)
+    """GPUs that each Ray worker asks for. With 1, a worker without a GPU is an error unless device is cpu."""
     mix_versions: bool = False
     """Allow one artifact to hold parts that different library versions made; otherwise an error names them."""
     mlflow_uri: str = "sqlite:///mlflow.db"
@@ -53,6 +59,51 @@ class Settings(BaseSettings):
     """Experiment that the runs are logged to."""
     model_name: str = "rcg"
     """Name of the registered model."""
+
+    kube_context: str | None = None
+    """Context of the kubeconfig (KUBECONFIG) for kuberay; unset: the current one, in a pod its service account."""
+    kube_namespace: str = "rcg-jobs"
+    """Namespace of the RayJobs."""
+    image: str = ""
+    """Image of the pods, pinned: name@sha256:digest. `make image` prints it."""
+    image_by_tag: bool = False
+    """Accept an image that is named by a tag, which may move."""
+    image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    """When the nodes pull the image."""
+    head_cpus: str | None = Field(default=None, pattern=_CPUS)
+    """CPU request of the Ray head, e.g. 500m; unset, like those below: as in the RayJob template."""
+    head_memory: str | None = Field(default=None, pattern=_MEMORY)
+    """Memory of the Ray head, e.g. 4Gi."""
+    worker_cpus: str | None = Field(default=None, pattern=_CPUS)
+    """CPU request of each worker; its whole cores are torch's threads."""
+    worker_memory: str | None = Field(default=None, pattern=_MEMORY)
+    """Memory of each worker."""
+    job_labels: dict[str, str] = {}
+    """More labels for RayJobs and their pods, as JSON: how Kueue, Volcano and YuniKorn are told of queues."""
+    job_annotations: dict[str, str] = {}
+    """More annotations, as JSON."""
+    priority_class: str | None = None
+    """PriorityClass of the pods."""
+    service_account: str | None = None
+    """Service account of the pods."""
+    bucket_secret: str | None = None
+    """Secret with the AWS_* variables of the bucket."""
+    active_deadline_s: int | None = Field(default=None, ge=1)
+    """A RayJob is ended after so long, whatever it does."""
+    pre_running_deadline_s: int | None = Field(default=None, ge=1)
+    """A RayJob that has not got its pods by then is ended and reported as short of capacity."""
+    job_ttl_s: int | None = Field(default=None, ge=0)
+    """How long the pods of a finished RayJob stay."""
+    attempts: int = Field(default=3, ge=1)
+    """RayJobs of one stage that may be lost in a row without any progress before the driver gives up."""
+    submission_mode: Literal["K8sJobMode", "SidecarMode"] = "K8sJobMode"
+    """How KubeRay submits; SidecarMode is faster, but Pod Security `restricted` refuses its pods."""
+    rayjob_template: Path | None = None
+    """RayJob manifest to start from; unset: k8s/base/rayjob.yaml."""
+    shared_folder: Path | None = None
+    """A folder that driver and pods see at the same path (mounted by the template): a store or source may lie there."""
+    rayjob: str = ""
+    """Set by kuberay in its pods: name of the RayJob."""
 
     @classmethod
     def settings_customise_sources(
@@ -104,6 +155,8 @@ def load_settings() -> Settings:
             raise ConfigError("unknown setting in the environment", got=name, fix=fix)
     try:
         return Settings()
+    except SettingsError as error:
+        raise ConfigError("a setting is no JSON", got=error, fix='e.g. {"name": "value"}') from error
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']} (got {e['input']!r})" for e in error.errors()]
         raise ConfigError("settings are wrong", got="; ".join(wrong), fix="see docs/reference/settings.md") from error

@@ -1,10 +1,18 @@
 """Where a stage runs. A new executor: one module here and one branch below."""
 
-from typing import Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from flows.executors.base import Executor, Job, RankResult, WorkerSettings
+from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, WorkerSettings
 
-__all__ = ["Executor", "ExecutorName", "Job", "RankResult", "WorkerSettings", "open_executor"]
+if TYPE_CHECKING:
+    from flows.settings import Settings
+
+__all__ = [
+    "Executor", "ExecutorName", "Job", "Launch", "Launcher", "RankResult", "WorkerSettings", "open_executor",
+    "open_launcher",
+]  # fmt: skip
 
 ExecutorName = Literal["inline", "ray"]
 
@@ -18,3 +26,10 @@ def open_executor(name: ExecutorName, *, max_failures: int = 2) -> Executor:
     from flows.executors.inline import InlineExecutor
 
     return InlineExecutor()
+
+
+def open_launcher(settings: "Settings", root: Path, say: Callable[[str], None]) -> Launcher:
+    """The executor kuberay. `root` is the checkout, `say` gets a line for a person now and then."""
+    from flows.executors.kuberay import open_kuberay
+
+    return open_kuberay(settings, root, say)

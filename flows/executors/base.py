@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -22,7 +23,7 @@ from flows.artifact import FileEntry
 from flows.provenance import part_versions
 from flows.runs.events import EventWriter
 from flows.runs.lease import FencedStore, check_fence
-from flows.runs.records import Spec, load_run
+from flows.runs.records import CommittedRun, Spec, load_run
 from flows.runs.stored import StoredArtifact, StoredInputs, StoredOutput
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class WorkerSettings:
     event_interval_s: float = 2.0
     mix_versions: bool = False
     """Allow one artifact to hold parts that different library versions made."""
+    gpus_per_worker: int = 0
+    """GPUs that ray's workers are placed by; 0: those that there are."""
 
 
 class Reporter(Protocol):
@@ -85,6 +88,28 @@ class Executor(Protocol):
         ...
 
     def run(self, job: Job) -> list[RankResult]: ...
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A run to be had done elsewhere, and who is told of it."""
+
+    spec: Spec
+    store: Store
+    context: Mapping[str, str]
+    """git commit: recorded in run.json."""
+    on_report: "Callable[[Report], None]"
+
+
+class Launcher(ABC):
+    """Has a run done by a process elsewhere, which holds the lease and commits; returns what is committed then."""
+
+    @abstractmethod
+    def check(self, spec: Spec, settings: WorkerSettings) -> None:
+        """Raises: ConfigError for what can be known before anything starts."""
+
+    @abstractmethod
+    def launch(self, launch: Launch) -> CommittedRun: ...
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,11 @@ _EVERYWHERE = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+POD_STOPS = Path("/tmp/rcg-stops")
+"""Made by the preStop hook of a worker's pod: there is time for a checkpoint."""
 _OBJECT_STORE_BYTES = 80_000_000
 _EVENTS_EVERY_S = 1.0
+_LOOK_S = 60
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,9 @@ class _Task:
 
     job: Job
     threads: int
+    cuda: bool
     stop_file: Path
-    """Appears when the driver is told to stop; on another machine it never does, and the pod's end ends the worker."""
+    """Appears when the driver is told to stop; on another machine it never does: see POD_STOPS."""
 
 
 class RayExecutor:
@@ -73,17 +77,18 @@ class RayExecutor:
 
     def run(self, job: Job) -> list[RankResult]:
         with running_ray(job.settings.n_workers) as folder, _stopping(folder / "stop") as stop_file, _events(job):
-            task = _Task(replace(job, reporter=None), torch.get_num_threads(), stop_file)
-            return self._fit(task, folder)
+            use_gpu = _has_gpus(job.settings)
+            cuda = use_gpu and job.settings.device != "cpu"
+            task = _Task(replace(job, reporter=None), torch.get_num_threads(), cuda, stop_file)
+            return self._fit(task, folder, use_gpu=use_gpu)
 
-    def _fit(self, task: _Task, folder: Path) -> list[RankResult]:
+    def _fit(self, task: _Task, folder: Path, *, use_gpu: bool) -> list[RankResult]:
         settings = task.job.settings
-        cuda = _has_gpus(settings)
         trainer: Any = TorchTrainer(  # a union of two classes to a type checker, as Ray declares it
             cast(Any, _rank),
             train_loop_config={"task": task},
-            torch_config=TorchConfig(backend="nccl" if cuda else "gloo"),
-            scaling_config=ScalingConfig(num_workers=settings.n_workers, use_gpu=cuda),
+            torch_config=TorchConfig(backend="nccl" if task.cuda else "gloo"),
+            scaling_config=ScalingConfig(num_workers=settings.n_workers, use_gpu=use_gpu),
             run_config=RunConfig(
                 name=f"{task.job.spec.stage}-{task.job.attempt}",
                 storage_path=str(folder / "results"),
@@ -94,6 +99,9 @@ class RayExecutor:
         try:
             results: list[RankResult] = trainer.fit().return_value
         except ray.train.TrainingFailedError as failure:
+            if task.cuda and not _torch_finds_gpus():  # told by NCCL, before any rank runs, in words of its own
+                fix = "give the workers' nodes a working GPU driver, or set RCG_DEVICE=cpu"
+                raise ConfigError("a worker has a GPU by Ray's count, and torch finds none there", fix=fix) from None
             raise _cause(failure, self.max_failures) from None
         return results
 
@@ -103,7 +111,8 @@ def _rank(config: Mapping[str, _Task]) -> list[RankResult]:
     task, context = config["task"], ray.train.get_context()
     torch.set_num_threads(task.threads)  # as many as an inline run has: the number of threads may move bits
     n = context.get_world_size()
-    place = Place(context.get_world_rank(), n, get_device(), stopping=task.stop_file.exists)
+    device = get_device() if task.cuda else torch.device("cpu")
+    place = Place(context.get_world_rank(), n, device, stopping=lambda: task.stop_file.exists() or _pod_stops())
     try:
         mine = run_rank(task.job, place)
     except RcgError as error:
@@ -134,6 +143,10 @@ def _comes_again(error: BaseException) -> bool:
     return not by_ray and not isinstance(error, OSError | MemoryError | RuntimeError)
 
 
+def _pod_stops() -> bool:
+    return "RAY_CLUSTER_NAME" in os.environ and POD_STOPS.exists()
+
+
 def _cause(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseException:
     """What to tell the caller: the stage's own error where there is one."""
     if isinstance(failure, ray.train.ControllerError):
@@ -156,11 +169,21 @@ def _on_cluster() -> bool:
 
 
 def _has_gpus(settings: WorkerSettings) -> bool:
-    """Does each worker get a GPU? Raises: ConfigError when GPUs are asked for and there are too few."""
+    """Are workers placed by GPUs, whatever they compute on? Raises: ConfigError when there are fewer than asked for."""
+    if settings.gpus_per_worker:
+        return True  # pods that were lost and come again count too: Ray waits for them
     n_gpus = int(cast(Any, ray).cluster_resources().get("GPU", 0))
     if settings.device == "cuda" and n_gpus < settings.n_workers:
         raise _too_few_gpus(n_gpus, settings.n_workers)
     return settings.device != "cpu" and n_gpus >= settings.n_workers
+
+
+def _torch_finds_gpus() -> bool:
+    """Asks a worker that is given a GPU, not this machine; False only if it says so."""
+    look: Any = ray.remote(num_gpus=1, max_retries=0)(torch.cuda.is_available)
+    with contextlib.suppress(ray.exceptions.RayError):
+        return bool(ray.get(look.remote(), timeout=_LOOK_S))
+    return True
 
 
 def _too_few_gpus(found: int, wanted: int) -> ConfigError:

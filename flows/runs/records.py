@@ -5,6 +5,7 @@ runs/<stage>/<fingerprint>/
     lease.json attempts/<n>.json
     attempts/<n>.failure.json   why attempt n ended
     attempts/<n>.run.json       what attempt n is about to commit
+    jobs/<name>.json            a RayJob that worked on it; <name>.failure.json: why its command failed
     adopted.json                whose work was accepted for this run, if any
     checkpoints/… events/<n>/<seq>.jsonl out/<n>/…
     manifest.json               the commit
@@ -17,7 +18,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from components.errors import ArtifactError, ConflictError, FailureClass, MissingError, TamperedError
+from components.errors import (
+    ArtifactError,
+    ConfigError,
+    ConflictError,
+    FailureClass,
+    MissingError,
+    RcgError,
+    RetryableError,
+    TamperedError,
+)
 from components.store.base import Prefix, Store, check_key
 from flows.artifact import SCHEMA, FileEntry, Manifest, Record, digest_of, listing_name, pack_manifest, unpack_manifest
 from flows.fingerprint import Identity
@@ -90,6 +100,13 @@ class Failure(Record):
     schema_version: int
     failure_class: FailureClass
     message: str
+
+    def error(self, what: str) -> RcgError:
+        """The error to raise for a failure of another process."""
+        kinds: dict[FailureClass, type[RcgError]] = {
+            "config": ConfigError, "data": ArtifactError, "transient": RetryableError
+        }  # fmt: skip
+        return kinds.get(self.failure_class, RcgError)(f"{what}: {self.message}")
 
 
 class Adoption(Record):

@@ -13,8 +13,9 @@ BANNED_NAMES = {"utils", "helpers", "common", "misc", "manager", "core"}
 BANNED_SUFFIXES = ("Manager", "Handler", "Helper", "Mixin")
 LONELY = {
     "ray": {"flows/executors/ray_train.py"},
-    "kubernetes": {"flows/executors/kuberay.py"},
-    "boto3": {"components/store/s3.py"},
+    "kubernetes": {"flows/executors/kuberay/api.py"},
+    "boto3": {"components/store/s3_clients.py"},
+    "obstore": {"components/store/s3_clients.py"},
 }
 
 

@@ -1,0 +1,34 @@
+"""The executor `kuberay`: every stage is a RayJob whose pods run `rcg job <spec uri>` under the executor ray.
+
+api         what is asked of Kubernetes
+manifest    the RayJob of one attempt
+failures    what its status and its pods say
+patience    servers that do not answer
+follow      watching one job
+launch      attach, create, follow, judge, try again
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+from flows.executors.kuberay.api import Cluster, KubeApi
+from flows.executors.kuberay.follow import Pace
+from flows.executors.kuberay.launch import KubeRay, cancel
+from flows.settings import Settings
+
+__all__ = ["KubeRay", "cancel", "open_cluster", "open_kuberay"]
+
+
+@lru_cache(maxsize=1)
+def _connected(namespace: str, context: str | None) -> KubeApi:
+    return KubeApi(namespace, context)
+
+
+def open_cluster(settings: Settings) -> Cluster:
+    """The namespace that settings name. Raises: ConfigError without access to a cluster."""
+    return _connected(settings.kube_namespace, settings.kube_context)
+
+
+def open_kuberay(settings: Settings, root: Path, say: Callable[[str], None]) -> KubeRay:
+    return KubeRay(lambda: open_cluster(settings), settings, root, say, Pace())
