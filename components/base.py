@@ -2,7 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Literal
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float
@@ -21,6 +23,20 @@ class Config(BaseModel):
     """Base of every config: immutable, no unknown keys, field docstrings become the schema's descriptions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Reader(Protocol):
+    """What components need of an artifact that they read."""
+
+    def path(self, name: str) -> Path: ...
+    def read_json(self, name: str) -> Any: ...
+
+
+class Writer(Protocol):
+    """What components need of an artifact that they write."""
+
+    def file(self, name: str) -> AbstractContextManager[Path]: ...
+    def write_json(self, name: str, value: Any) -> None: ...
 
 
 class TargetSpec(Config):

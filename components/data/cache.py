@@ -3,12 +3,12 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 
-from components.base import Batch, Config, TargetSpec
+from components.base import Batch, Config, Reader, TargetSpec
 from components.data.shards import shard_name
 from components.data.splits import SPLITS
 from components.errors import ArtifactError, ShapeError
@@ -21,13 +21,6 @@ Column = Literal["target", "representation", "class"]
 COLUMNS: tuple[Column, ...] = ("target", "representation", "class")
 RAM_BYTES = 2**30
 """A column up to this size is copied into memory once; a bigger one is read from the mapped files."""
-
-
-class Artifact(Protocol):
-    """The part of an input artifact that is read here."""
-
-    def path(self, name: str) -> Path: ...
-    def read_json(self, name: str) -> Any: ...
 
 
 class CacheInfo(Config):
@@ -47,7 +40,7 @@ class CacheInfo(Config):
     """Chunks in order; each is one shard."""
 
 
-def open_cache(artifact: Artifact, *, ram_bytes: int = RAM_BYTES) -> "Cache":
+def open_cache(artifact: Reader, *, ram_bytes: int = RAM_BYTES) -> "Cache":
     """The cache of an encode artifact."""
     info = CacheInfo.model_validate(artifact.read_json("cache.json"))
     return Cache(info, [artifact.path(shard_name(chunk)) for chunk in info.chunks], ram_bytes=ram_bytes)

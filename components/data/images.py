@@ -6,10 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from components.base import Reader
 from components.data.decode import DecodeRecipe, decode, square
 from components.data.source import Source, open_source
 from components.errors import DataError
@@ -21,13 +22,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CACHE_BYTES = 512 * 2**20
-
-
-class Artifact(Protocol):
-    """The part of an input artifact that is read here."""
-
-    def path(self, name: str) -> Path: ...
-    def read_json(self, name: str) -> Any: ...
 
 
 def index_name(chunk: str) -> str:
@@ -55,7 +49,7 @@ def index_schema() -> "pa.Schema":
 
 
 def open_images(
-    artifact: Artifact, source: str, *, base_only: bool, threads: int = 1, cache_bytes: int = CACHE_BYTES
+    artifact: Reader, source: str, *, base_only: bool, threads: int = 1, cache_bytes: int = CACHE_BYTES
 ) -> "ImageIndex":
     """The pictures of a collect artifact; base_only: those that encoder and codec are fitted on.
 

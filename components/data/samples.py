@@ -5,14 +5,14 @@ A shard holds `image` (b, px, px, 3) uint8 and, where they were used, `represent
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components.base import Config
+from components.base import Config, Reader
 from components.errors import ArtifactError
 
 INDEX = "samples.json"
@@ -49,11 +49,6 @@ class SamplesInfo(Config):
         return shard * self.batch_size, min(self.n, (shard + 1) * self.batch_size)
 
 
-class _Reader(Protocol):
-    def path(self, name: str) -> Path: ...
-    def read_json(self, name: str) -> Any: ...
-
-
 def shard_name(shard: int) -> str:
     """Logical path of a shard."""
     return f"images/{shard:06d}.safetensors"
@@ -72,7 +67,7 @@ def save_shard(path: Path, images: np.ndarray, *, representation: Tensor | None,
 class Samples:
     """A sample artifact, read shard by shard."""
 
-    def __init__(self, artifact: _Reader) -> None:
+    def __init__(self, artifact: Reader) -> None:
         self.info = SamplesInfo.model_validate(artifact.read_json(INDEX))
         self._artifact = artifact
 

@@ -1,10 +1,10 @@
 """Frozen encoders: the union of their configs is the registry."""
 
-from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from components.base import Reader
 from components.encoders.base import Encoder, FrozenEncoder, constant_rows
 from components.encoders.deit import DeitConfig
 from components.encoders.dino import DinoConfig
@@ -24,14 +24,7 @@ EncoderConfig = Annotated[EncoderModel, Field(discriminator="kind")]
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 
-class EncoderArtifact(Protocol):
-    """What load_encoder needs of an artifact."""
-
-    def path(self, name: str) -> Path: ...
-    def read_json(self, name: str) -> Any: ...
-
-
-def load_encoder(artifact: EncoderArtifact) -> FrozenEncoder:
+def load_encoder(artifact: Reader) -> FrozenEncoder:
     """The frozen encoder of an encoder artifact, on CPU. Raises: WeightsError."""
     try:
         config: EncoderModel = TypeAdapter(EncoderConfig).validate_python(artifact.read_json(CONFIG))

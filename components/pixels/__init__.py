@@ -1,12 +1,10 @@
 """Pixel generators. To add one: a module here and one member in each union below, which are the registry."""
 
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 from pydantic import Field
 
-from components.base import Config
+from components.base import Config, Reader, Writer
 from components.pixels.base import PixelData, PixelGenerator
 from components.pixels.dit import DitConfig, DitSampling
 from components.pixels.mage import MageConfig, MageSampling
@@ -18,16 +16,6 @@ PixelSampling = Annotated[DitSampling | MageSampling, Field(discriminator="kind"
 __all__ = ["PixelConfig", "PixelData", "PixelGenerator", "PixelSampling", "load_pixels", "save_pixels"]
 
 
-class _Reader(Protocol):
-    def path(self, name: str) -> Path: ...
-    def read_json(self, name: str) -> Any: ...
-
-
-class _Writer(Protocol):
-    def file(self, name: str) -> AbstractContextManager[Path]: ...
-    def write_json(self, name: str, value: Any) -> None: ...
-
-
 class _Saved(Config):
     """config.json of a pixels artifact."""
 
@@ -35,14 +23,14 @@ class _Saved(Config):
     data: PixelData
 
 
-def save_pixels(model: PixelConfig, generator: PixelGenerator, out: _Writer) -> None:
+def save_pixels(model: PixelConfig, generator: PixelGenerator, out: Writer) -> None:
     """Write weights.safetensors and config.json: all that load_pixels needs."""
     with out.file("weights.safetensors") as path:
         save_weights(path, generator.state_dict())
     out.write_json("config.json", _Saved(model=model, data=generator.data).model_dump(mode="json"))
 
 
-def load_pixels(artifact: _Reader) -> PixelGenerator:
+def load_pixels(artifact: Reader) -> PixelGenerator:
     """The trained pixel generator of an artifact, in eval mode, without gradients."""
     saved = _Saved.model_validate(artifact.read_json("config.json"))
     generator = saved.model.build(saved.data)

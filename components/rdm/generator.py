@@ -3,16 +3,14 @@
 z: representation, x_t: noisy representation, y: class index, ab: alpha-bar_t. Paper: 2312.03701 (RCG).
 """
 
-from contextlib import AbstractContextManager
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Batch, Config, Generator
+from components.base import Batch, Config, Generator, Reader, Writer
 from components.diffusion.predict import noised
 from components.diffusion.samplers import ancestral, ddim, dpm_solver_2m
 from components.diffusion.schedule import ScheduleConfig, Spacing, alpha_bars, sampler_steps
@@ -161,16 +159,6 @@ class Rdm(Generator):
         return self.denoiser.context_terms(self.embedding(y))
 
 
-class _Reader(Protocol):
-    def path(self, name: str) -> Path: ...
-    def read_json(self, name: str) -> Any: ...
-
-
-class _Writer(Protocol):
-    def file(self, name: str) -> AbstractContextManager[Path]: ...
-    def write_json(self, name: str, value: Any) -> None: ...
-
-
 class _Saved(Config):
     """config.json of an rdm artifact."""
 
@@ -178,14 +166,14 @@ class _Saved(Config):
     n_classes: int | None
 
 
-def save_rdm(rdm: Rdm, out: _Writer) -> None:
+def save_rdm(rdm: Rdm, out: Writer) -> None:
     """Write weights.safetensors and config.json: all that load_rdm needs."""
     with out.file("weights.safetensors") as path:
         save_weights(path, rdm.state_dict())
     out.write_json("config.json", _Saved(model=rdm.config, n_classes=rdm.n_classes).model_dump(mode="json"))
 
 
-def load_rdm(artifact: _Reader) -> Rdm:
+def load_rdm(artifact: Reader) -> Rdm:
     """The trained RDM of an artifact, in eval mode, without gradients."""
     saved = _Saved.model_validate(artifact.read_json("config.json"))
     rdm = Rdm(saved.model, saved.n_classes)

@@ -1,15 +1,16 @@
 import math
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer, contrastive_loss, momentum_at
 from components.encoders.mocov3 import MoCoV3Config
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
+from tests.ranks import run_ranks
 
 N = 12
 
@@ -95,20 +96,15 @@ def _step(trainer: torch.nn.Module, rows: slice) -> tuple[Tensor, list[Tensor | 
     return loss.detach(), [p.grad for p in trainer.parameters()]
 
 
-def _work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def _work(rank: int, _n: int) -> dict[str, Any]:
     trainer = _trainer()
     loss, grads = _step(DistributedDataParallel(trainer), slice(rank * N // 2, (rank + 1) * N // 2))
-    state = {"loss": loss, "grads": grads, "running": trainer.momentum_encoder.head[7].running_var}
-    torch.save(state, Path(folder) / f"{rank}.pt")
-    distributed.destroy_process_group()
+    return {"loss": loss, "grads": grads, "running": trainer.momentum_encoder.head[7].running_var}
 
 
 @pytest.mark.ranks
-def test_two_ranks_agree_with_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(_work, args=(str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+def test_two_ranks_agree_with_one() -> None:
+    ranks = run_ranks(2, _work)
     trainer = _trainer()
     loss, grads = _step(trainer, slice(0, N))
     assert float(ranks[0]["loss"] + ranks[1]["loss"]) / 2 == pytest.approx(loss.item(), rel=1e-5)

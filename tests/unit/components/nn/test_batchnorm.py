@@ -1,13 +1,14 @@
 """Statistics, outputs and gradients of two ranks against one process that holds all rows."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from torch import nn
 
 from components.nn.batchnorm import GlobalBatchNorm
 from components.nn.gather import gather_rows, sum_over_ranks
+from tests.ranks import run_ranks
 
 
 def _rows(rank: int) -> slice:
@@ -19,9 +20,7 @@ def _inputs() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(8, 5, generator=generator) * 3 + 1, torch.randn(8, 5, generator=generator)
 
 
-def _work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+def _work(rank: int, _n: int) -> dict[str, Any]:
     x, weight = _inputs()
     mine = x[_rows(rank)].clone().requires_grad_(True)
     layer = GlobalBatchNorm(5)
@@ -30,20 +29,16 @@ def _work(rank: int, folder: str) -> None:
     rows, start = gather_rows(mine)
     everywhere = sum_over_ranks(rows.square().sum() * (rank + 1))
     (gradient,) = torch.autograd.grad(everywhere, mine)
-    result = {
+    return {
         "y": y.detach(), "x": mine.grad, "weight": layer.weight.grad, "bias": layer.bias.grad,
         "rows": rows.detach(), "start": start, "gathered": gradient,
         "running": (layer.running_mean, layer.running_var, layer.num_batches_tracked),
     }  # fmt: skip
-    torch.save(result, Path(folder) / f"{rank}.pt")
-    distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
-    folder = tmp_path_factory.mktemp("ranks")
-    multiprocessing.spawn(_work, args=(str(folder),), nprocs=2)
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+def ranks() -> list[dict[str, Any]]:
+    return run_ranks(2, _work)
 
 
 @pytest.mark.ranks
@@ -64,6 +59,7 @@ def test_two_ranks_equal_torchs_batchnorm_of_all_rows(ranks: list[dict[str, torc
         assert rank["running"][2] == 1
 
 
+@pytest.mark.ranks
 def test_gathered_rows_carry_gradients_back(ranks: list[dict[str, torch.Tensor]]) -> None:
     x, _ = _inputs()
     for i, rank in enumerate(ranks):
