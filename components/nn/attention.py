@@ -1,9 +1,33 @@
 """Transformer building blocks shared by the ViT encoder, MAGE and DiT. Parameter names are timm's."""
 
+from collections.abc import Callable
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from components.errors import ConfigError
+
+
+def attend(
+    q: Float[Tensor, "*b n d"], k: Float[Tensor, "*b m d"], v: Float[Tensor, "*b m d"]
+) -> Float[Tensor, "*b n d"]:
+    """softmax(q k^T / sqrt(d)) v on the fused kernel: the weights are never stored."""
+    return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+def attend_explicitly(
+    q: Float[Tensor, "*b n d"],
+    k: Float[Tensor, "*b m d"],
+    v: Float[Tensor, "*b m d"],
+    *,
+    drop: Callable[[Tensor], Tensor] | None = None,
+) -> Float[Tensor, "*b n d"]:
+    """The same function written out, for where the weights themselves are needed: `drop` zeroes some of them.
+
+    The fused kernel would draw that dropout from the global generator.
+    """
+    weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1)
+    return (weights if drop is None else drop(weights)) @ v
 
 
 class Attention(nn.Module):
@@ -28,7 +52,7 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
         b, n, dim = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)  # (b, heads, n, d)
-        mixed = nn.functional.scaled_dot_product_attention(q, k, v)
+        mixed = attend(q, k, v)
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(b, n, dim))
         return out
 

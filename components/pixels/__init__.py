@@ -5,13 +5,15 @@ from typing import Annotated
 from pydantic import Field
 
 from components.base import Config, Reader, Writer
+from components.pixels.adm import AdmConfig, AdmSampling
 from components.pixels.base import PixelData, PixelGenerator
 from components.pixels.dit import DitConfig, DitSampling
+from components.pixels.ldm import LdmConfig, LdmSampling
 from components.pixels.mage import MageConfig, MageSampling
 from components.weights import load_weights, save_weights
 
-PixelConfig = Annotated[DitConfig | MageConfig, Field(discriminator="kind")]
-PixelSampling = Annotated[DitSampling | MageSampling, Field(discriminator="kind")]
+PixelConfig = Annotated[DitConfig | AdmConfig | LdmConfig | MageConfig, Field(discriminator="kind")]
+PixelSampling = Annotated[DitSampling | AdmSampling | LdmSampling | MageSampling, Field(discriminator="kind")]
 
 __all__ = ["PixelConfig", "PixelData", "PixelGenerator", "PixelSampling", "load_pixels", "save_pixels"]
 

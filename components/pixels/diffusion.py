@@ -135,8 +135,10 @@ class DiffusionGenerator(PixelGenerator):
         return predicted, (v + 1) / 2
 
     def sample(self, batch: Batch, how: Config, rng: Rng) -> Tensor:
-        if not isinstance(how, DiffusionSampling):
-            raise ConfigError("these sampling options are not for a diffusion model", got=type(how).__name__)
+        kind = getattr(self.process, "kind", None)
+        if not isinstance(how, DiffusionSampling) or getattr(how, "kind", kind) != kind:
+            raise ConfigError(f"these sampling options are not for a diffusion model of kind {kind}",
+                              got=type(how).__name__, fix=f"set kind: {kind}")  # fmt: skip
         return self._sample(batch, how, rng)
 
     @torch.no_grad()

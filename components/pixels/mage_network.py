@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.nn.attention import Attention, Block
+from components.nn.attention import Attention, Block, attend_explicitly
 from components.nn.dropout import RowDropout
 
 
@@ -123,10 +123,9 @@ def _apply(block: nn.Module, x: Tensor, dropout: RowDropout | None) -> Tensor:
 
 
 def _attend(attention: Attention, x: Tensor, dropout: RowDropout) -> Tensor:
-    """Attention written out: the fused kernel would drop weights by the global generator."""
+    """Attention with dropout of its weights."""
     b, n, width = x.shape
     qkv = attention.qkv(x).reshape(b, n, 3, attention.heads, width // attention.heads)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # (b, heads, n, d)
-    weights = dropout((q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1))
-    out: Tensor = attention.proj((weights @ v).transpose(1, 2).reshape(b, n, width))
+    mixed = attend_explicitly(*qkv.permute(2, 0, 3, 1, 4), drop=dropout)  # (b, heads, n, d)
+    out: Tensor = attention.proj(mixed.transpose(1, 2).reshape(b, n, width))
     return out

@@ -1,0 +1,214 @@
+"""The UNet of ADM and of latent diffusion: one skeleton, two ways to resample, to use the time and to attend.
+
+Paper: 2105.05233 (ADM), 2112.10752 (LDM). Parameter names are those of both papers' code, one to one.
+e: the vector that blocks are told (time, and in ADM the condition).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as tf
+
+from components.errors import ConfigError
+from components.nn.spatial import ImageAttention, SpatialTransformer
+
+
+@dataclass(frozen=True)
+class UNetShape:
+    """What the two families differ in, and their sizes."""
+
+    c_in: int
+    c_out: int
+    width: int
+    """Channels that the multipliers multiply; also the number of sinusoids of the time."""
+    multipliers: tuple[int, ...]
+    n_blocks: int
+    """Residual blocks per level on the way down; one more on the way up."""
+    attention: tuple[int, ...]
+    """Downsampling factors at which there is attention."""
+    head_width: int
+    """Channels per attention head."""
+    groups: int
+    """Groups of every GroupNorm."""
+    family: Literal["adm", "ldm"]
+    """adm: residual blocks resample, e scales and shifts the second norm. ldm: convolutions resample, e is added, and
+    attention is a transformer that sees a context."""
+    context_dim: int
+    """Width of the context; read by ldm only."""
+
+    @property
+    def time_dim(self) -> int:
+        return 4 * self.width
+
+    def check(self, side: int) -> None:
+        """Raises: ConfigError when widths do not split into groups or heads, or the side cannot be halved."""
+        widths = [self.width * m for m in self.multipliers]
+        factor = 2 ** (len(widths) - 1)
+        if side % factor:
+            fix = f"choose a size that is a multiple of {factor}, or fewer multipliers"
+            raise ConfigError("the target does not halve evenly", got=f"side {side}, {len(widths)} levels", fix=fix)
+        for name, n in (("groups", self.groups), ("head_width", self.head_width)):
+            if bad := [width for width in widths if width % n]:
+                raise ConfigError(f"a level's width is no multiple of {name}", got=f"{bad[0]} and {n}",
+                                  fix=f"lower {name}, or change width")  # fmt: skip
+
+
+class UNet(nn.Module):
+    """(x, e, context) -> c_out channels of x's size. Convolutions run channels-last: faster on CPU and GPU alike."""
+
+    def __init__(self, shape: UNetShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.time_embed = nn.Sequential(
+            nn.Linear(shape.width, shape.time_dim), nn.SiLU(), nn.Linear(shape.time_dim, shape.time_dim)
+        )
+        channels = shape.width * shape.multipliers[0]
+        self.input_blocks = nn.ModuleList([Stage([_conv(shape.c_in, channels)])])
+        kept, factor, last = [channels], 1, len(shape.multipliers) - 1
+        for level, multiplier in enumerate(shape.multipliers):
+            for _ in range(shape.n_blocks):
+                layers = [_block(shape, channels, shape.width * multiplier)]
+                channels = shape.width * multiplier
+                layers += _attention(shape, channels, factor)
+                self.input_blocks.append(Stage(layers))
+                kept.append(channels)
+            if level != last:
+                self.input_blocks.append(Stage([_resample(shape, channels, "down")]))
+                kept.append(channels)
+                factor *= 2
+        middle = _block(shape, channels, channels), _attend(shape, channels), _block(shape, channels, channels)
+        self.middle_block = Stage(middle)
+        self.output_blocks = nn.ModuleList()
+        for level, multiplier in reversed(list(enumerate(shape.multipliers))):
+            for i in range(shape.n_blocks + 1):
+                layers = [_block(shape, channels + kept.pop(), shape.width * multiplier)]
+                channels = shape.width * multiplier
+                layers += _attention(shape, channels, factor)
+                if level and i == shape.n_blocks:
+                    layers.append(_resample(shape, channels, "up"))
+                    factor //= 2
+                self.output_blocks.append(Stage(layers))
+        self.out = nn.Sequential(_norm(shape, channels), nn.SiLU(), _zeroed(_conv(channels, shape.c_out)))
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], e: Float[Tensor, "#b e"], context: Float[Tensor, "b context"] | None
+    ) -> Float[Tensor, "b out h w"]:
+        h = x.contiguous(memory_format=torch.channels_last)
+        kept = []
+        for stage in self.input_blocks:
+            h = stage(h, e, context)
+            kept.append(h)
+        h = self.middle_block(h, e, context)
+        for stage in self.output_blocks:
+            h = stage(torch.cat([h, kept.pop()], 1), e, context)
+        out: Tensor = self.out(h)
+        return out.contiguous()
+
+
+class Stage(nn.ModuleList):
+    """Layers in a row, each told what it has to know."""
+
+    def forward(self, x: Tensor, e: Tensor, context: Tensor | None) -> Tensor:
+        for layer in self:
+            if isinstance(layer, ResBlock):
+                x = layer(x, e)
+            elif isinstance(layer, SpatialTransformer):
+                x = layer(x, context)
+            else:
+                x = layer(x)
+        return x
+
+
+class ResBlock(nn.Module):
+    """Norm, SiLU, conv; e; norm, SiLU, zero-initialized conv; plus the input, through a 1x1 conv if channels change.
+
+    In the adm family a block may resample: between activation and first conv, and on the skip. Differs: index 2 of
+    out_layers is the papers' dropout, which is 0 in the models here.
+    """
+
+    def __init__(self, shape: UNetShape, c_in: int, c_out: int, resample: Literal["up", "down"] | None = None) -> None:
+        super().__init__()
+        self.scale_shift, self.resample = shape.family == "adm", resample
+        self.in_layers = nn.Sequential(_norm(shape, c_in), nn.SiLU(), _conv(c_in, c_out))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(shape.time_dim, c_out * (2 if self.scale_shift else 1)))
+        self.out_layers = nn.Sequential(_norm(shape, c_out), nn.SiLU(), nn.Identity(), _zeroed(_conv(c_out, c_out)))
+        self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"], e: Float[Tensor, "#b e"]) -> Float[Tensor, "b d h2 w2"]:
+        norm, act, conv = self.in_layers
+        h = conv(self._resampled(act(norm(x))))
+        told = self.emb_layers(e)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = told.chunk(2, dim=1)
+            h = torch.addcmul(shift, self.out_layers[0](h), 1 + scale)
+            h = self.out_layers[3](self.out_layers[1](h))
+        else:
+            h = self.out_layers(h + told)
+        out: Tensor = self.skip_connection(self._resampled(x)) + h
+        return out
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        if self.resample == "up":
+            return tf.interpolate(x, scale_factor=2.0, mode="nearest")
+        return tf.avg_pool2d(x, 2) if self.resample == "down" else x
+
+
+class Downsample(nn.Module):
+    """A convolution of stride 2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.op(x)
+        return out
+
+
+class Upsample(nn.Module):
+    """Nearest neighbor times 2, then a convolution."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = _conv(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(tf.interpolate(x, scale_factor=2.0, mode="nearest"))
+        return out
+
+
+def _block(shape: UNetShape, c_in: int, c_out: int) -> nn.Module:
+    return ResBlock(shape, c_in, c_out)
+
+
+def _resample(shape: UNetShape, channels: int, way: Literal["up", "down"]) -> nn.Module:
+    if shape.family == "adm":
+        return ResBlock(shape, channels, channels, way)
+    return Upsample(channels) if way == "up" else Downsample(channels)
+
+
+def _attention(shape: UNetShape, channels: int, factor: int) -> list[nn.Module]:
+    return [_attend(shape, channels)] if factor in shape.attention else []
+
+
+def _attend(shape: UNetShape, channels: int) -> nn.Module:
+    if shape.family == "adm":
+        return ImageAttention(channels, shape.head_width, shape.groups)
+    return SpatialTransformer(channels, shape.head_width, shape.groups, shape.context_dim)
+
+
+def _norm(shape: UNetShape, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(shape.groups, channels, eps=1e-5)
+
+
+def _conv(c_in: int, c_out: int) -> nn.Conv2d:
+    return nn.Conv2d(c_in, c_out, 3, padding=1)
+
+
+def _zeroed(conv: nn.Conv2d) -> nn.Conv2d:
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv

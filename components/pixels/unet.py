@@ -1,0 +1,95 @@
+"""What the two UNet generators share: a UNet told the time and a condition, and the sizes it is built from."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field
+from torch import Tensor, nn
+
+from components.errors import ConfigError
+from components.nn.timestep import sinusoids
+from components.nn.unet import UNet, UNetShape
+from components.pixels.base import PixelData
+from components.pixels.condition import ConditionConfig
+from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator, Network
+
+
+class UNetConfig(DiffusionConfig, ABC):
+    """Sizes of a UNet."""
+
+    condition: ConditionConfig
+    """What the generator is told about the image."""
+    width: int = Field(ge=2, multiple_of=2)
+    """Channels that the multipliers multiply (ADM-256, LDM-8: 256)."""
+    multipliers: tuple[int, ...] = Field(min_length=1)
+    """Channels per level, as multiples of width; each level after the first halves the side."""
+    n_blocks: int = Field(ge=1)
+    """Residual blocks per level (2); one more on the way up."""
+    attention_sides: tuple[int, ...]
+    """Sides of the feature maps that get attention (32, 16, 8)."""
+    head_width: int = Field(ge=1)
+    """Channels per attention head (ADM: 64; LDM: 32); divides every level's channels."""
+    groups: int = Field(ge=1)
+    """Groups of every GroupNorm (32); divides every level's channels."""
+
+    @abstractmethod
+    def shape(self, data: PixelData, attention: tuple[int, ...]) -> UNetShape:
+        """`attention`: the downsampling factors that attention_sides stand for."""
+
+    @abstractmethod
+    def build(self, data: PixelData) -> DiffusionGenerator: ...
+
+    def unet(self, data: PixelData) -> UNetShape:
+        """Checked against the target. Raises: ConfigError naming what does not fit."""
+        spec = data.target
+        kind = getattr(self, "kind", "unet")
+        if spec.space == "tokens":
+            fix = "let the codec store latents or pixels, or use pixels kind: mage"
+            raise ConfigError(f"{kind} works on pixels or latents, but the codec stores tokens", fix=fix)
+        _, side, other = spec.shape
+        sides = [side >> level for level in range(len(self.multipliers))]
+        if missing := [s for s in self.attention_sides if s not in sides]:
+            fix = f"choose pixels.model.attention_sides among {', '.join(map(str, sides))}"
+            raise ConfigError("no feature map has this side", got=missing[0], fix=fix)
+        if side != other:
+            raise ConfigError(f"{kind} needs a square target", got=spec.shape)
+        shape = self.shape(data, tuple(side // s for s in self.attention_sides))
+        shape.check(side)
+        return shape
+
+    def channels(self, data: PixelData) -> tuple[int, int]:
+        """Channels in and out."""
+        c = data.target.shape[0]
+        return c, 2 * c if self.variance == "learned" else c
+
+
+class UNetNetwork(Network):
+    """A UNet as a diffusion network. The condition is added to the time where there is no context."""
+
+    def __init__(self, shape: UNetShape) -> None:
+        super().__init__()
+        self.unet = UNet(shape)
+        self.width, self.has_context = shape.width, shape.family == "ldm"
+
+    def time_vectors(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n e"]:
+        vectors: Tensor = self.unet.time_embed(sinusoids(t, self.width))
+        return vectors
+
+    def predict(
+        self, x_t: Float[Tensor, "b c h w"], time: Float[Tensor, "#b e"], condition: Float[Tensor, "b condition"]
+    ) -> Float[Tensor, "b out h w"]:
+        if self.has_context:
+            out: Tensor = self.unet(x_t, time, condition)
+        else:
+            out = self.unet(x_t, time + condition, None)
+        return out
+
+
+@torch.no_grad()
+def start_unconditional(generator: DiffusionGenerator) -> None:
+    """Zero the projection of the representation: training starts from what the time alone says."""
+    project = getattr(generator.conditioner, "project", None)
+    if isinstance(project, nn.Linear):
+        for parameter in project.parameters():
+            parameter.zero_()
