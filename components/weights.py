@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,6 +85,22 @@ def trained_or_imported(section: str, train: object, weights: object) -> None:
 
 class _Namespace:
     """Stands in for argparse.Namespace, in which training scripts pickle their options; a bag of attributes."""
+
+
+def content_digest(text: str) -> str:
+    """Validator of `init`. Raises: ValueError for anything that may point elsewhere tomorrow, e.g. an alias."""
+    if not re.fullmatch("sha256:[0-9a-f]{64}", text):
+        raise ValueError(
+            "init names one finished run by `sha256:` and its content digest; a moving alias such as `champion` "
+            "belongs in retrain.init, which resolves it"
+        )
+    return text
+
+
+def one_start(section: str, weights: object, init: object) -> None:
+    """Raises: ValueError when a params section names two sets of weights to start from."""
+    if weights is not None and init is not None:
+        raise ValueError(f"{section}.weights and {section}.init both say where to start from; set one of them to null")
 
 
 def save_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:

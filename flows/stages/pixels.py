@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Mapping
-from typing import Self, cast
+from typing import Annotated, Self, cast
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from components.base import Batch, Config, Metrics
 from components.codecs import Codec, load_codec
@@ -25,7 +25,7 @@ from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
-from components.weights import WeightsFile, trained_or_imported
+from components.weights import WeightsFile, content_digest, load_weights, one_start, trained_or_imported
 from flows.artifact import Inputs, Output
 
 _N_VAL_NOISES = 4
@@ -55,7 +55,9 @@ class PixelsParams(Config):
     seed: int = Field(ge=0)
     """Seed of the initial weights, of the clusters and of previews."""
     weights: WeightsFile | None
-    """A checkpoint to start from, in the reference's layout or ours; null: random weights."""
+    """A checkpoint to start from, in the reference's layout or ours; null: random weights, or those of `init`."""
+    init: Annotated[str, AfterValidator(content_digest)] | None
+    """Start from a finished pixels run: `sha256:` and its content digest. `rcg retrain` writes it; null: do not."""
     train: TrainConfig | None
     """The training run; null: none, the weights are imported as they are."""
     ema: EmaConfig | None
@@ -66,6 +68,7 @@ class PixelsParams(Config):
     @model_validator(mode="after")
     def _samples(self) -> Self:
         trained_or_imported("pixels", self.train, self.weights)
+        one_start("pixels", self.weights, self.init)
         how = self.preview.sampling
         if how.kind != self.model.kind:
             raise ValueError(
@@ -89,7 +92,9 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     data = PixelData(target=cache.target_spec, dim=cache.dim, classes=tuple(cache.classes) if cache.classes else None)
     with seeded_init(params.seed):
         generator: PixelGenerator = params.model.build(data)
-    _fit_statistics(generator, training, params.seed)
+    if params.init is not None:
+        load_weights(generator, inputs["init"].path("weights.safetensors"))
+    _fit_statistics(generator, training, params)
     kept = {} if params.weights is None else adopt(generator, params.weights, LAYOUTS, where="pixels.weights")
     trainable = GeneratorTrainable(generator.to(worker.device), params.ema if params.train is not None else None)
     previews = _Previews(params, trainable, cache, load_codec(inputs["codec"]).to(worker.device))
@@ -110,13 +115,17 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     return metrics | _val_loss(params, fitted, cache) | {"n_train": len(training)}
 
 
-def _fit_statistics(generator: PixelGenerator, training: CacheSplit, seed: int) -> None:
-    """Everything that is not learned by gradient: clusters, frequencies, the scale of latents. Equal on every rank."""
-    rows = np.arange(len(training))
-    targets = training.rows(np.linspace(0, len(rows) - 1, min(len(rows), _N_FIT_TARGETS)).round().astype(np.int64))
-    generator.fit_target(targets["target"])
-    if generator.conditioner.config.kind in ("class", "cluster"):
-        generator.fit_conditions(training.rows(rows), derive_seed(seed, "conditions"))
+def _fit_statistics(generator: PixelGenerator, training: CacheSplit, params: PixelsParams) -> None:
+    """Everything that is not learned by gradient: clusters, frequencies, the scale of latents. Equal on every rank.
+
+    Weights to start from keep their scale and clusters: they mean nothing under others.
+    """
+    rows, kind = np.arange(len(training)), generator.conditioner.config.kind
+    if params.init is None:
+        targets = training.rows(np.linspace(0, len(rows) - 1, min(len(rows), _N_FIT_TARGETS)).round().astype(np.int64))
+        generator.fit_target(targets["target"])
+    if kind == "class" or (kind == "cluster" and params.init is None):
+        generator.fit_conditions(training.rows(rows), derive_seed(params.seed, "conditions"))
 
 
 class _Previews:

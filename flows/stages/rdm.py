@@ -1,10 +1,10 @@
 """Fit the representation generator on the cached representations; no encoder is constructed here."""
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
 from components.base import Batch, Config, Metrics
@@ -23,7 +23,7 @@ from components.training.generator import GeneratorTrainable
 from components.training.loop import train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
-from components.weights import WeightsFile, trained_or_imported
+from components.weights import WeightsFile, content_digest, load_weights, one_start, trained_or_imported
 from flows.artifact import Inputs, Output
 
 _N_VAL_NOISES = 4
@@ -55,7 +55,9 @@ class RdmParams(Config):
     seed: int = Field(ge=0)
     """Seed of the initial weights and of the examination."""
     weights: WeightsFile | None
-    """A checkpoint to start from, in the reference's layout or ours; null: random weights."""
+    """A checkpoint to start from, in the reference's layout or ours; null: random weights, or those of `init`."""
+    init: Annotated[str, AfterValidator(content_digest)] | None
+    """Start from a finished rdm run: `sha256:` and its content digest. `rcg retrain` writes it; null: do not."""
     train: TrainConfig | None
     """The training run (paper: AdamW 5.12e-4 constant, batch 512, weight decay 0.01 on everything, 200 epochs); null:
     none, the weights are imported as they are."""
@@ -67,6 +69,7 @@ class RdmParams(Config):
     @model_validator(mode="after")
     def _exact_steps(self) -> Self:
         trained_or_imported("rdm", self.train, self.weights)
+        one_start("rdm", self.weights, self.init)
         sampler_steps(self.model.schedule, self.check.sampling.steps, self.check.sampling.spacing)
         return self
 
@@ -85,6 +88,8 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
         raise DataError("there is no training image", fix="collect more pictures")
     with seeded_init(params.seed):
         rdm = Rdm(params.model, len(cache.classes) if cache.classes else None)
+    if params.init is not None:
+        load_weights(rdm, inputs["init"].path("weights.safetensors"))
     if training.labels is not None:
         rdm.fit_frequencies(torch.from_numpy(training.labels))
     kept = {} if params.weights is None else adopt(rdm, params.weights, (RdmLayout(),), where="rdm.weights")
