@@ -10,6 +10,7 @@ from components.errors import ArtifactError, ConflictError, MissingError, Tamper
 from components.store.base import Prefix, Store
 from flows.artifact import SCHEMA, FileEntry, digest_of, file_entry
 from flows.fingerprint import Difference, differences
+from flows.runs.ancestry import context_key
 from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
 from flows.runs.lookup import read_spec
 from flows.runs.records import (
@@ -172,6 +173,8 @@ def _copy_objects(source: Store, target: Store, run: CommittedRun, scratch: Path
     here, there = Prefix(source, run.prefix), Prefix(target, run.prefix)
     names = [*_SMALL, *(f"attempts/{run.record.attempt}.{end}" for end in ("json", "run.json"))]
     names += [info.key for folder in ("events", "listing") for info in here.list(folder)]
+    context = context_key(run)
+    names += [context.removeprefix(f"{run.prefix}/")] if context is not None else []
     for name in names:
         if here.head(name) is not None:
             there.put(name, here.get(name))

@@ -5,6 +5,7 @@ import fnmatch
 import os
 import shutil
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.errors import ArtifactError, MissingError, TamperedError
@@ -12,11 +13,10 @@ from components.process import pid_exists
 from components.store.base import Store, check_key
 from flows.artifact import SCHEMA, Record, digest_of, file_entry, pack_manifest, read_head
 from flows.pipeline import Need, Stage
+from flows.runs.ancestry import CONTEXT, keep_context
 from flows.runs.records import MANIFEST, CommittedRun, find_run, load_run, tampered
 
 POINTER = "run.json"
-CONTEXT = "context.json"
-"""In a bundle only: the run's record (git, versions, times), outside its digest."""
 _SWAPS = 10
 
 
@@ -68,22 +68,22 @@ class Workspace:
         """
         target = self.artifacts / stage.name
         names = [name for name in run.manifest.files if any(fnmatch.fnmatchcase(name, glob) for glob in stage.shows)]
-        if self._shows(target, run, names):
+        own = _own_files(store, run)
+        if self._shows(target, run, names, own):
             return target
         self.artifacts.mkdir(parents=True, exist_ok=True)
         self._sweep(stage.name)
         fresh = self.artifacts / f".{stage.name}.{os.getpid()}.{uuid.uuid4().hex}"
         try:
             fill(store, run, names, fresh)
-            for name, data in _own_files(run).items():
+            for name, data in own.items():
                 (fresh / name).write_bytes(data)
             _swap(fresh, target)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
         return target
 
-    def _shows(self, target: Path, run: CommittedRun, names: list[str]) -> bool:
-        expected = _own_files(run)
+    def _shows(self, target: Path, run: CommittedRun, names: list[str], expected: Mapping[str, bytes]) -> bool:
         present = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
         if present != {*expected, *names} or target.is_symlink():
             return False
@@ -99,10 +99,11 @@ class Workspace:
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _own_files(run: CommittedRun) -> dict[str, bytes]:
+def _own_files(store: Store, run: CommittedRun) -> dict[str, bytes]:
     """What publishing adds to a run's files. A bundle travels alone, so it takes its circumstances along."""
     own = {MANIFEST: pack_manifest(run.manifest)[0], POINTER: _pointer_to(run).to_json()}
-    return own | ({CONTEXT: run.record.to_json()} if run.stage == "bundle" else {})
+    context = keep_context(store, run)
+    return own if context is None else own | {CONTEXT: context}
 
 
 def fill(store: Store, run: CommittedRun, names: list[str], folder: Path) -> None:
