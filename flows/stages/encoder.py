@@ -1,5 +1,7 @@
 """Fit the frozen encoder on the collection without labels, or import one; then ask what its representations know."""
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,7 +23,7 @@ from components.interop.layout import keep
 from components.metrics.probe import effective_rank, knn_accuracy, linear_probe_accuracy, neighbors
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, derive_seed
-from components.training.loop import train
+from components.training.loop import Preview, train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
 from components.weights import save_weights
@@ -29,6 +31,7 @@ from flows.artifact import Inputs, Output
 
 _COLLAPSED_STD, _COLLAPSED_RANK = 0.05, 1.5
 _SHOWN_PAIRS, _SHOWN_QUERIES, _SHOWN_NEIGHBORS = 32, 16, 5
+_PREVIEWS, _PREVIEW_BANK = 5, 256
 
 
 class ProbeConfig(Config):
@@ -107,8 +110,8 @@ def run(params: EncoderParams, inputs: Inputs, out: Output, worker: Worker) -> M
         raise DataError("an encoder needs at least two training images", got=len(images), fix="collect more pictures")
     metrics: Metrics = {}
     kept: dict[str, Tensor] = {}
-    if params.train is not None and params.contrastive is not None:
-        encoder, metrics = _fit(params, params.train, params.contrastive, images, out, worker)
+    if params.train is not None:
+        encoder, metrics = _fit(params, images, held_out, out, worker)
     else:
         encoder, kept = import_encoder(params.model)
         encoder.to(worker.device)
@@ -122,14 +125,10 @@ def run(params: EncoderParams, inputs: Inputs, out: Output, worker: Worker) -> M
 
 
 def _fit(
-    params: EncoderParams,
-    config: TrainConfig,
-    method: ContrastiveConfig,
-    images: ImageIndex,
-    out: Output,
-    worker: Worker,
+    params: EncoderParams, images: ImageIndex, held_out: ImageIndex, out: Output, worker: Worker
 ) -> tuple[FrozenEncoder, Metrics]:
-    if not isinstance(params.model, MoCoV3Config):
+    config, method = params.train, params.contrastive
+    if config is None or method is None or not isinstance(params.model, MoCoV3Config):
         raise ConfigError("only mocov3 is trained here", got=params.model.kind)
     if config.batch_size > len(images) or config.batch_size < 2:
         raise ConfigError(
@@ -142,13 +141,20 @@ def _fit(
     def fetch(indices: np.ndarray, rng: BatchRng) -> Batch:  # noqa: ARG001
         return {"target": to_float(images.load(indices, params.px))}
 
+    def draw(step: int) -> Mapping[str, np.ndarray]:  # noqa: ARG001
+        encoder = copy.deepcopy(trainer.base_encoder).frozen()
+        bank = _encode(params, encoder, images, _PREVIEW_BANK)
+        queries = _encode(params, encoder, held_out, _SHOWN_QUERIES)
+        return {"neighbors": _nearest(params.px, bank, queries)} if len(bank.z) > 1 else {}
+
     if worker.rank == 0:
         shown = _spaced(len(images), _SHOWN_PAIRS)
         rng = BatchRng(derive_seed(params.seed, "views"), len(shown))
         original = images.load(shown, params.px)
         views = [to_uint8(view) for view in trainer.views(to_float(original), rng)]
         out.write_bytes("pictures/views.png", png_bytes(rows_grid([original, *views], folds=2)))
-    curve = train(trainer, fetch, len(images), config, worker).curve
+    preview = Preview(max(1, config.steps // _PREVIEWS), draw)
+    curve = train(trainer, fetch, len(images), config, worker, preview=preview).curve
     if worker.rank == 0:
         out.write_json("plots/loss.json", curve)
     last = {name: value for name, value in curve[-1].items() if name == "loss"} if curve else {}
@@ -159,7 +165,7 @@ def _examine(
     params: EncoderParams, encoder: FrozenEncoder, images: ImageIndex, held_out: ImageIndex, out: Output
 ) -> Metrics:
     """What the representations are like, and what they know of labels that training never saw."""
-    bank, queries = (_encode(params, encoder, index) for index in (images, held_out))
+    bank, queries = (_encode(params, encoder, index, params.probe.max_images) for index in (images, held_out))
     n_constant = bank.n_constant + queries.n_constant
     if len(bank.z) < 2:
         raise DivergedError("the encoder gives constant vectors", got=f"{n_constant} images without variance", fix=_FIX)
@@ -173,15 +179,15 @@ def _examine(
     if metrics["representation_std"] < _COLLAPSED_STD or metrics["effective_rank"] < _COLLAPSED_RANK:
         got = {name: round(metrics[name], 4) for name in ("representation_std", "effective_rank")}
         raise DivergedError("the encoder collapsed: all images have nearly the same representation", got=got, fix=_FIX)
-    _draw_neighbors(params, bank, queries, out)
+    out.write_bytes("pictures/neighbors.png", png_bytes(_nearest(params.px, bank, queries)))
     return metrics | _probe(params.probe, bank, queries)
 
 
 _FIX = "train longer or with a lower encoder.train.optimizer.lr, a larger batch, or milder augmentations"
 
 
-def _encode(params: EncoderParams, encoder: FrozenEncoder, index: ImageIndex) -> _Encoded:
-    rows = _spaced(len(index), params.probe.max_images)
+def _encode(params: EncoderParams, encoder: FrozenEncoder, index: ImageIndex, most: int) -> _Encoded:
+    rows = _spaced(len(index), most)
     device = next(encoder.network.parameters()).device
     pixels, z = [], []
     for start in range(0, len(rows), params.probe.batch_size):
@@ -213,16 +219,16 @@ def _probe(config: ProbeConfig, bank: _Encoded, queries: _Encoded) -> Metrics:
     }
 
 
-def _draw_neighbors(params: EncoderParams, bank: _Encoded, queries: _Encoded, out: Output) -> None:
+def _nearest(px: int, bank: _Encoded, queries: _Encoded) -> np.ndarray:
     """Each column: an image of val (of train when val is empty), and below it its nearest training images."""
     same = len(queries.z) == 0
     asked = bank if same else queries
     k = min(_SHOWN_NEIGHBORS, len(bank.z) - same)
     shown = _spaced(len(asked.z), _SHOWN_QUERIES)
     found = neighbors(asked.z, bank.z, k, exclude_self=same)[shown]
-    rows = [asked.index.load(asked.rows[shown], params.px)]
-    rows += [bank.index.load(bank.rows[column.numpy()], params.px) for column in found.T]
-    out.write_bytes("pictures/neighbors.png", png_bytes(rows_grid(rows)))
+    rows = [asked.index.load(asked.rows[shown], px)]
+    rows += [bank.index.load(bank.rows[column.numpy()], px) for column in found.T]
+    return rows_grid(rows)
 
 
 def _spaced(n: int, most: int) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from components.encoders.contrastive import ContrastiveConfig
 from components.errors import ConfigError, DivergedError
 from components.nn.vit import seeded_init
 from components.training.optim import OptimConfig, TrainConfig
+from components.training.worker import Report
 from components.weights import save_weights
 from flows.stages.encoder import EncoderParams, ProbeConfig, run
 from tests.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_collect
@@ -61,10 +63,14 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(
-    world: Path, tmp_path: Path, params: EncoderParams, name: str = "out"
+    world: Path,
+    tmp_path: Path,
+    params: EncoderParams,
+    name: str = "out",
+    report: Callable[[Report], None] = lambda _report: None,
 ) -> tuple[dict[str, float], FolderArtifact]:
     out = FolderArtifact(tmp_path / name)
-    return run(params, FolderInputs(world, str(world / "source")), out, worker(tmp_path)), out
+    return run(params, FolderInputs(world, str(world / "source")), out, worker(tmp_path, report=report)), out
 
 
 def test_training_learns_classes_it_never_saw(world: Path, tmp_path: Path) -> None:
@@ -85,6 +91,23 @@ def test_training_learns_classes_it_never_saw(world: Path, tmp_path: Path) -> No
     assert again == metrics
     for name in out.names():
         assert other.path(name).read_bytes() == out.path(name).read_bytes()
+
+
+def test_neighbors_are_shown_during_training_and_move_no_bit(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = _params().train
+    assert train is not None
+    params = _params(train=train.model_copy(update={"steps": 10, "log_every": 5}))
+    reports: list[Report] = []
+    _, out = _run(world, tmp_path, params, report=reports.append)
+    shown = {report.step: report.images["neighbors"] for report in reports if report.images}
+    assert list(shown) == [2, 4, 6, 8, 10]
+    assert all(picture.shape == shown[2].shape for picture in shown.values())
+    assert not np.array_equal(shown[2], shown[10])
+    monkeypatch.setattr("flows.stages.encoder._PREVIEWS", 1)
+    _, other = _run(world, tmp_path, params, "other")
+    assert other.read_bytes("weights.safetensors") == out.read_bytes("weights.safetensors")
 
 
 def test_the_saved_encoder_is_the_examined_one(world: Path, tmp_path: Path) -> None:
