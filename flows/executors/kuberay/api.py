@@ -159,7 +159,7 @@ class KubeApi:
         if status == 401:
             fix = "sign in to the cluster again, then run the same command"
             return AccessError("the Kubernetes API server does not accept the credentials", got=message, fix=fix)
-        if status == 403 and "cannot" in message:
+        if status == 403 and f"cannot {verb} resource" in message:
             fix = f"let the account {verb} {resource} there: k8s/base/rbac.yaml has the Role"
             return AccessError(f"the account may not {verb} {resource} in {where}", got=message, fix=fix)
         if status == 409:

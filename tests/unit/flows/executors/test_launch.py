@@ -1,0 +1,359 @@
+"""The driver's side of a RayJob against a Kubernetes in memory and a real store; a thread plays the pod."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import ArtifactError, ConfigError, DataError, RcgError, RetryableError, StoreError
+from components.store import LocalStore
+from components.store.base import Prefix
+from components.training.worker import Report
+from flows.executors import WorkerSettings, open_executor
+from flows.executors.base import Launch
+from flows.executors.kuberay import KubeRay, cancel, patience
+from flows.executors.kuberay.api import AccessError, Object, UnreachableError
+from flows.executors.kuberay.follow import Pace
+from flows.job import Doing, failure_class, work
+from flows.runs.rayjobs import note_failure
+from flows.runs.records import load_run
+from flows.settings import Settings
+from tests.rayjobs import IMAGE, MemoryCluster, set_status, spec
+
+Act = Callable[[Object], None]
+
+
+class Rig:
+    """A driver with everything around it."""
+
+    def __init__(self, root: Path, **settings: Any) -> None:
+        self.root, self.cluster = root, MemoryCluster()
+        (root / "source").mkdir(parents=True, exist_ok=True)
+        self.spec = spec(rows=3).model_copy(update={"source": str(root / "source")})
+        self.store = LocalStore(root / "store")
+        values = {"executor": "kuberay", "image": IMAGE, "store": self.store.uri, "shared_folder": root}
+        self.settings = Settings.model_validate(values | settings)
+        self.lines: list[str] = []
+        self.reports: list[Report] = []
+        pace = Pace(poll_s=0.001, pods_s=0.0, hopeless_s=0.0)
+        self.driver = KubeRay(lambda: self.cluster, self.settings, root, self.lines.append, pace)
+
+    @property
+    def folder(self) -> Prefix:
+        return Prefix(self.store, self.spec.prefix)
+
+    def run(self, *acts: Act) -> Any:
+        """Launch; each look at a job makes the next act happen, and the last one again and again."""
+        left = list(acts)
+
+        def next_act(job: Object) -> None:
+            (left.pop(0) if len(left) > 1 else left[0])(job)
+
+        self.cluster.on_get = next_act
+        self.driver.check(self.spec, WorkerSettings())
+        return self.driver.launch(Launch(self.spec, self.store, {"git_commit": "abc"}, self.reports.append))
+
+    def pod_works(self, _job: Object | None = None) -> None:
+        """What `rcg job` does in the pod."""
+        work(self.spec, Doing(LocalStore(self.store.root), open_executor("inline"), WorkerSettings(device="cpu")))
+
+    def succeeds(self, job: Object) -> None:
+        self.pod_works()
+        set_status(job, "Complete", "SUCCEEDED")
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    monkeypatch.setattr(patience, "_FIRST_S", 0.001)
+    monkeypatch.setattr(patience, "_LONGEST_S", 0.002)
+    return Rig(tmp_path)
+
+
+def running(job: Object) -> None:
+    set_status(job, "Running", "RUNNING")
+
+
+def failing(reason: str, message: str = "exit code 1") -> Act:
+    return lambda job: set_status(job, "Failed", "FAILED", reason=reason, message=message)
+
+
+def test_a_run_is_one_job_that_pods_commit_and_the_driver_reads(rig: Rig) -> None:
+    run = rig.run(lambda job: set_status(job, "Initializing"), running, rig.succeeds)
+    assert run.digest == load_run(rig.store, rig.spec.prefix).digest
+    [name] = rig.cluster.created
+    assert json.loads(rig.folder.get("spec.json"))["fingerprint"] == rig.spec.fingerprint
+    noted = json.loads(rig.folder.get(f"jobs/{name}.json"))
+    assert (noted["uid"], noted["image"], noted["context"]) == ("uid-1", IMAGE, {"git_commit": "abc"})
+    assert rig.lines == [
+        f"parts: created RayJob {name} in namespace rcg-jobs", f"{name}: waiting for its pods", f"{name}: running",
+        f"{name}: Complete",
+    ]  # fmt: skip
+
+
+def test_the_command_again_attaches_to_the_job_at_work(rig: Rig) -> None:
+    def dies(_job: Object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rig.run(running, dies)
+    assert "To end it: rcg cancel parts" in rig.lines[-1]
+    rig.run(running, rig.succeeds)
+    assert len(rig.cluster.created) == 1
+    assert rig.cluster.deleted == []
+    assert any("attached to RayJob" in line for line in rig.lines)
+
+
+def test_sigterm_leaves_the_job_and_says_how_to_come_back(rig: Rig) -> None:
+    with pytest.raises(SystemExit) as caught:
+        rig.run(running, lambda _job: os.kill(os.getpid(), signal.SIGTERM))
+    assert caught.value.code == 143
+    assert "goes on in the cluster" in rig.lines[-1]
+    assert rig.cluster.deleted == []
+
+
+def test_of_two_drivers_that_create_at_once_one_attaches(rig: Rig) -> None:
+    other, jobs = Rig(rig.root), rig.cluster.jobs
+    other.cluster.on_get = rig.succeeds
+
+    def jobs_then_the_other(labels: dict[str, str]) -> list[Object]:
+        found = jobs(labels)
+        if len(found_twice) == 1 and not rig.cluster.kept:
+            rig.cluster.create_job(manifest())
+        found_twice.append(found)
+        return found
+
+    def manifest() -> Object:
+        from flows.executors.kuberay.manifest import Order, build, read_template
+
+        return build(read_template(None), Order(rig.spec, rig.store.uri, 1), rig.settings)
+
+    found_twice: list[Any] = []
+    rig.cluster.jobs = jobs_then_the_other  # type: ignore[method-assign]
+    rig.run(running, rig.succeeds)
+    assert len(rig.cluster.created) == 1
+    assert rig.lines[0].startswith("parts: attached")
+
+
+def test_a_name_taken_by_other_work_is_named_and_left_alone(rig: Rig) -> None:
+    rig.run(rig.succeeds)
+    [name] = rig.cluster.created
+    fresh = Rig(rig.root / "fresh", store=rig.store.uri, shared_folder=rig.root)
+    fresh.cluster.kept[name] = rig.cluster.kept[name]
+    fresh.cluster.kept[name]["metadata"]["labels"] = {}
+    fresh.cluster.kept[name]["metadata"]["annotations"] = {"rcg/fingerprint": "another"}
+    (rig.store.root / rig.spec.prefix / "manifest.json").unlink()
+    for attempt in (rig.store.root / rig.spec.prefix / "attempts").iterdir():
+        attempt.unlink()
+    fresh.store = rig.store
+    with pytest.raises(ConfigError, match="is about something else"):
+        fresh.run(running)
+    assert fresh.cluster.deleted == []
+
+
+def test_a_lost_job_is_followed_by_the_next_attempt(rig: Rig) -> None:
+    run = rig.run(running, failing("AppFailed", "the head is gone"), running, rig.succeeds)
+    assert run is not None
+    assert [name.rpartition("-")[2] for name in rig.cluster.created] == ["a1", "a2"]
+    assert any("was lost" in line and "the head is gone" in line for line in rig.lines)
+
+
+def test_jobs_that_are_lost_without_progress_are_not_made_for_ever(rig: Rig) -> None:
+    with pytest.raises(RetryableError, match="3 RayJobs in a row were lost") as caught:
+        rig.run(failing("AppFailed", "no reason"))
+    assert "no reason" in str(caught.value)
+    assert len(rig.cluster.created) == 3
+    with pytest.raises(RetryableError, match="in a row"):
+        rig.run(failing("AppFailed"))
+    assert rig.cluster.created[-1].endswith("-a6")  # numbers go on
+
+
+def test_progress_renews_the_patience_with_lost_jobs(rig: Rig) -> None:
+    n = 0
+
+    def a_little_further(job: Object) -> None:
+        nonlocal n
+        n += 1
+        line = {"step": n, "total_steps": 9, "time_ms": 0, "metrics": {"loss": 1.0}, "images": {}}
+        rig.folder.put(f"events/{n}/000001.jsonl", json.dumps(line).encode())
+        if n == 6:
+            rig.succeeds(job)
+        else:
+            failing("AppFailed")(job)
+
+    rig.run(a_little_further)
+    assert len(rig.cluster.created) == 6
+    assert [report.step for report in rig.reports][:6] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("error", [ConfigError("x"), DataError("picture 3 is damaged"), RcgError("y"), KeyError("z")])
+def test_a_failure_that_would_come_again_is_told_and_not_retried(rig: Rig, error: Exception) -> None:
+    def fails(job: Object) -> None:
+        note_failure(rig.folder, job["metadata"]["name"], failure_class(error), str(error))
+        failing("AppFailed")(job)
+
+    with pytest.raises(RcgError) as caught:
+        rig.run(running, fails)
+    assert str(error) in str(caught.value)
+    assert len(rig.cluster.created) == 1
+    expected = {"config": 2, "data": 3, "code": 3}[failure_class(error)]
+    assert caught.value.exit_code == expected
+
+
+def test_a_failure_that_may_pass_is_retried(rig: Rig) -> None:
+    def fails(job: Object) -> None:
+        error = StoreError("the store did not answer")
+        note_failure(rig.folder, job["metadata"]["name"], failure_class(error), str(error))
+        failing("AppFailed")(job)
+
+    rig.run(running, fails, running, rig.succeeds)
+    assert len(rig.cluster.created) == 2
+
+
+@pytest.mark.parametrize(
+    ("act", "kind", "words"),
+    [
+        (failing("PreRunningDeadlineExceeded"), RetryableError, "no room"),
+        (failing("DeadlineExceeded"), RetryableError, "ran out of its time"),
+        (lambda job: set_status(job, "ValidationFailed", reason="BadSpec"), ConfigError, "BadSpec"),
+        (lambda job: set_status(job, "Complete", "STOPPED"), RetryableError, "stopped"),
+        (lambda job: set_status(job, "Complete", "SUCCEEDED"), ArtifactError, "committed nothing"),
+    ],
+)  # fmt: skip
+def test_ends_that_are_not_retried(rig: Rig, act: Act, kind: type[Exception], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        rig.run(running, act)
+    assert len(rig.cluster.created) == 1
+    assert rig.cluster.deleted == []
+
+
+def test_a_job_that_somebody_deleted_is_not_made_again(rig: Rig) -> None:
+    with pytest.raises(RetryableError, match="deleted"):
+        rig.run(running, lambda _job: rig.cluster.kept.clear())
+    assert len(rig.cluster.created) == 1
+
+
+def test_what_the_scheduler_said_is_the_reason_for_no_room(rig: Rig) -> None:
+    message = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    worker = {"name": "w", "labels": {"ray.io/node-type": "worker"}}
+    rig.cluster.pods_now = [{"metadata": worker, "status": {"conditions": [condition]}}]
+    with pytest.raises(RetryableError, match="Insufficient nvidia") as caught:
+        rig.run(lambda job: set_status(job, "Initializing"), failing("PreRunningDeadlineExceeded", "too long"))
+    assert caught.value.exit_code == 75
+
+
+def waiting(reason: str, message: str) -> list[Object]:
+    state = {"waiting": {"reason": reason, "message": message}}
+    return [{"metadata": {"name": "p"}, "status": {"containerStatuses": [
+        {"name": "ray-head", "image": "localhost/none:1", "state": state}
+    ]}}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pods", "words"),
+    [
+        (waiting("ImagePullBackOff", "not found"), "image cannot be pulled: localhost/none:1"),
+        (waiting("CreateContainerConfigError", 'secret "keys" not found'), 'secret "keys" not found'),
+    ],
+)
+def test_a_job_whose_containers_cannot_start_is_ended(rig: Rig, pods: list[Object], words: str) -> None:
+    rig.cluster.pods_now = pods
+    with pytest.raises(ConfigError, match=words):
+        rig.run(lambda job: set_status(job, "Initializing"))
+    assert rig.cluster.deleted == rig.cluster.created
+    assert len(rig.cluster.created) == 1
+
+
+def test_a_container_that_cannot_start_again_in_a_running_job_ends_nothing(rig: Rig) -> None:
+    rig.cluster.pods_now = waiting("ImagePullBackOff", "too many requests")
+    rig.run(running, running, rig.succeeds)
+    assert rig.cluster.deleted == []
+
+
+def test_pods_that_were_refused_are_told_by_events(rig: Rig) -> None:
+    rig.cluster.events_now = ["pods is forbidden: exceeded quota: rcg"]
+    with pytest.raises(RetryableError, match="exceeded quota"):
+        rig.run(lambda job: set_status(job, "Initializing"), failing("PreRunningDeadlineExceeded"))
+
+
+@pytest.mark.parametrize("error", [UnreachableError("the API server does not answer"), AccessError("who are you?")])
+def test_a_server_that_is_away_changes_nothing(rig: Rig, error: Exception) -> None:
+    looks = 0
+
+    def away(verb: str) -> None:
+        nonlocal looks
+        looks += verb == "get"
+        if verb in ("get", "pods") and 2 <= looks < 30:
+            raise error
+
+    rig.cluster.fail = away
+    rig.run(running, rig.succeeds)
+    assert len(rig.cluster.created) == 1
+    assert rig.cluster.deleted == []
+    assert sum(str(error).splitlines()[0] in line for line in rig.lines) == 1
+    assert any("an answer again" in line for line in rig.lines)
+
+
+def test_a_server_that_was_never_there_is_an_error(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(_verb: str) -> None:
+        raise UnreachableError("the Kubernetes API server does not answer")
+
+    monkeypatch.setattr("flows.executors.kuberay.launch._FIRST_ANSWER_S", 0.05)
+    rig.cluster.fail = away
+    with pytest.raises(UnreachableError):
+        rig.run(running)
+
+
+def test_cancel_deletes_live_jobs_of_the_stage_in_this_store_only(rig: Rig) -> None:
+    rig.run(failing("AppFailed"), rig.succeeds)
+    assert cancel(rig.cluster, rig.store, ["parts"]) == []
+    live, elsewhere = (json.loads(json.dumps(rig.cluster.kept[name])) for name in rig.cluster.created)
+    for job, name, store in ((live, "live", None), (elsewhere, "elsewhere", "beef")):
+        job["metadata"]["name"], job["status"] = name, {"jobDeploymentStatus": "Running"}
+        job["metadata"]["labels"]["rcg/store"] = store or job["metadata"]["labels"]["rcg/store"]
+        rig.cluster.kept[name] = job
+    assert cancel(rig.cluster, rig.store, ["rdm"]) == []
+    assert cancel(rig.cluster, rig.store, ["parts"]) == ["parts: deleted RayJob live (Running)"]
+    assert rig.cluster.deleted == ["live"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"image": ""}, "needs an image"),
+        ({"image": "registry.example.com/rcg:1"}, "not pinned"),
+        ({"image": IMAGE[:-1]}, "not pinned"),
+        ({"device": "cuda"}, "no GPU"),
+        ({"store": ".rcg/store"}, "cannot see this store"),
+        ({"shared_folder": None}, "cannot see this store"),
+        ({"rayjob_template": "/nowhere.yaml"}, "template cannot be read"),
+    ],
+)
+def test_what_is_wrong_from_the_start_creates_nothing(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    rig = Rig(tmp_path, **settings)
+    with pytest.raises(ConfigError, match=words) as caught:
+        rig.run(running)
+    assert caught.value.exit_code == 2
+    assert rig.cluster.created == []
+    assert not rig.store.root.exists()
+
+
+def test_a_source_that_pods_cannot_see_is_refused(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, store="s3://bucket/prefix")
+    rig.spec = rig.spec.model_copy(update={"source": "/home/me/pictures"})
+    with pytest.raises(ConfigError, match="cannot see this source"):
+        rig.run(running)
+    rig.spec = rig.spec.model_copy(update={"source": str(tmp_path / "pictures")})
+    rig.driver.check(rig.spec, WorkerSettings())
+
+
+def test_params_are_checked_before_anything_is_created(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.spec = spec(rows="many")
+    with pytest.raises(ConfigError, match=r"parts\.rows"):
+        rig.run(running)
+    assert rig.cluster.created == []
