@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit check format docs lock bench study clipart clean
+.PHONY: help setup demo test test-unit test-cluster check format docs lock bench study clipart clean
+.PHONY: image image-check cluster-up cluster-down
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
@@ -11,7 +12,7 @@ export GOMP_SPINCOUNT ?= 10000
 UV := UV_LINK_MODE=$(or $(UV_LINK_MODE),hardlink) $(BIN)/uv
 
 help: ## print these notes
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 setup: .venv/.ready ## make .venv from requirements.lock (about a minute, about 7 GB)
 
@@ -33,6 +34,9 @@ test: setup ## every test that needs no cluster and no GPU
 test-unit: setup ## the fast tests only
 	pytest -m "not ranks" tests/unit tests/contract tests/reference tests/repo
 
+test-cluster: setup ## the tests on a real one-node Kubernetes (root; scripts in RCG_RIGS, default ../shared)
+	RCG_CLUSTER_REQUIRED=1 pytest -m cluster tests/cluster
+
 check: setup ## lint, types, import contracts, generated docs
 	ruff check .
 	ruff format --check .
@@ -49,6 +53,7 @@ docs: setup ## rewrite docs/reference from the code
 
 lock: ## resolve requirements.lock anew
 	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra cluster --extra server pyproject.toml -o requirements.lock
+	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements.lock k8s/mlflow/requirements.in -o k8s/mlflow/requirements.lock
 
 bench: setup ## speed and memory, as ratios in one run
 	python -m benchmarks.bench
@@ -60,6 +65,18 @@ clipart: data/clipart ## a second collection: 2,900 color clip-art pictures from
 
 data/clipart: examples/clipart.py | setup
 	python examples/clipart.py data/clipart
+
+image: setup ## the image of the stages; FLAVOR=gpu|cpu, IMAGE=registry/rcg, PUSH=1 (docker, podman or buildah)
+	k8s/build-image $(or $(FLAVOR),gpu)
+
+image-check: setup ## build the CPU image on the test cluster and run a stage's command in it (about ten minutes)
+	RCG_CLUSTER_REQUIRED=1 RCG_CLUSTER_FULL_IMAGE=1 pytest -m cluster tests/cluster/test_image.py
+
+cluster-up: setup ## the test cluster with an S3 server and k8s/overlays/local; says how to use it
+	python -m tests.cluster_rig up
+
+cluster-down: ## stop the test cluster
+	python -m tests.cluster_rig down
 
 clean: ## remove the virtual environment and caches; artifacts and the store stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info

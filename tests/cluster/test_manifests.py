@@ -1,0 +1,267 @@
+"""The API server accepts what k8s/ says, refuses what it forbids, and lets the driver do no more than its work."""
+
+import copy
+import json
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from tests import cluster_rig
+from tests.cluster_rig import kubectl
+from tests.manifests import K8S, Object, built, objects, pod_specs
+
+IMAGE = cluster_rig.THIN
+JOBS, SYSTEM = "rcg-jobs", "rcg-system"
+pytestmark = pytest.mark.usefixtures("cluster")
+
+
+def rayjob() -> Object:
+    """The template as a driver would fill it in."""
+    job = copy.deepcopy(json.loads(json.dumps(objects(K8S / "base/rayjob.yaml")[0])))
+    job["metadata"]["name"] = f"rcg-test-{uuid.uuid4().hex[:8]}"
+    for _, pod in pod_specs(job):
+        for container in pod["containers"]:
+            container["image"] = IMAGE
+    return dict(job)
+
+
+def submit(manifest: Object, *, dry_run: bool = True) -> str:
+    """Create an object. Raises: RuntimeError with the server's answer."""
+    options = ["--dry-run=server"] if dry_run else []
+    return kubectl("create", "--validate=strict", *options, "-f", "-", stdin=yaml.safe_dump(manifest))
+
+
+@pytest.mark.parametrize("folder", ["base", "overlays/local", "overlays/gpu"])
+def test_api_server_accepts_it(folder: str) -> None:
+    text = yaml.safe_dump_all(built(folder))
+    answer = kubectl(
+        "apply", "--server-side", "--force-conflicts", "--validate=strict", "--dry-run=server", "-f", "-", stdin=text
+    )
+    assert len(answer.splitlines()) == len(built(folder))
+    assert "serverside-applied" in answer
+
+
+def test_template_is_admitted() -> None:
+    assert "created" in submit(rayjob())
+
+
+def test_policy_has_no_type_errors() -> None:
+    status = cluster_rig.resource("validatingadmissionpolicy", "rcg-rayjobs", "")["status"]
+    assert status["observedGeneration"] >= 1
+    assert not status.get("typeChecking", {}).get("expressionWarnings")
+
+
+def head(job: Object) -> Any:
+    return job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+
+
+def worker(job: Object) -> Any:
+    return job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
+
+
+def submitter(job: Object) -> Any:
+    return job["spec"]["submitterPodTemplate"]["spec"]
+
+
+Part = Callable[[Object], Any]
+PARTS = pytest.mark.parametrize("part", [head, worker, submitter])
+
+
+def refused(job: Object, because: str) -> None:
+    with pytest.raises(RuntimeError, match="denied request") as refusal:
+        submit(job)
+    assert because in str(refusal.value)
+
+
+@PARTS
+def test_other_service_account_is_refused(part: Part) -> None:
+    job = rayjob()
+    part(job)["serviceAccountName"] = "default"
+    refused(job, "runs as service account rcg-worker")
+
+
+@PARTS
+def test_token_is_refused(part: Part) -> None:
+    job = rayjob()
+    del part(job)["automountServiceAccountToken"]
+    refused(job, "automountServiceAccountToken: false")
+
+
+@PARTS
+@pytest.mark.parametrize("image", ["docker.io/library/busybox:1", "localhost/rcg-mlflow:local", "localhost/rcgx"])
+def test_other_image_repository_is_refused(part: Part, image: str) -> None:
+    job = rayjob()
+    part(job)["containers"][0]["image"] = image
+    refused(job, "images come from the repository localhost/rcg")
+
+
+def test_image_of_an_init_container_is_looked_at() -> None:
+    job = rayjob()
+    worker(job)["initContainers"] = [{"name": "first", "image": "docker.io/library/busybox:1"}]
+    refused(job, "images come from the repository")
+
+
+@PARTS
+@pytest.mark.parametrize(
+    "volume",
+    [
+        {"secret": {"secretName": "other"}},
+        {"projected": {"sources": [{"secret": {"name": "rcg-bucket"}}]}},
+        {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
+        {"hostPath": {"path": "/"}},
+        {"csi": {"driver": "secrets-store.csi.k8s.io"}},
+    ],
+    ids="-".join,
+)
+def test_volume_of_something_secret_is_refused(part: Part, volume: Object) -> None:
+    job = rayjob()
+    part(job)["volumes"].append({"name": "mine", **volume})
+    refused(job, "or the Secret rcg-bucket")
+
+
+@PARTS
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"envFrom": [{"secretRef": {"name": "other"}}]},
+        {"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "other", "key": "x"}}}]},
+    ],
+    ids="-".join,
+)
+def test_other_secret_in_the_environment_is_refused(part: Part, source: Object) -> None:
+    job = rayjob()
+    part(job)["containers"][0].update(source)
+    refused(job, "the environment takes no Secret but rcg-bucket")
+
+
+@PARTS
+def test_host_network_is_refused(part: Part) -> None:
+    job = rayjob()
+    part(job)["hostNetwork"] = True
+    refused(job, "no host namespaces")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"enableInTreeAutoscaling": True},
+        {"authOptions": {"mode": "token", "secretName": "other"}},
+        {"gcsFaultToleranceOptions": {"redisAddress": "redis:6379"}},
+    ],
+    ids="-".join,
+)
+def test_options_that_lead_to_secrets_are_refused(options: Object) -> None:
+    job = rayjob()
+    job["spec"]["rayClusterSpec"].update(options)
+    refused(job, "no autoscaler")
+
+
+def test_default_submitter_is_refused() -> None:
+    job = rayjob()
+    del job["spec"]["submitterPodTemplate"]
+    refused(job, "brings its own rayClusterSpec and submitterPodTemplate")
+
+
+def test_the_one_secret_is_admitted_as_a_volume() -> None:
+    job = rayjob()
+    worker(job)["volumes"].append({"name": "mine", "secret": {"secretName": "rcg-bucket"}})
+    assert "created" in submit(job)
+
+
+def test_policy_ends_at_the_namespace() -> None:
+    job = rayjob()
+    job["metadata"]["namespace"] = "default"
+    head(job)["serviceAccountName"] = "default"
+    assert "created" in submit(job)
+
+
+@pytest.mark.parametrize("namespace", [JOBS, SYSTEM])
+def test_pod_that_breaks_restricted_is_refused(namespace: str) -> None:
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "rcg-root", "namespace": namespace},
+        "spec": {"containers": [{"name": "main", "image": IMAGE, "securityContext": {"privileged": True}}]},
+    }  # fmt: skip
+    with pytest.raises(RuntimeError, match='violates PodSecurity "restricted'):
+        submit(pod)
+
+
+def test_gpu_job_gets_pods_that_restricted_admits_and_that_hold_no_token() -> None:
+    """Two GPU workers on the node's (pretended) GPUs: nothing but CPU and memory requests differs from overlays/gpu."""
+    job = rayjob()
+    name = job["metadata"]["name"]
+    job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0].update(replicas=2, minReplicas=2, maxReplicas=2)
+    for part in (head, worker):
+        part(job)["containers"][0]["resources"]["requests"] = {"cpu": "100m", "memory": "1Gi"}
+    for amounts in ("requests", "limits"):
+        worker(job)["containers"][0]["resources"][amounts]["nvidia.com/gpu"] = "1"
+    submit(job, dry_run=False)
+    try:
+        pods = cluster_rig.wait_until(lambda: running_pods(name, 3), "head and two GPU workers running", 180)
+        limits = [pod["spec"]["containers"][0]["resources"]["limits"] for pod in pods]
+        assert sorted(limit.get("nvidia.com/gpu", "0") for limit in limits) == ["0", "1", "1"]
+        for pod in pods:
+            assert "serviceAccountToken" not in json.dumps(pod["spec"]["volumes"])
+            look = "import os; print(os.path.exists('/var/run/secrets/kubernetes.io'), os.getuid())"
+            command = ["exec", pod["metadata"]["name"], "-c", pod["spec"]["containers"][0]["name"], "--", "python"]
+            assert kubectl("-n", JOBS, *command, "-c", look).split() == ["False", "1000"]
+    finally:
+        kubectl("-n", JOBS, "delete", "rayjob", name, "--wait=false")
+
+
+def running_pods(job: str, n: int) -> list[Object]:
+    """The Ray pods of a RayJob once n of them run."""
+    status = cluster_rig.resource("rayjob", job, JOBS).get("status", {})
+    selector = f"ray.io/cluster={status.get('rayClusterName', 'none-yet')}"
+    pods: list[Object] = json.loads(kubectl("-n", JOBS, "get", "pods", "-l", selector, "-o", "json"))["items"]
+    return pods if len([pod for pod in pods if pod["status"]["phase"] == "Running"]) >= n else []
+
+
+@pytest.fixture(scope="module")
+def driver(driver_kubeconfig: Path) -> client.ApiClient:
+    """The API as the driver's service account sees it."""
+    settings = client.Configuration()
+    config.load_kube_config(str(driver_kubeconfig), client_configuration=settings)
+    return client.ApiClient(settings)
+
+
+def may(driver: client.ApiClient, verb: str, resource: str, namespace: str) -> bool:
+    resource, _, subresource = resource.partition("/")
+    group = {"rayjobs": "ray.io", "rayclusters": "ray.io", "leases": "coordination.k8s.io"}.get(resource, "")
+    attributes = client.V1ResourceAttributes(
+        verb=verb, resource=resource, subresource=subresource, namespace=namespace, group=group
+    )
+    review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
+    answer = client.AuthorizationV1Api(driver).create_self_subject_access_review(review)
+    return bool(answer.status.allowed)
+
+
+def test_driver_may_do_what_its_roles_say_and_nothing_else(driver: client.ApiClient) -> None:
+    granted = set()
+    for role in objects(K8S / "base/rbac.yaml"):
+        for rule in role.get("rules", []):
+            place = role["metadata"]["namespace"]
+            granted |= {(verb, resource, place) for verb in rule["verbs"] for resource in rule["resources"]}
+    verbs = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
+    resources = (
+        "rayjobs", "rayjobs/status", "rayclusters", "pods", "pods/log", "pods/exec", "events", "secrets", "configmaps",
+        "serviceaccounts", "serviceaccounts/token", "leases",
+    )  # fmt: skip
+    places = (JOBS, SYSTEM, "default", "kube-system")
+    asked = {(verb, resource, place) for verb in verbs for resource in resources for place in places}
+    assert granted <= asked
+    assert {right for right in asked if may(driver, *right)} == granted
+
+
+@pytest.mark.parametrize("namespace", [JOBS, SYSTEM])
+def test_driver_cannot_read_a_secret(driver: client.ApiClient, namespace: str) -> None:
+    with pytest.raises(ApiException) as refusal:
+        client.CoreV1Api(driver).read_namespaced_secret("rcg-bucket", namespace)
+    assert refusal.value.status == 403
+    assert re.search(r'rcg-driver" cannot get resource "secrets"', refusal.value.body)
