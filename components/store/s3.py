@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from components.errors import ConflictError, MissingError, StoreError
+from components.errors import ConflictError, MissingError, StoreError, StoreRefusedError
 from components.store.base import RESERVED, ObjectInfo, check_key
 from components.store.s3_bucket import PATIENCE_S, Bucket, split_uri
 from components.store.s3_clients import Condition
@@ -102,7 +102,7 @@ class S3Store:
             temporary.replace(path)
         except OSError as error:
             what = f"cannot write {path}: {error.strerror or error}"
-            raise StoreError(what, fix="free disk space or mend the folder; then run the same command") from error
+            raise StoreRefusedError(what, fix="free disk space or mend the folder; then run it again") from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -65,10 +65,8 @@ class Bucket:
         except S3Error as failure:
             if failure.is_absent or failure.is_conflict or failure.is_beyond_end:
                 raise
-            if failure.is_unnamed:
-                failure = self.control.name_refusal(failure)
-            where = f"bucket {self.name}" + (f" at {self.endpoint}" if self._clients else "")
-            raise explain(failure, what, where) from failure
+            named = self._name(failure) if failure.is_unnamed else failure
+            raise explain(named, what, f"bucket {self.name} at {self.endpoint}") from failure
 
     def put(self, key: str, data: bytes, condition: Condition | None, what: str) -> str:
         """The new etag. Raises: S3Error when the condition does not hold and the object there is not our own."""
@@ -106,8 +104,19 @@ class Bucket:
             yield from page
             after = page[-1].key if page else after
 
+    def _name(self, failure: S3Error) -> S3Error:
+        """The reason that the answer to a HEAD could not tell, from another request."""
+        try:
+            next(self.objects.list("", None), None)
+        except S3Error as named:
+            return named
+        return failure
+
     def _connect(self) -> tuple[int, Control, Objects]:
         if self._clients is None or self._clients[0] != os.getpid():
-            control = Control(self.name)
-            self._clients = (os.getpid(), control, open_objects(control))
+            try:
+                control = Control(self.name)
+                self._clients = (os.getpid(), control, open_objects(control))
+            except S3Error as failure:
+                raise explain(failure, "open the bucket", f"bucket {self.name}") from failure
         return self._clients

@@ -85,14 +85,6 @@ class Control:
             raise from_boto(error) from error
         return answer
 
-    def name_refusal(self, failure: S3Error) -> S3Error:
-        """The reason that a HEAD could not tell."""
-        try:
-            self.call("list_objects_v2", MaxKeys=1)
-        except S3Error as named:
-            return named
-        return failure
-
 
 def open_objects(control: Control) -> Objects:
     """The faster client that works in this process."""

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from components.errors import ConfigError, RcgError, StoreError
+from components.errors import ConfigError, RcgError, StoreError, StoreRefusedError
 
 _TRANSIENT_CODES = frozenset(
     [
@@ -84,7 +84,7 @@ class S3Error(Exception):
 
 
 def explain(failure: S3Error, what: str, where: str) -> RcgError:
-    """The error for a person: ConfigError for what settings mend, else StoreError."""
+    """The error for a person: ConfigError for what settings mend, StoreError for what time may mend."""
     code = failure.code if failure.code in _CAUSES else _STATUS_CODES.get(failure.status or 0, failure.code)
     if code in _CAUSES:
         cause, fix = _CAUSES[code]
@@ -93,7 +93,9 @@ def explain(failure: S3Error, what: str, where: str) -> RcgError:
         fix = "check AWS_ENDPOINT_URL_S3 (or AWS_ENDPOINT_URL) and that the server is up; then run the same command"
         return StoreError(f"the S3 server does not answer: cannot {what}", got=f"{where}: {failure.detail}", fix=fix)
     got = f"{where}: {failure.status} {failure.detail}"
-    return StoreError(f"the S3 server refused: cannot {what}", got=got, fix="run the same command again later")
+    if failure.is_transient:
+        return StoreError(f"the S3 server fails: cannot {what}", got=got, fix="run the same command again later")
+    return StoreRefusedError(f"the S3 server refused: cannot {what}", got=got)
 
 
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")
