@@ -48,6 +48,10 @@ class Layout(ABC):
                     return self.plain(parts[kind])
         return None
 
+    def live(self, tables: Tables) -> dict[str, Tensor]:  # noqa: ARG002
+        """The trained weights beside averaged ones, where a file has both under equal names."""
+        return {}
+
     def plain(self, tensors: Tensors) -> dict[str, Tensor]:
         """Without what training frameworks put around the model."""
         return dict(tensors)
@@ -93,7 +97,7 @@ def adopt(module: nn.Module, file: WeightsFile, layouts: Sequence[Layout], *, wh
             layout.check(tensors, module.state_dict(), source=source)
             imported = layout.imported(tensors)
             module.load_state_dict(imported.weights, strict=True)
-            return imported.kept
+            return imported.kept | {f"{LIVE}{name}": t for name, t in layout.live(tables).items()}
     tensors = likeliest(tables, source)
     if (kind := recognize(tensors)) is not None:
         raise WeightsError(f"{source} is a {kind} file", got=f"{where} for {kinds}", expected=f"a file of {kinds}",

@@ -1,6 +1,7 @@
 """The layouts that stage `pixels` imports."""
 
+from components.interop.diffusion import AdmLayout, DitLayout, LdmLayout
 from components.interop.layout import Layout
 from components.interop.mage import MageLayout
 
-LAYOUTS: tuple[Layout, ...] = (MageLayout(),)
+LAYOUTS: tuple[Layout, ...] = (MageLayout(), DitLayout(), AdmLayout(), LdmLayout())

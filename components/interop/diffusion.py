@@ -1,0 +1,178 @@
+"""Files of the diffusion generators of RCG: DiT and ADM with their averaged weights apart, LDM with a shadow inside."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from components.errors import WeightsError
+from components.interop.layout import Imported, Layout, Tensors, depth_of, side_of
+from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout
+from components.weights import Tables
+
+_LIVE, _AVERAGED = "model", "model_ema"
+_PROJECT, _NULL = "conditioner.project.", "conditioner.null"
+_LINEAR = {"kind": "linear", "n_times": 1000}
+_DIT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
+
+
+class ConditionedLayout(Layout):
+    """A network under its own names, and a linear map of the representation. Imports the averaged weights."""
+
+    tables = ("", _AVERAGED, "state_dict", _LIVE)
+    ours: ClassVar[str]
+    """Prefix of the network's names in our module."""
+    project: ClassVar[str]
+    """The linear map in the file."""
+    null: ClassVar[str | None]
+    """The learned null in the file, if the reference has one."""
+    unread: ClassVar[tuple[str, ...]] = ()
+    """Names that no forward pass reads."""
+
+    def live(self, tables: Tables) -> dict[str, Tensor]:
+        return dict(tables[_LIVE]) if _AVERAGED in tables and _LIVE in tables else {}
+
+    def imported(self, tensors: Tensors) -> Imported:
+        special = {f"{self.project}.weight", f"{self.project}.bias", self.null, *self.unread}
+        weights = {f"{self.ours}{name}": t for name, t in tensors.items() if name not in special}
+        weights |= {f"{_PROJECT}{part}": tensors[f"{self.project}.{part}"] for part in ("weight", "bias")}
+        null = tensors.get(self.null) if self.null is not None else None
+        weights[_NULL] = torch.zeros(1, weights[f"{_PROJECT}weight"].shape[1]) if null is None else null
+        weights |= identity_scale(self.channels(tensors))
+        return Imported(weights, {name: tensors[name] for name in self.unread if name in tensors})
+
+    def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
+        if f"{_PROJECT}weight" not in weights:
+            raise WeightsError(f"only a {self.kind} that is told representations has the reference's layout",
+                               expected="pixels.model.condition.kind: representation")  # fmt: skip
+        network = {name.removeprefix(self.ours): t for name, t in weights.items() if name.startswith(self.ours)}
+        network |= {f"{self.project}.{part}": weights[f"{_PROJECT}{part}"] for part in ("weight", "bias")}
+        return self.filled(network) | dict(kept) | network | ({self.null: weights[_NULL]} if self.null else {})
+
+    def may_lack(self, name: str) -> bool:
+        return name == self.null
+
+    def channels(self, tensors: Tensors) -> int:
+        """Channels of a target."""
+        raise NotImplementedError
+
+    def filled(self, network: Tensors) -> dict[str, Tensor]:  # noqa: ARG002
+        """What no forward pass reads, as the reference initializes it."""
+        return {}
+
+    def diffusion(self, tensors: Tensors, c_out: int) -> dict[str, Any]:
+        """The facts that do not depend on the network."""
+        drop_prob = 0.1 if self.null in tensors else 0.0
+        return {
+            "condition": {"kind": "representation", "drop_prob": drop_prob, "n_clusters": 1},
+            "schedule": _LINEAR,
+            "prediction": "eps",
+            "min_snr": None,
+            "variance": "learned" if c_out == 2 * self.channels(tensors) else "fixed",
+            "latents": "as_stored",
+        }
+
+
+class DitLayout(ConditionedLayout):
+    """DiT; the label table is computed and ignored."""
+
+    kind = "dit"
+    ours, project, null, unread = "net.", "rep_embedder", "fake_latent", ("y_embedder.embedding_table.weight",)
+
+    def channels(self, tensors: Tensors) -> int:
+        return side_of(tensors, "x_embedder.proj.weight", 1)
+
+    def filled(self, network: Tensors) -> dict[str, Tensor]:
+        return {self.unread[0]: torch.zeros(1, side_of(network, "x_embedder.proj.weight", 0))}
+
+    def facts(self, tensors: Tensors) -> dict[str, Any]:
+        width, patch = side_of(tensors, "x_embedder.proj.weight", 0), side_of(tensors, "x_embedder.proj.weight", 2)
+        if width not in _DIT_HEADS:
+            raise WeightsError("no DiT of this width was published", got=width, expected=sorted(_DIT_HEADS))
+        return {
+            "kind": "dit",
+            **self.diffusion(tensors, side_of(tensors, "final_layer.linear.weight", 0) // patch**2),
+            "width": width,
+            "depth": depth_of(tensors, "blocks."),
+            "heads": _DIT_HEADS[width],
+            "patch": patch,
+            "mlp_ratio": side_of(tensors, "blocks.0.mlp.fc1.weight", 0) / width,
+        }
+
+
+class AdmLayout(ConditionedLayout):
+    """ADM's UNet; there is no null, as the reference never drops the representation."""
+
+    kind = "adm"
+    ours, project, null = "net.unet.", "rep_proj", None
+
+    def channels(self, tensors: Tensors) -> int:
+        return side_of(tensors, "input_blocks.0.0.weight", 1)
+
+    def facts(self, tensors: Tensors) -> dict[str, Any]:
+        return {
+            "kind": "adm",
+            **self.diffusion(tensors, side_of(tensors, "out.2.weight", 0)),
+            **_unet_shape(tensors, "", side=256),
+            "head_width": 64,
+        }
+
+
+class LdmLayout(ShadowedLayout):
+    """LDM's UNet, whose context is the representation itself: nothing to project, no null."""
+
+    kind = "ldm"
+    ours = "net.unet."
+
+    def imported(self, tensors: Tensors) -> Imported:
+        found = super().imported(tensors)
+        dim = side_of(tensors, self._context(tensors), 1)
+        scale = identity_scale(side_of(tensors, f"{NETWORK}input_blocks.0.0.weight", 1))
+        return Imported(found.weights | scale | {_NULL: torch.zeros(1, dim)}, found.kept)
+
+    def tolerates(self, name: str) -> bool:
+        return not name.startswith((NETWORK, "model_ema."))
+
+    def may_lack(self, name: str) -> bool:
+        return self.tolerates(name)
+
+    def facts(self, tensors: Tensors) -> dict[str, Any]:
+        return {
+            "kind": "ldm",
+            "condition": {"kind": "representation", "drop_prob": 0.0, "n_clusters": 1},
+            "schedule": SCHEDULE.model_dump(),
+            "prediction": "eps",
+            "min_snr": None,
+            "variance": "fixed",
+            "latents": "as_stored",
+            **_unet_shape(tensors, NETWORK, side=32),
+            "head_width": 32,
+            "context_dim": 512,
+        }
+
+    @staticmethod
+    def _context(tensors: Tensors) -> str:
+        return next((name for name in tensors if name.endswith("attn2.to_v.weight")), "attn2.to_v.weight")
+
+
+def identity_scale(channels: int) -> dict[str, Tensor]:
+    """Our generators' statistics of the target: the reference takes latents and pixels as they are."""
+    return {"mean": torch.zeros(channels, 1, 1), "std": torch.ones(channels, 1, 1)}
+
+
+def _unet_shape(tensors: Tensors, prefix: str, *, side: int) -> dict[str, Any]:
+    """Sizes of a UNet with the published two blocks per level, on targets of this side."""
+    n_blocks = 2
+    first = [
+        1 + level * (n_blocks + 1) for level in range(depth_of(tensors, f"{prefix}input_blocks.") // (n_blocks + 1))
+    ]
+    width = side_of(tensors, f"{prefix}time_embed.0.weight", 1)
+    widths = [side_of(tensors, f"{prefix}input_blocks.{i}.0.in_layers.2.weight", 0) for i in first]
+    attends = [f"{prefix}input_blocks.{i}.1.norm.weight" in tensors for i in first]
+    return {
+        "width": width,
+        "multipliers": [w // width for w in widths],
+        "n_blocks": n_blocks,
+        "attention_sides": [side >> level for level, attended in enumerate(attends) if attended],
+        "groups": 32,
+    }
