@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from components.errors import ConfigError, ConflictError, RcgError, StoreError
-from components.store.base import Store
+from components.store import LocalStore, Store, open_store, prove_store
 from flows.driver import Project
 from flows.tracking.client import probe
 from flows.tracking.record import check_database
 
 _MIN_FREE_GB = 2
+_PATIENCE_S = 5.0
 
 
 def examine() -> tuple[str, bool]:
@@ -66,8 +67,10 @@ def _collection(project: Project) -> str:
 
 def _store(project: Project) -> str:
     """A real conditional write: some servers ignore the condition and would let two runs commit."""
-    probe_conditional_writes(project.store)
-    return f"{project.store.uri} honors conditional writes"
+    store = open_store(project.settings.store, patience_s=_PATIENCE_S)
+    prove_store(store, again=True)
+    probe_conditional_writes(store)
+    return f"{store.uri} honors conditional writes"
 
 
 def probe_conditional_writes(store: Store) -> None:
@@ -89,7 +92,8 @@ def probe_conditional_writes(store: Store) -> None:
 
 
 def _disk(project: Project) -> str:
-    path = project.store.local_path("") or project.root
+    store = open_store(project.settings.store)
+    path = store.root if isinstance(store, LocalStore) else project.root
     while not path.exists():
         path = path.parent
     free_gb = shutil.disk_usage(path).free / 1e9

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from components.errors import ConfigError, MissingError
-from components.store import open_store
+from components.store import open_store, prove_store
 from components.store.base import Store
 from flows.artifact import canonical_json, digest_of
 from flows.closure import module_digests
@@ -62,7 +62,9 @@ class Project:
 
     @cached_property
     def store(self) -> Store:
-        return open_store(self.settings.store)
+        store = open_store(self.settings.store)
+        prove_store(store)
+        return store
 
     @cached_property
     def lock_text(self) -> str | None:

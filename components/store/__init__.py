@@ -7,12 +7,13 @@ from components.errors import ConfigError
 from components.store.base import ObjectInfo, Prefix, Store
 from components.store.local import LocalStore
 
-__all__ = ["LocalStore", "ObjectInfo", "Prefix", "Store", "open_store"]
+__all__ = ["LocalStore", "ObjectInfo", "Prefix", "Store", "open_store", "prove_store"]
 
 
-def open_store(uri: str | Path) -> Store:
+def open_store(uri: str | Path, *, patience_s: float | None = None) -> Store:
     """The store behind an `s3://` or `file://` URI or a plain path. Nothing is created or read yet.
 
+    patience_s: how long a remote store is asked again while it does not answer; None for its own measure.
     Raises: ConfigError for a scheme without a store, or a malformed address.
     """
     text = str(uri)
@@ -35,5 +36,17 @@ def open_store(uri: str | Path) -> Store:
     if scheme == "s3":
         from components.store.s3 import S3Store
 
-        return S3Store(text)
+        return S3Store(text) if patience_s is None else S3Store(text, patience_s=patience_s)
     raise ConfigError("no store for this address", got=text, expected="s3://bucket/prefix, file:///folder or a path")
+
+
+def prove_store(store: Store, *, again: bool = False) -> None:
+    """Make sure that the store's server honors conditional writes, which commits and leases rest on.
+
+    A server that passed is asked no more, except `again`; a folder has none. Raises: ConfigError.
+    """
+    if store.uri.startswith("s3://"):
+        from components.store.s3 import S3Store
+
+        if isinstance(store, S3Store):
+            store.prove(again=again)
