@@ -108,8 +108,14 @@ def apply() -> None:
     POSTGRES_DATA.chmod(0o700)
     os.chown(POSTGRES_DATA, _UID, _UID)
     kubectl("apply", "--server-side", "-k", str(K8S / "overlays/local"))
+    await_system()
+
+
+def await_system() -> None:
+    """Until PostgreSQL and MLflow are Ready and the node routes to them, which it learns a moment later."""
     for workload in ("statefulset/rcg-postgres", "deployment/rcg-mlflow"):
         kubectl("-n", "rcg-system", "rollout", "status", workload, "--timeout=300s")
+    wait_until(lambda: answers(MLFLOW_URI.removeprefix("http://")), "MLflow at its address")
 
 
 def answers(address: str) -> bool:

@@ -88,8 +88,7 @@ def test_data_outlive_the_pods(server: Server, s3: S3Server) -> None:
 
     for workload in ("statefulset/rcg-postgres", "deployment/rcg-mlflow"):
         kubectl("-n", SYSTEM, "rollout", "restart", workload)
-    for workload in ("statefulset/rcg-postgres", "deployment/rcg-mlflow"):
-        kubectl("-n", SYSTEM, "rollout", "status", workload, "--timeout=180s")
+    cluster_rig.await_system()
 
     found = server.ask("GET", "runs/get", params={"run_id": run["run_id"]})["run"]["data"]
     assert [(each["key"], each["value"], each["step"]) for each in found["metrics"]] == [("loss", 0.25, 3)]
