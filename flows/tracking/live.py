@@ -67,13 +67,14 @@ def _spawn(mode: str, path: Path, state: Path) -> "subprocess.Popen[str]":
 class LiveLog:
     """A stage that is at work, on its way to MLflow: a writer process follows the events that it leaves in the store.
 
-    Every method returns at once, but end(), which waits 1.5 s at most. Call end() after the commit, or on failure.
+    Every method returns at once, but end() of a short stage, which starts the writer: 1.5 s at most. Call end() after
+    the commit, or on failure.
     """
 
     def __init__(self, tracking: Tracking, record: StageRecord, warn: Warn) -> None:
         self.tracking, self.record, self._warn = tracking, record, warn
         self._warned = False
-        self._worth_following, self._ended, self._writer_done = (threading.Event() for _ in range(3))
+        self._worth_following, self._ended, self._started = (threading.Event() for _ in range(3))
         self._process: subprocess.Popen[str] | None = None
         self._owner = ExitStack()
         self._thread = threading.Thread(target=self._watch, name="tracking", daemon=True)
@@ -90,7 +91,7 @@ class LiveLog:
             self._worth_following.set()
 
     def end(self, status: EndStatus = "FINISHED") -> None:
-        """The stage is over. The writer may take a little longer than this call."""
+        """The stage is over. The writer is a process of its own and may take longer; nobody waits for it."""
         if not self._thread.is_alive():
             self._owner.close()
             return
@@ -103,7 +104,7 @@ class LiveLog:
         self._ended.set()
         self._worth_following.set()
         self._owner.close()
-        self._thread.join(_PATIENCE_S)
+        self._started.wait(_PATIENCE_S)
 
     def _watch(self) -> None:
         """Body of the thread."""
@@ -113,9 +114,13 @@ class LiveLog:
             if self._ended.is_set():
                 start_sweeper(self.tracking.state)
             else:
-                self._listen(_spawn("--follow", self._request, self.tracking.state))
+                process = _spawn("--follow", self._request, self.tracking.state)
+                self._started.set()
+                self._listen(process)
         except (RcgError, OSError) as error:
             self._warn_once(warning_text(error))
+        finally:
+            self._started.set()
 
     def _listen(self, process: "subprocess.Popen[str]") -> None:
         for answer in process.stdout or ():
