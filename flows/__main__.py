@@ -167,6 +167,31 @@ def history() -> None:
     typer.echo(told())
 
 
+@app.command("import-checkpoint")
+def import_checkpoint(
+    file: Annotated[Path, typer.Argument(help="A checkpoint in the reference's layout; for kl also its folder.")],
+    kind: Annotated[str | None, typer.Option(help="Which model of the file; the generator when left out.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Refuse a file that another stage imports.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the section into params.yaml.")] = False,
+) -> None:
+    """Recognize and check a checkpoint, and print the params that make `rcg run STAGE` import it."""
+    from flows.checkpoint import import_checkpoint as told
+
+    typer.echo(told(file, kind, stage, write=write))
+
+
+@app.command("export-checkpoint")
+def export_checkpoint(
+    stage: StageName,
+    file: Annotated[Path, typer.Argument(help="Where to; .safetensors writes the bare tensors.")],
+    kind: Annotated[str | None, typer.Option(help="The layout, where the stage's own is not meant.")] = None,
+) -> None:
+    """Write a stage's weights in the layout that the reference reads."""
+    from flows.checkpoint import export_checkpoint as written
+
+    typer.echo(written(stage, file, kind))
+
+
 @app.command()
 def lineage(
     reference: Annotated[

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import yaml
-from pydantic import ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError, model_validator
 
 from components.base import Config
 from components.diffusion.schedule import sampler_steps
@@ -135,6 +135,16 @@ def check_params(data: Mapping[str, Any], name: str) -> Params:
         raise ConfigError(
             f"{name} is wrong in {error.error_count()} place(s):\n" + "\n".join(map(_line, error.errors()))
         ) from error
+
+
+def check_section(stage: str, data: Mapping[str, Any]) -> None:
+    """Validate one stage's section on its own. Raises: ConfigError naming every wrong key at once."""
+    section: Any = Params.model_fields[stage].annotation
+    try:
+        TypeAdapter(section).validate_python(data)
+    except ValidationError as error:
+        lines = "\n".join(map(_line, error.errors()))
+        raise ConfigError(f"section {stage} is wrong in {error.error_count()} place(s):\n{lines}") from error
 
 
 def _line(error: Any) -> str:

@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from components.errors import WeightsError
-from components.interop.layout import Imported, Layout, Tensors, depth_of, side_of
+from components.interop.layout import Imported, Layout, Tensors, depth_of, heads_of, side_of
 from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout
 from components.weights import Tables
 
 _LIVE, _AVERAGED = "model", "model_ema"
 _PROJECT, _NULL = "conditioner.project.", "conditioner.null"
 _LINEAR = {"kind": "linear", "n_times": 1000}
+_ANCESTRAL = {"sampler": "ancestral", "steps": 250, "spacing": "linspace", "eta": 0.0, "guidance": 0.0}
 _DIT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 
 
@@ -48,6 +49,9 @@ class ConditionedLayout(Layout):
         network = {name.removeprefix(self.ours): t for name, t in weights.items() if name.startswith(self.ours)}
         network |= {f"{self.project}.{part}": weights[f"{_PROJECT}{part}"] for part in ("weight", "bias")}
         return self.filled(network) | dict(kept) | network | ({self.null: weights[_NULL]} if self.null else {})
+
+    def sampling(self, tensors: Tensors) -> dict[str, Any]:  # noqa: ARG002
+        return {**_ANCESTRAL, "kind": self.kind}
 
     def may_lack(self, name: str) -> bool:
         return name == self.null
@@ -87,14 +91,12 @@ class DitLayout(ConditionedLayout):
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         width, patch = side_of(tensors, "x_embedder.proj.weight", 0), side_of(tensors, "x_embedder.proj.weight", 2)
-        if width not in _DIT_HEADS:
-            raise WeightsError("no DiT of this width was published", got=width, expected=sorted(_DIT_HEADS))
         return {
             "kind": "dit",
             **self.diffusion(tensors, side_of(tensors, "final_layer.linear.weight", 0) // patch**2),
             "width": width,
             "depth": depth_of(tensors, "blocks."),
-            "heads": _DIT_HEADS[width],
+            "heads": heads_of(width, _DIT_HEADS),
             "patch": patch,
             "mlp_ratio": side_of(tensors, "blocks.0.mlp.fc1.weight", 0) / width,
         }
@@ -135,6 +137,9 @@ class LdmLayout(ShadowedLayout):
 
     def may_lack(self, name: str) -> bool:
         return self.tolerates(name)
+
+    def sampling(self, tensors: Tensors) -> dict[str, Any]:  # noqa: ARG002
+        return {"kind": "ldm", "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0, "guidance": 0.0}
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         return {

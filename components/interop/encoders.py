@@ -7,8 +7,7 @@ from torch import Tensor
 from components.encoders import EncoderModel
 from components.encoders.base import WEIGHTS_KEY, FrozenEncoder
 from components.encoders.timm import TimmConfig
-from components.errors import WeightsError
-from components.interop.layout import Imported, Layout, Tensors, adopt, depth_of, side_of
+from components.interop.layout import Imported, Layout, Tensors, adopt, depth_of, heads_of, side_of
 from components.interop.signatures import OUTER
 from components.weights import required
 
@@ -43,15 +42,13 @@ class VitLayout(Layout):
     def shape(self, tensors: Tensors) -> dict[str, Any]:
         """The backbone's part of the facts."""
         width, patch = side_of(tensors, "patch_embed.proj.weight", 0), side_of(tensors, "patch_embed.proj.weight", 2)
-        if width not in _HEADS:
-            raise WeightsError(f"no {self.kind} of this width was published", got=width, expected=sorted(_HEADS))
         return {
             "kind": self.kind,
             "input_px": patch * round((side_of(tensors, "pos_embed", 1) - 1) ** 0.5),
             "patch_px": patch,
             "width": width,
             "depth": depth_of(tensors, "blocks."),
-            "heads": _HEADS[width],
+            "heads": heads_of(width, _HEADS),
             "mlp_ratio": side_of(tensors, "blocks.0.mlp.fc1.weight", 0) / width,
             "output": "projector",
             "mean": list(_MEAN),
@@ -73,7 +70,7 @@ class MoCoV3Layout(VitLayout):
         shape = self.shape(tensors)
         return {
             **shape,
-            "heads": 12 if shape["width"] < 1024 else 16,  # ViT-S too
+            "heads": heads_of(shape["width"], _HEADS | {384: 12}),
             "projector_hidden": side_of(tensors, "head.0.weight", 0),
             "projector_dim": side_of(tensors, "head.6.weight", 0),
             "freeze_patches": True,

@@ -68,6 +68,10 @@ class Layout(ABC):
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         """What shapes tell of the config, by the keys of the stage's `model` section. Raises: WeightsError."""
 
+    def sampling(self, tensors: Tensors) -> dict[str, Any] | None:  # noqa: ARG002
+        """How the reference draws from a pixel generator, as a `sampling` section; None for other kinds."""
+        return None
+
     def may_lack(self, name: str) -> bool:  # noqa: ARG002
         """Whether files exist without this tensor."""
         return False
@@ -117,6 +121,11 @@ def depth_of(tensors: Tensors, prefix: str) -> int:
     """How many numbered blocks there are, whose names are `prefix`, a number, a dot and more."""
     heads = [name[len(prefix) :].split(".")[0] for name in tensors if name.startswith(prefix)]
     return max((int(head) for head in heads if head.isdigit()), default=-1) + 1
+
+
+def heads_of(width: int, published: Mapping[int, int]) -> int:
+    """Attention heads, which no shape tells: as published for the width, else 64 channels each."""
+    return published.get(width, max(1, width // 64))
 
 
 def keep(kept: Tensors, out: Writer) -> None:

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as tf
 
-from components.errors import WeightsError
-from components.interop.layout import Imported, Layout, Tensors, depth_of, side_of
+from components.interop.layout import Imported, Layout, Tensors, depth_of, heads_of, side_of
 from components.nn.patches import sincos_positions
 
 _OURS = "transformer."
@@ -53,22 +52,26 @@ class MageLayout(Layout):
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         width = side_of(tensors, _WORDS, 1)
-        if width not in _HEADS:
-            raise WeightsError("no MAGE of this width was published", got=width, expected=sorted(_HEADS))
         kind = "representation" if f"{_PROJECT}.weight" in tensors else "class" if _class_table(tensors) else "none"
         return {
             "kind": "mage",
             "condition": {"kind": kind, "drop_prob": 0.1 if _NULL in tensors else 0.0, "n_clusters": 1},
             "width": width,
             "depth": depth_of(tensors, "blocks."),
-            "heads": _HEADS[width],
+            "heads": heads_of(width, _HEADS),
             "decoder_depth": depth_of(tensors, "decoder_blocks."),
-            "decoder_heads": _DECODER_HEADS,
+            "decoder_heads": heads_of(width, dict.fromkeys(_HEADS, _DECODER_HEADS)),
             "mlp_ratio": side_of(tensors, "blocks.0.mlp.fc1.weight", 0) / width,
             "drop_prob": 0.1,
             "label_smoothing": 0.1,
             "mask": {"mean": 0.75, "std": 0.25, "least": 0.5},
         }
+
+    def sampling(self, tensors: Tensors) -> dict[str, Any]:
+        temperature, guidance = (6.0, 1.0) if side_of(tensors, _WORDS, 1) == 768 else (11.0, 6.0)
+        return {
+            "kind": "mage", "steps": 20, "temperature": temperature, "guidance": guidance if _NULL in tensors else 0.0,
+        }  # fmt: skip
 
     def may_lack(self, name: str) -> bool:
         return name == _NULL

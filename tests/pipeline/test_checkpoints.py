@@ -1,0 +1,122 @@
+"""A pipeline that trains nothing: every stage imports a file in the reference's layout, and exports it again."""
+
+import contextlib
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from components.base import TargetSpec
+from components.codecs.vqgan import VqganConfig
+from components.diffusion.schedule import ScheduleConfig
+from components.encoders.dino import DinoConfig
+from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
+from components.pixels import PixelData
+from components.pixels.mage import MageConfig
+from components.rdm import Rdm, RdmConfig
+from flows.__main__ import main
+from tests.collected import scene
+from tests.folders import randomize
+
+ROOT = Path(__file__).parents[2]
+CODES, DIM, PX = 103, 8, 8
+TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=CODES, image_px=PX)
+VQGAN = VqganConfig.tiny().model_copy(update={"width": 32, "groups": 32, "n_codes": CODES})
+MAGE = MageConfig.tiny().model_copy(update={"width": 64, "heads": 1, "decoder_heads": 1})
+RDM = RdmConfig.tiny().model_copy(update={"dim": DIM, "schedule": ScheduleConfig(kind="sqrt_linear", n_times=1000)})
+MODULES = {
+    "dino": DinoConfig.tiny().model_copy(update={"width": 64, "heads": 1}).build().network,
+    "vqgan": VQGAN.build(),
+    "rdm": Rdm(RDM, None),
+    "mage": MAGE.build(PixelData(target=TOKENS, dim=DIM, classes=None)),
+}
+STAGE = {"dino": "encoder", "vqgan": "codec", "rdm": "rdm", "mage": "pixels"}
+
+
+def rcg(*arguments: str) -> str:
+    shown, code = io.StringIO(), 0
+    before, sys.argv = sys.argv, ["rcg", *arguments]
+    try:
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+            main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    finally:
+        sys.argv = before
+    assert code == 0, shown.getvalue()
+    return shown.getvalue()
+
+
+def random_file(kind: str) -> dict[str, Tensor]:
+    """Every tensor of the layout random, also those that no forward pass reads."""
+    rng = torch.Generator().manual_seed(len(kind))
+    made = export_tensors(kind, MODULES[kind])
+    return {
+        name: t if not t.is_floating_point() else 0.2 * torch.randn(t.shape, generator=rng) for name, t in made.items()
+    }
+
+
+def edit(path: Path, **values: Any) -> None:
+    params = yaml.safe_load(path.read_text())
+    for name, value in values.items():
+        *above, last = name.split("__")
+        section = params
+        for key in above:
+            section = section[key]
+        section[last] = value
+    path.write_text(yaml.safe_dump(params))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("imported")
+    (root / "pictures").mkdir()
+    for i in range(24):
+        scene(i).save(root / "pictures" / f"{i:04d}.png")
+    shutil.copy(ROOT / "presets/smoke.yaml", root / "params.yaml")
+    for module in MODULES.values():
+        randomize(module)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("RCG_")]:
+            patch.delenv(name)
+        patch.chdir(root)
+        for name, value in {"STORE": str(root / "store"), "SOURCE": "pictures", "MLFLOW_URI": "off"}.items():
+            patch.setenv(f"RCG_{name}", value)
+        yield root
+
+
+def test_from_downloaded_weights_to_pictures_and_back(project: Path) -> None:
+    files = {kind: random_file(kind) for kind in MODULES}
+    for kind, tensors in files.items():
+        write_checkpoint(project / f"{kind}.pth", kind, tensors)
+        told = rcg("import-checkpoint", f"{kind}.pth", "--write", "--stage", STAGE[kind])
+        assert f"kind      {kind}" in told
+        assert f"rcg run {STAGE[kind]}" in told
+    edit(project / "params.yaml", collect__labels="none", encoder__px=PX, codec__model__px=PX)  # not 256
+    edit(project / "params.yaml", collect__split__val_share=0.3, sample__pixels__steps=2, pixels__preview__n=2)
+    rcg("snapshot")
+    for stage in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "sample"):
+        rcg("run", stage)
+    assert (project / "artifacts/sample/pictures/grid.png").stat().st_size > 200
+    for kind, tensors in files.items():
+        rcg("export-checkpoint", STAGE[kind], f"{kind}-again.pth")
+        again = read_checkpoint(project / f"{kind}-again.pth")
+        assert again.kind == kind
+        assert again.tensors.keys() == tensors.keys()
+        assert all(torch.equal(again.tensors[name], tensor) for name, tensor in tensors.items())
+
+
+def test_without_write_nothing_changes(project: Path) -> None:
+    before = (project / "params.yaml").read_bytes()
+    write_checkpoint(project / "other.pth", "rdm", random_file("rdm"))
+    told = rcg("import-checkpoint", "other.pth", "--kind", "rdm")
+    assert yaml.safe_load(told[told.index("rdm:\n") : told.index("put this")])["rdm"]["model"]["width"] == RDM.width
+    assert (project / "params.yaml").read_bytes() == before
