@@ -29,6 +29,8 @@ def examine() -> tuple[str, bool]:
         ("dvc", _dvc),
     ]
     project = Project.here()
+    if project.settings.executor == "kuberay":
+        checks.append(("cluster", _cluster))
     lines, healthy = [], True
     for name, check in checks:
         try:
@@ -108,6 +110,12 @@ def _device(project: Project) -> str:
     from flows.executors.base import device_name, pick_device
 
     return f"{device_name(pick_device(project.settings.device))} (RCG_DEVICE={project.settings.device})"
+
+
+def _cluster(project: Project) -> str:
+    from flows.cluster import cluster_text
+
+    return cluster_text(project)
 
 
 def _mlflow(project: Project) -> str:

@@ -1,6 +1,6 @@
 """`rcg status`: one screen over stages, collection, store and registry."""
 
-from components.errors import RcgError
+from components.errors import MissingError, RcgError
 from flows.driver import Project
 from flows.explain import Outlook, outlook
 from flows.pipeline import STAGES
@@ -14,6 +14,7 @@ def status_text() -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     facts = [
+        *([f"rayjobs     {_jobs(project)}"] if project.settings.executor == "kuberay" else []),
         f"collection  {_collection(project)}",
         f"store       {project.store.uri}",
         f"executor    {project.settings.executor} x {project.settings.workers}",
@@ -56,7 +57,21 @@ def _registry(project: Project) -> str:
 
     if project.tracking is None:
         return "off (RCG_MLFLOW_URI=off)"
+    told = []
+    for alias in ("champion", "challenger"):
+        try:
+            told.append(describe_alias(project.tracking, project.settings.model_name, alias))
+        except MissingError:
+            told.append(f"no {alias} yet")
+        except RcgError as error:
+            return error.what
+    return "\n            ".join(told)
+
+
+def _jobs(project: Project) -> str:
+    from flows.cluster import jobs_text
+
     try:
-        return describe_alias(project.tracking, project.settings.model_name, "challenger")
+        return jobs_text(project).replace("\n", "\n" + " " * 12)
     except RcgError as error:
         return error.what

@@ -29,7 +29,7 @@ def spec(stage: str = "parts", **params: Any) -> Spec:
 class MemoryCluster:
     """Implements Cluster. `on_get` plays the operator: it may change a job each time somebody looks at it."""
 
-    namespace = "rcg-jobs"
+    namespace, server = "rcg-jobs", "https://api.example.com"
 
     def __init__(self) -> None:
         self.kept: dict[str, Object] = {}
@@ -37,6 +37,7 @@ class MemoryCluster:
         self.deleted: list[str] = []
         self.pods_now: list[Object] = []
         self.events_now: list[str] = []
+        self.forbidden: set[str] = set()
         self.on_get: Callable[[Object], None] = lambda _job: None
         self.fail: Callable[[str], None] = lambda _verb: None
         self._uids = (f"uid-{n}" for n in itertools.count(1))
@@ -74,6 +75,9 @@ class MemoryCluster:
 
     def log(self, _pod: str, _container: str, _since_s: int | None = None) -> Iterator[str]:
         return iter(())
+
+    def may(self, verb: str, _group: str, resource: str, part: str = "") -> bool:
+        return f"{verb} {resource}/{part}".rstrip("/") not in self.forbidden
 
     def warnings(self, _name: str) -> list[str]:
         return self.events_now

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from flows.executors.kuberay.api import Cluster, KubeApi
+from flows.executors.kuberay.api import Cluster, KubeApi, missing_rights
 from flows.executors.kuberay.follow import Pace
-from flows.executors.kuberay.launch import KubeRay, cancel
+from flows.executors.kuberay.launch import KubeRay, cancel, live_jobs
 from flows.settings import Settings
 
-__all__ = ["KubeRay", "cancel", "open_cluster", "open_kuberay"]
+__all__ = ["KubeRay", "cancel", "live_jobs", "missing_rights", "open_cluster", "open_kuberay"]
 
 
 @lru_cache(maxsize=1)

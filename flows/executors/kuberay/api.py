@@ -39,6 +39,15 @@ class Cluster(Protocol):
     @property
     def namespace(self) -> str: ...
 
+    @property
+    def server(self) -> str:
+        """Address of the API server."""
+        ...
+
+    def may(self, verb: str, group: str, resource: str, part: str = "") -> bool:
+        """Is the account allowed to?"""
+        ...
+
     def create_job(self, manifest: Object) -> Object:
         """Raises: ConflictError when the name is taken; ConfigError when it is refused."""
         ...
@@ -73,6 +82,7 @@ class KubeApi:
         # Their types describe parsed models; what comes back here is plain JSON and streams.
         self._custom: Any = client.CustomObjectsApi(api)
         self._core: Any = client.CoreV1Api(api)
+        self._rights: Any = client.AuthorizationV1Api(api)
 
     def create_job(self, manifest: Object) -> Object:
         with self._errors("create", "rayjobs"):
@@ -140,6 +150,17 @@ class KubeApi:
         events.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         return [event["message"] for event in events if event.get("message")]
 
+    def may(self, verb: str, group: str, resource: str, part: str = "") -> bool:
+        attributes = {
+            "namespace": self.namespace, "verb": verb, "group": group, "resource": resource, "subresource": part
+        }  # fmt: skip
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
+        with self._errors("create", "selfsubjectaccessreviews"):
+            answer = self._rights.create_self_subject_access_review(
+                body | {"spec": {"resourceAttributes": attributes}}, _preload_content=False, _request_timeout=_TIMEOUT_S
+            )
+            return bool(json.loads(answer.data)["status"]["allowed"])
+
     @contextlib.contextmanager
     def _errors(self, verb: str, resource: str) -> Iterator[None]:
         """The client's errors as ours, for a person who asked for a stage and not for an API call."""
@@ -176,6 +197,14 @@ class KubeApi:
         if status in (408, 429) or status >= 500:
             return UnreachableError("the Kubernetes API server is not ready", got=f"{status}: {message}")
         return ConfigError(f"the cluster refused to {verb} {resource}", got=message)
+
+
+def missing_rights(cluster: Cluster) -> list[str]:
+    """What the account of a driver needs and has not, e.g. `create rayjobs.ray.io`."""
+    needed = [(verb, "ray.io", "rayjobs", "") for verb in ("get", "list", "create", "delete")]
+    needed += [("list", "", "pods", ""), ("get", "", "pods", "log"), ("list", "", "events", "")]
+    names = {right: f"{right[0]} {'/'.join(filter(None, right[2:]))}" for right in needed}
+    return [name for right, name in names.items() if not cluster.may(*right)]
 
 
 def _configuration(context: str | None) -> Any:

@@ -183,7 +183,6 @@ def _follow_log(cluster: Cluster, name: str, stage: str, say: Callable[[str], No
 def is_news(line: str, stage: str) -> bool:
     """Neither progress, which is shown from the events, nor the talk of Ray's submitter."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
-    noise = (
-        rf"{stage}: (started|\d)|.*\bcli\.py:\d+ -- |Running entrypoint|.*INFO (dashboard_sdk|cli|worker|packaging)\.py"
-    )
-    return bool(text) and not re.match(noise, text) and not set(text) <= set("-= ")
+    progress = rf"{stage}: (started|done|already|\d)"
+    ray = r"(\d{4}-\d\d-\d\d \S+\s+)?(INFO|SUCC)\b|.*\b(cli|sdk|job_manager)\.py:\d+ -- |Running entrypoint"
+    return bool(text) and not re.match(f"{progress}|{ray}", text) and not set(text) <= set("-= ")

@@ -247,10 +247,19 @@ def _sigterm_exits() -> Iterator[None]:
 def cancel(cluster: Cluster, store: Store, stages: list[str]) -> list[str]:
     """Delete the live RayJobs of those stages in this store, with their pods; says what it did."""
     lines = []
-    for stage in stages:
-        for job in cluster.jobs({STAGE: stage, STORE: store_key(store.uri)}):
-            if is_live(job):
-                metadata = job["metadata"]
-                cluster.delete_job(metadata["name"], metadata["uid"])
-                lines.append(f"{stage}: deleted RayJob {metadata['name']} ({deployment_status(job) or 'new'})")
+    for job in _live(cluster, store):
+        metadata = job["metadata"]
+        if metadata["labels"][STAGE] in stages:
+            cluster.delete_job(metadata["name"], metadata["uid"])
+            status = deployment_status(job) or "new"
+            lines.append(f"{metadata['labels'][STAGE]}: deleted RayJob {metadata['name']} ({status})")
     return lines
+
+
+def live_jobs(cluster: Cluster, store: Store) -> list[tuple[str, str]]:
+    """(name, status) of the RayJobs that are at work on runs of this store."""
+    return [(job["metadata"]["name"], deployment_status(job)) for job in _live(cluster, store)]
+
+
+def _live(cluster: Cluster, store: Store) -> list[Object]:
+    return [job for job in cluster.jobs({STORE: store_key(store.uri)}) if is_live(job)]

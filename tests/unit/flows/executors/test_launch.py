@@ -15,9 +15,9 @@ from components.store.base import Prefix
 from components.training.worker import Report
 from flows.executors import WorkerSettings, open_executor
 from flows.executors.base import Launch
-from flows.executors.kuberay import KubeRay, cancel, patience
+from flows.executors.kuberay import KubeRay, cancel, live_jobs, missing_rights, patience
 from flows.executors.kuberay.api import AccessError, Object, UnreachableError
-from flows.executors.kuberay.follow import Pace
+from flows.executors.kuberay.follow import Pace, is_news
 from flows.job import Doing, failure_class, work
 from flows.runs.rayjobs import note_failure
 from flows.runs.records import load_run
@@ -316,9 +316,35 @@ def test_cancel_deletes_live_jobs_of_the_stage_in_this_store_only(rig: Rig) -> N
         job["metadata"]["name"], job["status"] = name, {"jobDeploymentStatus": "Running"}
         job["metadata"]["labels"]["rcg/store"] = store or job["metadata"]["labels"]["rcg/store"]
         rig.cluster.kept[name] = job
+    assert live_jobs(rig.cluster, rig.store) == [("live", "Running")]
     assert cancel(rig.cluster, rig.store, ["rdm"]) == []
     assert cancel(rig.cluster, rig.store, ["parts"]) == ["parts: deleted RayJob live (Running)"]
     assert rig.cluster.deleted == ["live"]
+
+
+def test_the_rights_that_an_account_lacks_are_named(rig: Rig) -> None:
+    assert missing_rights(rig.cluster) == []
+    rig.cluster.forbidden = {"create rayjobs", "get pods/log"}
+    assert missing_rights(rig.cluster) == ["create rayjobs", "get pods/log"]
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("rdm: started", False),
+        ("rdm: 40/60  loss 0.1", False),
+        ("rdm: done in 8.3 s · s3://bucket", False),
+        ("2026-11-23 15:40:26,972\tINFO job_manager.py:581 -- Runtime env is setting up.", False),
+        ("2026-11-23 15:46:35,074\tINFO sdk.py:520 -- WebSocket closed for job x with close code 1000", False),
+        ("\x1b[92mSUCC\x1b[39m cli.py:65 -- \x1b[92m-------------\x1b[39m", False),
+        ("", False),
+        ("warning: 3 pictures cannot be decoded", True),
+        ("error: picture 3 is damaged", True),
+        ("Traceback (most recent call last):", True),
+    ],
+)
+def test_of_the_log_only_news_is_shown(line: str, shown: bool) -> None:
+    assert is_news(line, "rdm") == shown
 
 
 @pytest.mark.parametrize(
