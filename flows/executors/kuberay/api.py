@@ -186,7 +186,7 @@ class KubeApi:
         if status == 409:
             return ConflictError(message)
         if status == 404 and not _reason(error):
-            fix = "install the KubeRay operator, 1.6 or newer: docs/how-to/run-on-your-cluster.md"
+            fix = "install the KubeRay operator, 1.6 or newer: docs/how-to/run-on-a-cluster.md"
             return ConfigError("the cluster has no RayJobs: the CRD of KubeRay is missing", got=self.server, fix=fix)
         if status == 404:
             fix = "create it (k8s/README.md), or set RCG_KUBE_NAMESPACE"
