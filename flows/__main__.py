@@ -49,11 +49,15 @@ def run(stage: StageName) -> None:
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def repro(context: typer.Context) -> None:
+def repro(
+    context: typer.Context,
+    parallel: Annotated[bool, typer.Option("--parallel", help="Run rdm and pixels at the same time.")] = False,
+) -> None:
     """Run what is out of date, in order: `dvc repro` with the right switches. More arguments go to dvc."""
+    from flows.parallel import repro_parallel
     from flows.repro import repro as dvc_repro
 
-    raise typer.Exit(dvc_repro(context.args))
+    raise typer.Exit(repro_parallel(context.args) if parallel else dvc_repro(context.args))
 
 
 @app.command()
@@ -65,6 +69,16 @@ def job(spec: Annotated[str, typer.Argument(help="URI of a spec.json in a store.
 
 
 @app.command()
+def cancel(
+    stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="One stage; all when left out.")] = None,
+) -> None:
+    """End the RayJobs that are at work on a stage; the command for the stage goes on from its checkpoint later."""
+    from flows.cluster import cancel_jobs
+
+    typer.echo(cancel_jobs(stage))
+
+
+@app.command()
 def status() -> None:
     """One screen: the stages, the collection, the store and the registry."""
     from flows.status import status_text
@@ -73,11 +87,14 @@ def status() -> None:
 
 
 @app.command()
-def explain(stage: Annotated[str | None, typer.Argument(help="One stage; all when left out.")] = None) -> None:
-    """Say whether a stage would run, and why: which param, input or module changed, from what to what."""
+def explain(
+    stage: Annotated[str | None, typer.Argument(help="One stage; all when left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Say whether a stage would run, why exactly, what it would use again and what it would cost."""
     from flows.explain import explain_text
 
-    typer.echo(explain_text(stage))
+    typer.echo(explain_text(stage, as_json=as_json))
 
 
 @app.command()
@@ -131,6 +148,17 @@ def register() -> None:
     from flows.driver import register_bundle
 
     typer.echo(register_bundle())
+
+
+@app.command()
+def retrain() -> None:
+    """Make and judge a new model if enough new images came; interrupted, the same command goes on.
+
+    What a schedule runs. On its own branch, in its own folder: files here are not touched until the end.
+    """
+    from flows.retrain.commands import retrain_command
+
+    typer.echo(retrain_command())
 
 
 @app.command()

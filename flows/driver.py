@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -13,11 +13,11 @@ from components.errors import ConfigError, MissingError
 from components.store import open_store, prove_store
 from components.store.base import Store
 from flows.artifact import canonical_json, digest_of
+from flows.checked import checked_sections
 from flows.closure import module_digests
 from flows.executors import Executor, Launcher, WorkerSettings, open_executor, open_launcher
 from flows.fingerprint import LOCK
 from flows.job import Doing, Outcome, make_spec, run_job
-from flows.params import Params, load_params
 from flows.pipeline import STAGES, Need, Stage
 from flows.progress import StageLog, follow_line
 from flows.provenance import git_state
@@ -27,6 +27,9 @@ from flows.runs.transfer import adopt, adopt_checkpoints, data_copy, pull
 from flows.runs.workspace import Workspace
 from flows.settings import Settings, load_settings
 from flows.tracking import LiveLog, StageRecord, Tracking, note, pipeline_id, resolve_tracking
+
+if TYPE_CHECKING:
+    from flows.params import Params
 
 
 def find_stage(name: str) -> Stage:
@@ -52,13 +55,16 @@ class Project:
         return cls(Path.cwd(), load_settings())
 
     @cached_property
-    def params(self) -> Params:
+    def params(self) -> "Params":
+        from flows.params import load_params
+
         return load_params(self.root / "params.yaml")
 
     @cached_property
     def sections(self) -> dict[str, Any]:
         """The stages' sections of params.yaml as checked plain data."""
-        return self.params.model_dump(mode="json", include=set(STAGES))
+        checked = checked_sections(self.root)
+        return {name: checked[name] for name in STAGES}
 
     @cached_property
     def store(self) -> Store:
@@ -219,7 +225,7 @@ def pull_data(name: str, folder: Path) -> str:
 def register_bundle() -> str:
     """Register artifacts/bundle as `challenger`; says where to look."""
     project = Project.here()
-    version = _register(project)
+    version = register_project(project)
     lines = [f"model      {version}"]
     for label, path in (
         ("pictures", "artifacts/sample/pictures/grid.png"),
@@ -231,7 +237,8 @@ def register_bundle() -> str:
     return "\n".join(lines)
 
 
-def _register(project: Project) -> str:
+def register_project(project: Project) -> str:
+    """Register the bundle of a checkout as `challenger`. Raises: ConfigError, RetryableError, ArtifactError."""
     from flows.registry import register
 
     if project.tracking is None:
@@ -261,6 +268,6 @@ def _register_quietly(project: Project) -> None:
     if project.tracking is None:
         return
     try:
-        _register(project)
+        register_project(project)
     except RcgError as error:
         warn(f"the bundle is not registered yet; `rcg register` does it later: {error}")

@@ -1,7 +1,6 @@
 """What collect learns by reading each picture once: a table per chunk, a function of it and the decode recipe."""
 
 import hashlib
-import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -9,21 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from components.data.decode import DecodeRecipe, decode
 from components.data.duplicates import difference_hash
-from components.data.lock import Chunk, Entry
+from components.data.lock import Entry
 from components.data.source import Source, pin_of
 from components.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from PIL.Image import Image
-
-_VERSION = 1
-
-
-def facts_key(chunk: Chunk, recipe: DecodeRecipe) -> str:
-    """Equal keys, equal facts."""
-    parts = {"facts": _VERSION, "chunk": chunk.digest, "decode": recipe.model_dump(mode="json")}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def facts_schema() -> "pa.Schema":
@@ -50,7 +41,7 @@ def write_facts(path: Path, source: Source, entries: Iterable[Entry], recipe: De
     """
     import pyarrow as pa
 
-    with ThreadPoolExecutor(max(1, threads)) as pool:
+    with ThreadPoolExecutor(max(1, threads, source.reads_at_once)) as pool:
         rows = list(pool.map(lambda entry: examine(source, entry, recipe), entries))
     table = pa.Table.from_pylist(rows, schema=facts_schema())
     with pa.ipc.new_file(str(path), table.schema) as writer:
@@ -78,8 +69,8 @@ def examine(source: Source, entry: Entry, recipe: DecodeRecipe) -> dict[str, Any
 
 def read_pinned(source: Source, entry: Entry) -> bytes:
     """The object's bytes. Raises: DataError when they are not those that the lock lists."""
-    data = source.read(entry.key)
-    pin = entry.pin if ":" in entry.pin else pin_of(data)
+    data = source.read(entry.key, entry.locator)
+    pin = entry.locator or pin_of(data)
     if len(data) != entry.size or pin != entry.pin:
         raise DataError(
             f"{entry.key} has changed since the snapshot",

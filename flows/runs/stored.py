@@ -90,6 +90,11 @@ class StoredInputs:
         return self._parents[stage]
 
 
+def memo_folder(stage: str, key: str) -> str:
+    """Where a memoised file and its entry.json lie."""
+    return f"memo/{stage}/{hashlib.sha256(key.encode()).hexdigest()}"
+
+
 class Memo(Record):
     """memo/<stage>/<sha256 of key>/entry.json: the commit of one memoised file."""
 
@@ -136,7 +141,7 @@ class StoredOutput:
         self.write_bytes(name, readable_json(value, name))
 
     def memoised(self, name: str, key: str, make: Callable[[Path], None]) -> FileEntry:
-        folder = f"memo/{self._stage}/{hashlib.sha256(key.encode()).hexdigest()}"
+        folder = memo_folder(self._stage, key)
         memo = self._find_memo(folder)
         if memo is None:
             memo = self._make_memo(folder, key, name, make)

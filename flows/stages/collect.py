@@ -12,9 +12,10 @@ from pydantic import Field
 
 from components.base import Config, Metrics
 from components.data.decode import DecodeRecipe
-from components.data.facts import facts_key, write_facts
+from components.data.facts import write_facts
 from components.data.images import Pixels, index_bytes, index_name, read_table
 from components.data.lock import Chunk, Lock, read_lock
+from components.data.memo_keys import facts_key
 from components.data.metadata import Note, folder_label, read_notes, sorted_classes
 from components.data.pictures import grid, png_bytes
 from components.data.snapshot import verify_source
@@ -101,7 +102,8 @@ class _Facts:
         def make(path: Path) -> None:
             write_facts(path, self.source, self.lock.entries(chunk), recipe, self.threads)
 
-        self.out.memoised(self._name(chunk), f"{self.params.numerics} {facts_key(chunk, recipe)}", make)
+        key = facts_key(self.params.model_dump(mode="json"), chunk.digest)
+        self.out.memoised(self._name(chunk), key, make)
 
     def rows(self, chunk: Chunk) -> list[Row]:
         rows: list[Row] = read_table([self.out.path(self._name(chunk))]).to_pylist()

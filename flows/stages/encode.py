@@ -1,7 +1,5 @@
 """Stage encode: every view of every picture once through encoder and codec; what the generators train on."""
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from components.codecs import load_codec
 from components.data.cache import Cache, CacheInfo, CacheSplit
 from components.data.decode import DecodeRecipe
 from components.data.images import ImageIndex, Pixels, index_name, read_table
+from components.data.memo_keys import shard_key
 from components.data.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.data.shards import ShardWriter, shard_name
 from components.data.source import open_source
@@ -87,13 +86,9 @@ class _Shards:
         return self.out.path(shard_name(chunk))
 
     def _key(self, chunk: str) -> str:
-        parts = {
-            "params": self.params.model_dump(mode="json", exclude={"max_reject_share"}),
-            "pictures": self.collect.manifest.files[index_name(chunk)].sha256,
-            "decode": self.listing["decode"],
-            **self._parents,
-        }
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        pictures = self.collect.manifest.files[index_name(chunk)].sha256
+        params = self.params.model_dump(mode="json")
+        return shard_key(params, pictures=pictures, decode=self.listing["decode"], **self._parents)
 
     def _make(self, chunk: str, path: Path) -> None:
         index, models, recipe = self.index(chunk), self.models, self.params.views

@@ -1,0 +1,23 @@
+"""What a memoised file of a chunk is a function of, as text: equal keys, equal bytes. Imports nothing heavy."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_FACTS_VERSION = 1
+
+
+def facts_key(params: Mapping[str, Any], chunk: str) -> str:
+    """Of what was read off a chunk's pictures. `params` is the section collect; `chunk` the chunk's digest."""
+    return f"{params['numerics']} {_digest({'facts': _FACTS_VERSION, 'chunk': chunk, 'decode': params['decode']})}"
+
+
+def shard_key(params: Mapping[str, Any], *, pictures: str, decode: Mapping[str, Any], encoder: str, codec: str) -> str:
+    """Of a chunk's shard of the encode cache. `params` is the section encode; `pictures` the sha256 of its index."""
+    counting = {name: value for name, value in params.items() if name != "max_reject_share"}
+    return _digest({"params": counting, "pictures": pictures, "decode": decode, "encoder": encoder, "codec": codec})
+
+
+def _digest(parts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
