@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from components.errors import ConfigError
@@ -56,6 +56,19 @@ class Attention(nn.Module):
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(b, n, dim))
         return out
 
+    def at(
+        self, x: Float[Tensor, "b n dim"], places: Float[Tensor, "b m dim"]
+    ) -> Float[Tensor, "b m dim"]:  # fmt: skip
+        """What rows `places` of x get: keys and values come from all of x."""
+        b, n, dim = x.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        q_bias, kv_bias = (None, None) if bias is None else (bias[:dim], bias[dim:])
+        q = nn.functional.linear(places, weight[:dim], q_bias).view(b, -1, self.heads, dim // self.heads)
+        kv = nn.functional.linear(x, weight[dim:], kv_bias).view(b, n, 2, self.heads, dim // self.heads)
+        k, v = kv.permute(2, 0, 3, 1, 4)
+        out: Tensor = self.proj(attend(q.transpose(1, 2), k, v).transpose(1, 2).reshape(b, -1, dim))
+        return out
+
 
 class Mlp(nn.Module):
     """Two linear layers with an exact (erf) GELU between them."""
@@ -83,5 +96,13 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
         x = x + self.attn(self.norm1(x))
+        out: Tensor = x + self.mlp(self.norm2(x))
+        return out
+
+    def at(self, x: Float[Tensor, "b n dim"], index: Int[Tensor, "b m"]) -> Float[Tensor, "b m dim"]:
+        """forward(x) at some positions only, for a last block whose other outputs nobody reads."""
+        index = index[:, :, None].expand(-1, -1, x.shape[2])
+        normed = self.norm1(x)
+        x = x.gather(1, index) + self.attn.at(normed, normed.gather(1, index))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out

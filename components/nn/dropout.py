@@ -7,16 +7,19 @@ from components.rng import Rng
 
 _ODD = (-0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)
 """The multipliers of SplitMix64 as signed 64-bit integers. Paper: Steele et al. 2014 (10.1145/2714064.2660195)."""
+_LEVELS = 1 << 16
 
 
 class RowDropout:
     """Zeroes a share of each row's elements and scales up the rest; every call has its own mask.
 
+    Each 32-bit hash of an element's number decides two elements, so that probabilities are multiples of 2^-16.
     Differs: torch's dropout draws from the global generator, in an order that depends on the batch.
     """
 
     def __init__(self, rng: Rng, drop_prob: float) -> None:
-        self.drop_prob = drop_prob
+        self._threshold = round(drop_prob * _LEVELS) - _LEVELS // 2
+        self._scale = 1.0 / (1.0 - drop_prob)
         self._seeds = rng.integers(2**62)
         self._calls = 0
 
@@ -24,20 +27,28 @@ class RowDropout:
         """Shapes: (rows, ...) -> the same."""
         self._calls += 1
         per_row = x[0].numel()
-        stream = self._seeds + self._calls * (1 << 40)  # 2^40 elements before two calls overlap
-        counter = stream[:, None] + torch.arange(per_row, device=x.device)
-        kept = uniform_hash(counter) >= self.drop_prob
-        return x * kept.view(x.shape).to(x.dtype) / (1.0 - self.drop_prob)
+        keys = splitmix64(self._seeds + self._calls).view(torch.int32).view(-1, 2, 1)  # two 32-bit keys per row
+        numbers = torch.arange((per_row + 1) // 2, dtype=torch.int32, device=x.device)
+        bits = hash32(numbers + keys[:, 0]).bitwise_xor_(keys[:, 1])
+        kept = bits.view(torch.int16)[:, :per_row] >= self._threshold
+        return x * kept.to(x.dtype).mul_(self._scale).reshape(x.shape)
 
 
-def uniform_hash(counter: Tensor) -> Tensor:
-    """SplitMix64 of int64 counters, as float32 in [0, 1)."""
-    z = counter * _ODD[0]  # wraps around, as intended
-    z = (z ^ _shifted(z, 30)) * _ODD[1]
-    z = (z ^ _shifted(z, 27)) * _ODD[2]
-    return _shifted(z ^ _shifted(z, 31), 40).to(torch.float32) * 2.0**-24
+def splitmix64(z: Tensor) -> Tensor:
+    """SplitMix64's output function of int64 counters, as int64."""
+    z = z * _ODD[0]  # wraps around, as intended
+    z = (z ^ _shifted(z, 30, 64)) * _ODD[1]
+    z = (z ^ _shifted(z, 27, 64)) * _ODD[2]
+    return z ^ _shifted(z, 31, 64)
 
 
-def _shifted(z: Tensor, bits: int) -> Tensor:
+def hash32(z: Tensor) -> Tensor:
+    """A mixing permutation of int32, in place: "lowbias32", which multiplies by 0x7feb352d and 0x846ca68b."""
+    z.bitwise_xor_(_shifted(z, 16, 32)).mul_(0x7FEB352D)
+    z.bitwise_xor_(_shifted(z, 15, 32)).mul_(0x846CA68B - (1 << 32))
+    return z.bitwise_xor_(_shifted(z, 16, 32))
+
+
+def _shifted(z: Tensor, by: int, width: int) -> Tensor:
     """Logical right shift: torch's >> keeps the sign."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
+    return (z >> by).bitwise_and_((1 << (width - by)) - 1)

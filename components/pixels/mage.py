@@ -153,28 +153,34 @@ class Mage(PixelGenerator):
             fix = "set guidance: 0, or train with a condition and condition.drop_prob above 0"
             raise ConfigError("guidance needs a generator trained with condition dropout", got=how.guidance, fix=fix)
         condition = self.conditioner.for_sampling(batch, rng)
-        ids = torch.zeros(rng.rows, self.n_tokens, dtype=torch.int64, device=condition.device)
-        masked = torch.ones_like(ids, dtype=torch.bool)
-        for step, n_masked in enumerate(masked_counts(self.n_tokens, how.steps), 1):
-            logits = self._guided(ids, masked, condition, how.guidance * step / how.steps)
-            log_p = logits.float().log_softmax(-1)
-            drawn = _draw(log_p, rng.uniform(self.n_tokens))
-            ids = torch.where(masked, drawn, ids)
-            confidence = log_p.gather(2, ids[:, :, None])[:, :, 0]
-            noise = how.temperature * (1 - step / how.steps) * _gumbel(rng.uniform(self.n_tokens))
-            confidence = (confidence + noise).masked_fill(~masked, torch.inf)
-            least = confidence.topk(n_masked, dim=1, largest=False).indices
-            masked = torch.zeros_like(masked).scatter(1, least, True)
+        n = self.n_tokens
+        ids = torch.zeros(rng.rows, n, dtype=torch.int64, device=condition.device)
+        hidden = torch.arange(n, device=condition.device).expand(rng.rows, -1)
+        for step, n_masked in enumerate(masked_counts(n, how.steps), 1):
+            log_p = self._guided(ids, hidden, condition, how.guidance * step / how.steps).float().log_softmax(-1)
+            drawn = _draw(log_p, rng.uniform(n).gather(1, hidden))
+            ids = ids.scatter(1, hidden, drawn)
+            noise = how.temperature * (1 - step / how.steps) * _gumbel(rng.uniform(n).gather(1, hidden))
+            confidence = log_p.gather(2, drawn[:, :, None])[:, :, 0] + noise
+            hidden = hidden.gather(1, confidence.topk(n_masked, dim=1, largest=False).indices).sort(dim=1).values
         return ids.to(torch.int32).view(rng.rows, *self.data.target.shape)
 
-    def _guided(self, ids: Tensor, masked: Tensor, condition: Tensor, scale: float) -> Tensor:
-        """Logits; with a scale, both halves of guidance run as one batch."""
+    def _guided(self, ids: Tensor, hidden: Tensor, condition: Tensor, scale: float) -> Tensor:
+        """Logits of the hidden tokens; with a scale, both halves of guidance run as one batch.
+
+        While every token is hidden the unconditional half is the same for all rows, so one row of it will do.
+        """
         if scale == 0:
-            logits: Tensor = self.transformer(ids, masked, condition)
+            logits: Tensor = self.transformer.unknown(ids, hidden, condition)
             return logits
-        null = self.conditioner.null_for(len(condition))
-        both = self.transformer(torch.cat([ids, ids]), torch.cat([masked, masked]), torch.cat([condition, null]))
-        cond, uncond = both.chunk(2)
+        b = len(ids)
+        rows = 1 if hidden.shape[1] == self.n_tokens else b
+        both = self.transformer.unknown(
+            torch.cat([ids, ids[:rows]]),
+            torch.cat([hidden, hidden[:rows]]),
+            torch.cat([condition, self.conditioner.null_for(rows)]),
+        )
+        cond, uncond = both[:b], both[b:]
         guided: Tensor = cond + scale * (cond - uncond)
         return guided
 

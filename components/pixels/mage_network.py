@@ -7,6 +7,8 @@ mask_token, patch_embed, pos_embed, decoder_pos_embed, decoder_pred, token_emb.p
 n: tokens of an image; position 0 of n + 1 holds the condition.
 """
 
+from typing import cast
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -98,6 +100,25 @@ class MageTransformer(nn.Module):
         logits: Tensor = self.mlm_layer(self.decoder_norm(x)[:, 1:], self.token_emb.word_embeddings.weight)
         return logits
 
+    def unknown(
+        self, ids: Int[Tensor, "b n"], hidden: Int[Tensor, "b m"], condition: Float[Tensor, "b width"]
+    ) -> Float[Tensor, "b m codes"]:
+        """forward() at the masked positions, which are `hidden`, as many in each row.
+
+        Of the last block of encoder and decoder only those positions are worked out that something is made of.
+        """
+        n, m = ids.shape[1], hidden.shape[1]
+        masked = torch.zeros_like(ids, dtype=torch.bool).scatter(1, hidden, True)
+        known = masked.to(torch.uint8).argsort(dim=1, stable=True)[:, : n - m]
+        known = torch.cat([torch.zeros_like(hidden[:, :1]), known + 1], 1)  # the condition's position is always known
+        x = self.token_emb(ids.masked_fill(masked, self.mask_id))
+        x = torch.cat([condition[:, None], x], 1)
+        x = self.decoder_embed(self.norm(_walk_to(self.blocks, x, known)))
+        full = x[:, :1].expand(-1, n + 1, -1).scatter(1, known[:, :, None].expand_as(x), x)
+        x = _walk_to(self.decoder_blocks, full + self.decoder_pos_embed_learned, hidden + 1)
+        logits: Tensor = self.mlm_layer(self.decoder_norm(x), self.token_emb.word_embeddings.weight)
+        return logits
+
     @staticmethod
     def _fill(x: Tensor, masked: Bool[Tensor, "b n"], kept: Tensor | None) -> Float[Tensor, "b m width"]:
         """Every position that is masked, or that the encoder did not see, gets the output of position 0."""
@@ -110,6 +131,14 @@ class MageTransformer(nn.Module):
 
 def _blocks(depth: int, width: int, heads: int, mlp_ratio: float) -> nn.ModuleList:
     return nn.ModuleList(Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True) for _ in range(depth))
+
+
+def _walk_to(blocks: nn.ModuleList, x: Tensor, places: Int[Tensor, "b m"]) -> Float[Tensor, "b m width"]:
+    """All blocks, the last one at these places only."""
+    *inner, last = cast(list[Block], list(blocks))
+    for block in inner:
+        x = block(x)
+    return last.at(x, places)
 
 
 def _apply(block: nn.Module, x: Tensor, dropout: RowDropout | None) -> Tensor:

@@ -77,18 +77,21 @@ def test_guidance_rises_linearly_and_adds_to_the_conditional() -> None:
     model, scales = tiny(), []
     cond, uncond = torch.randn(2, 1, 256, 8, generator=torch.Generator().manual_seed(0)).unbind(0)
 
-    def transformer(ids: torch.Tensor, masked: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
-        return torch.cat([cond, uncond])
+    def at(logits: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        return logits.gather(1, hidden[:, :, None].expand(-1, -1, 8))
+
+    def unknown(ids: torch.Tensor, hidden: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        return torch.cat([at(cond, hidden[:1]), at(uncond, hidden[:1])])
 
     inner = model._guided
 
-    def guided(ids: torch.Tensor, masked: torch.Tensor, condition: torch.Tensor, scale: float) -> torch.Tensor:
-        logits = inner(ids, masked, condition, scale)
-        torch.testing.assert_close(logits, (1 + scale) * cond - scale * uncond)
+    def guided(ids: torch.Tensor, hidden: torch.Tensor, condition: torch.Tensor, scale: float) -> torch.Tensor:
+        logits = inner(ids, hidden, condition, scale)
+        torch.testing.assert_close(logits, (1 + scale) * at(cond, hidden) - scale * at(uncond, hidden))
         scales.append(scale)
         return logits
 
-    model.transformer.forward = transformer  # type: ignore[method-assign, assignment]
+    model.transformer.unknown = unknown  # type: ignore[method-assign]
     model._guided = guided  # type: ignore[method-assign]
     how = MageSampling(kind="mage", steps=20, temperature=6.0, guidance=1.0)
     model.sample({"representation": torch.randn(1, 6)}, how, image_rng(0, 0, 1, stream="pixels"))

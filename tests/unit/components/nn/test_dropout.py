@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from components.nn.dropout import RowDropout, uniform_hash
+from components.nn.dropout import RowDropout, hash32, splitmix64
 from components.rng import BatchRng
 
 
@@ -25,7 +25,13 @@ def test_a_row_is_dropped_alike_on_any_rank() -> None:
     assert torch.equal(part, whole[1:3])
 
 
-def test_hash_is_splitmix64() -> None:
+def test_an_odd_number_of_elements() -> None:
+    out = RowDropout(BatchRng(0, 3), 0.5)(torch.ones(3, 7, 3))
+    assert out.shape == (3, 7, 3)
+    assert set(out.unique().tolist()) == {0.0, 2.0}
+
+
+def test_keys_are_splitmix64() -> None:
     """Against 64-bit unsigned integers, and the first output for seed 0 of the published generator."""
     counters = np.array([0, 1, 2, 12345, 2**62, 2**63 - 1], dtype=np.uint64)
     with np.errstate(over="ignore"):
@@ -34,13 +40,29 @@ def test_hash_is_splitmix64() -> None:
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z = z ^ (z >> np.uint64(31))
     assert int(z[1]) == 0xE220A8397B1DCDAF
-    expected = torch.tensor([float(v >> 40) / 2**24 for v in z.tolist()])
-    assert torch.equal(uniform_hash(torch.from_numpy(counters.astype(np.int64))), expected)
+    assert splitmix64(torch.from_numpy(counters.astype(np.int64))).tolist() == z.astype(np.int64).tolist()
 
 
-def test_hash_is_uniform() -> None:
-    u = uniform_hash(torch.arange(200_000))
-    counts = torch.histc(u, 50, 0, 1)
-    chi2 = float(((counts - 4000).square() / 4000).sum())
+def test_hash_is_lowbias32() -> None:
+    """Against unsigned integers of any size."""
+    expected = []
+    for x in (0, 1, 12345, 2**31, 2**32 - 1):
+        y = ((x ^ (x >> 16)) * 0x7FEB352D) % 2**32
+        z = ((y ^ (y >> 15)) * 0x846CA68B) % 2**32
+        expected.append(z ^ (z >> 16))
+    numbers = np.array([0, 1, 12345, 2**31, 2**32 - 1], dtype=np.uint32).astype(np.int32)
+    ours = hash32(torch.from_numpy(numbers)).numpy().astype(np.uint32)
+    assert ours.tolist() == expected
+
+
+def test_masks_are_uniform_and_uncorrelated() -> None:
+    """Both halves of each hash, neighbors, rows and calls."""
+    kept = torch.stack([RowDropout(BatchRng(seed, 2), 0.5)(torch.ones(2, 100_000)) > 0 for seed in range(4)])
+    rows = kept.flatten(0, 1).double()
+    assert float((rows.mean(1) - 0.5).abs().max()) < 0.008
+    correlated = torch.corrcoef(torch.cat([rows, rows.roll(1, 1), rows.roll(2, 1)]))
+    assert float((correlated - torch.eye(len(correlated))).abs().max()) < 0.016
+    u = hash32(torch.arange(200_000, dtype=torch.int32)).view(torch.int16).float()
+    counts = torch.histc(u, 50, -32768, 32767)
+    chi2 = float(((counts - 8000).square() / 8000).sum())
     assert chi2 < 90  # 49 degrees of freedom: mean 49, standard deviation 10
-    assert abs(float(torch.corrcoef(torch.stack([u[:-1], u[1:]]))[0, 1])) < 0.01

@@ -116,6 +116,19 @@ def test_dropout_acts_in_training_only_and_repeats() -> None:
     assert torch.equal(without.train().loss(batch, BatchRng(1, 4)), without.eval().loss(batch, BatchRng(1, 4)))
 
 
+@pytest.mark.parametrize("m", [1, 5, N])
+def test_logits_of_the_hidden_tokens_are_those_of_the_whole_pass(m: int) -> None:
+    net = mage().transformer
+    generator = torch.Generator().manual_seed(m)
+    ids = torch.randint(K, (3, N), generator=generator)
+    hidden = torch.rand(3, N, generator=generator).argsort(1)[:, :m]
+    condition = torch.randn(3, net.token_emb.word_embeddings.weight.shape[1], generator=generator)
+    masked = torch.zeros(3, N, dtype=torch.bool).scatter(1, hidden, True)
+    whole = net(ids, masked, condition)
+    expected = whole.gather(1, hidden[:, :, None].expand(-1, -1, whole.shape[2]))
+    torch.testing.assert_close(net.unknown(ids, hidden, condition), expected, rtol=1e-5, atol=1e-6)
+
+
 class Recorder(torch.nn.Module):
     """Stands where the transformer does: fixed logits, and a note of what it was asked."""
 
@@ -123,9 +136,11 @@ class Recorder(torch.nn.Module):
         super().__init__()
         self.logits, self.asked = logits, list[tuple[Tensor, Tensor, Tensor]]()
 
-    def forward(self, ids: Tensor, masked: Tensor, condition: Tensor) -> Tensor:
-        self.asked.append((ids.clone(), masked.clone(), condition))
-        return self.logits.expand(len(ids), -1, -1)
+    def unknown(self, ids: Tensor, hidden: Tensor, condition: Tensor) -> Tensor:
+        masked = torch.zeros_like(ids, dtype=torch.bool).scatter(1, hidden, True)
+        self.asked.append((ids.clone(), masked, condition))
+        logits = self.logits.expand(len(ids), -1, -1)
+        return logits.gather(1, hidden[:, :, None].expand(-1, -1, logits.shape[2]))
 
 
 def recorded(model: Mage, logits: Tensor, how: MageSampling, n: int = 3) -> tuple[Tensor, Recorder]:
@@ -181,9 +196,12 @@ def test_guidance_runs_both_halves_at_once() -> None:
     model = mage()
     null = model.conditioner.null_for(3)
     _, recorder = recorded(model, torch.zeros(1, N, K), how)
-    ids, masked, condition = recorder.asked[0]
+    ids, masked, condition = recorder.asked[1]
     assert len(ids) == len(masked) == len(condition) == 6
     assert torch.equal(condition[3:], null)
+    ids, _, condition = recorder.asked[0]  # all is hidden: one unconditional row stands for all
+    assert len(ids) == 4
+    assert torch.equal(condition[3:], null[:1])
     _, recorder = recorded(mage(), torch.zeros(1, N, K), HOW)
     assert len(recorder.asked[0][0]) == 3
 
