@@ -7,7 +7,7 @@ from typing import Any
 
 from components.errors import ConflictError
 from flows.closure import module_digests
-from flows.executors.kuberay.api import Object
+from flows.executors.kuberay.cluster import Object
 from flows.fingerprint import Identity
 from flows.image import code_digest
 from flows.runs.records import Spec

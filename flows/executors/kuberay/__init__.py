@@ -1,6 +1,7 @@
 """The executor `kuberay`: every stage is a RayJob whose pods run `rcg job <spec uri>` under the executor ray.
 
-api         what is asked of Kubernetes
+cluster     what is asked of Kubernetes
+api         the real one
 manifest    the RayJob of one attempt
 failures    what its status and its pods say
 patience    servers that do not answer
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from flows.executors.kuberay.api import Cluster, KubeApi, missing_rights
+from flows.executors.kuberay.cluster import Cluster, missing_rights
 from flows.executors.kuberay.follow import Pace
 from flows.executors.kuberay.launch import KubeRay, cancel, live_jobs
 from flows.settings import Settings
@@ -21,7 +22,9 @@ __all__ = ["KubeRay", "cancel", "live_jobs", "missing_rights", "open_cluster", "
 
 
 @lru_cache(maxsize=1)
-def _connected(namespace: str, context: str | None) -> KubeApi:
+def _connected(namespace: str, context: str | None) -> Cluster:
+    from flows.executors.kuberay.api import KubeApi
+
     return KubeApi(namespace, context)
 
 

@@ -1,7 +1,6 @@
-"""The Kubernetes API as far as a driver uses it: RayJobs, pods, logs, events. The only importer of kubernetes.
+"""Cluster by the Kubernetes API. The only importer of kubernetes, which takes a second: import it when needed.
 
-Objects are plain dicts, as the server sends them. Verbs used: rayjobs get/list/create/delete, pods and pods/log
-get/list, events list.
+Verbs used: rayjobs get/list/create/delete, pods list, pods/log get, events list.
 """
 
 import contextlib
@@ -9,65 +8,20 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import urllib3
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
-from components.errors import ConfigError, ConflictError, RetryableError
+from components.errors import ConfigError, ConflictError
+from flows.executors.kuberay.cluster import AccessError, Object, UnreachableError
 
-Object = dict[str, Any]
 _RAY = ("ray.io", "v1")
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _TIMEOUT_S = (5, 30)
 _LOG_TIMEOUT_S = (5, 300)
-
-
-class UnreachableError(RetryableError):
-    """The API server did not answer, or was too busy to."""
-
-
-class AccessError(ConfigError):
-    """The API server knows us not, or does not let us."""
-
-
-class Cluster(Protocol):
-    """One namespace. Every method raises UnreachableError and AccessError."""
-
-    @property
-    def namespace(self) -> str: ...
-
-    @property
-    def server(self) -> str:
-        """Address of the API server."""
-        ...
-
-    def may(self, verb: str, group: str, resource: str, part: str = "") -> bool:
-        """Is the account allowed to?"""
-        ...
-
-    def create_job(self, manifest: Object) -> Object:
-        """Raises: ConflictError when the name is taken; ConfigError when it is refused."""
-        ...
-
-    def job(self, name: str) -> Object | None: ...
-    def jobs(self, labels: dict[str, str]) -> list[Object]: ...
-
-    def delete_job(self, name: str, uid: str) -> None:
-        """Delete this very job with its pods; absent is fine."""
-        ...
-
-    def pods(self, labels: dict[str, str]) -> list[Object]: ...
-
-    def log(self, pod: str, container: str, since_s: int | None = None) -> Iterator[str]:
-        """Lines as they come, each with its RFC 3339 time, until the container ends or the connection breaks."""
-        ...
-
-    def warnings(self, name: str) -> list[str]:
-        """Messages of warning events about an object, oldest first."""
-        ...
 
 
 class KubeApi:
@@ -197,14 +151,6 @@ class KubeApi:
         if status in (408, 429) or status >= 500:
             return UnreachableError("the Kubernetes API server is not ready", got=f"{status}: {message}")
         return ConfigError(f"the cluster refused to {verb} {resource}", got=message)
-
-
-def missing_rights(cluster: Cluster) -> list[str]:
-    """What the account of a driver needs and has not, e.g. `create rayjobs.ray.io`."""
-    needed = [(verb, "ray.io", "rayjobs", "") for verb in ("get", "list", "create", "delete")]
-    needed += [("list", "", "pods", ""), ("get", "", "pods", "log"), ("list", "", "events", "")]
-    names = {right: f"{right[0]} {'/'.join(filter(None, right[2:]))}" for right in needed}
-    return [name for right, name in names.items() if not cluster.may(*right)]
 
 
 def _configuration(context: str | None) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from flows.executors.kuberay.api import Object
+from flows.executors.kuberay.cluster import Object
 from flows.runs.records import Failure
 
 Kind = Literal["succeeded", "permanent", "transient", "capacity", "budget", "stopped"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import RcgError, StoreError
 from components.store.base import Prefix, Store
-from flows.executors.kuberay.api import Cluster, Object
+from flows.executors.kuberay.cluster import Cluster, Object
 from flows.executors.kuberay.failures import (
     Fault,
     Verdict,

@@ -12,7 +12,7 @@ from components.errors import ArtifactError, ConfigError, ConflictError, RcgErro
 from components.store.base import Prefix, Store
 from flows.artifact import SCHEMA
 from flows.executors.base import Launch, Launcher, WorkerSettings, load_stage
-from flows.executors.kuberay.api import Cluster, Object
+from flows.executors.kuberay.cluster import Cluster, Object
 from flows.executors.kuberay.failures import Verdict, deployment_status, is_live
 from flows.executors.kuberay.follow import Followed, Listener, Pace
 from flows.executors.kuberay.manifest import (

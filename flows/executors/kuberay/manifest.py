@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from components.errors import ConfigError
-from flows.executors.kuberay.api import Object
+from flows.executors.kuberay.cluster import Object
 from flows.runs.records import Spec
 from flows.settings import Settings
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from components.errors import RetryableError, StoreError, StoreRefusedError
-from flows.executors.kuberay.api import AccessError, UnreachableError
+from flows.executors.kuberay.cluster import AccessError, UnreachableError
 
 T = TypeVar("T")
 _FIRST_S, _LONGEST_S = 1.0, 15.0

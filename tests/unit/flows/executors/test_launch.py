@@ -16,7 +16,7 @@ from components.training.worker import Report
 from flows.executors import WorkerSettings, open_executor
 from flows.executors.base import Launch
 from flows.executors.kuberay import KubeRay, cancel, live_jobs, missing_rights, patience
-from flows.executors.kuberay.api import AccessError, Object, UnreachableError
+from flows.executors.kuberay.cluster import AccessError, Object, UnreachableError
 from flows.executors.kuberay.follow import Pace, is_news
 from flows.job import Doing, failure_class, work
 from flows.runs.rayjobs import note_failure
