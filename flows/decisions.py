@@ -59,6 +59,8 @@ class Decision(Record):
     number: int
     model: str
     verdict: Verdict
+    question: str
+    """Digest of all that goes into a decision: the same question has the same answer, and is not measured again."""
     challenger: Contestant
     champion: Contestant | None
     """None for the first model ever."""

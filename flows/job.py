@@ -8,7 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from components.errors import ArtifactError, ConfigError, FailureClass, RcgError, RetryableError, SupersededError
+from components.errors import (
+    ArtifactError,
+    ConfigError,
+    FailureClass,
+    MissingError,
+    RcgError,
+    RetryableError,
+    SupersededError,
+)
 from components.store.base import Prefix, Store
 from flows.artifact import SCHEMA, digest_of
 from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, Reporter, WorkerSettings, merge
@@ -26,6 +34,7 @@ from flows.runs.records import (
     RunRecord,
     Spec,
     commit,
+    find_run,
     load_run,
     read_record,
     restore_record,
@@ -35,6 +44,8 @@ from flows.runs.workspace import Workspace
 if TYPE_CHECKING:
     from components.training.worker import Report
 
+INIT = "init"
+"""Key of a stage's params that names a finished run of the same stage, which then is an input of that name."""
 How = Literal["reused", "followed", "made"]
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
 _log = logging.getLogger(__name__)
@@ -102,6 +113,9 @@ def make_spec(
         if lock is None:
             raise ConfigError(f"{stage.name} needs a {LOCK}", fix="list your pictures: rcg snapshot")
         inputs[LOCK] = digest_of(lock.encode())
+    if params.get(INIT):
+        parents[INIT] = _started_from(stage, params[INIT], store)
+        inputs[INIT] = parents[INIT].digest
     identity = identify(stage.name, stage.module, params, inputs)
     return Spec(
         schema_version=SCHEMA,
@@ -112,6 +126,19 @@ def make_spec(
         collection_lock=None if stage.needs else lock,
         module=stage.module,
     )
+
+
+def _started_from(stage: Stage, init: str, store: Store) -> CommittedRun:
+    """The run of the same stage whose weights this one starts from."""
+    digest = init.removeprefix("sha256:")
+    run = find_run(store, stage.name, digest)
+    if run is None:
+        raise MissingError(
+            f"{stage.name}.init names a run that is not in the store",
+            got=f"content {digest[:10]} in {store.uri}",
+            fix=f"`rcg data copy --from` the store that has it, or set {stage.name}.init: null",
+        )
+    return run
 
 
 def run_job(stage: Stage, spec: Spec, workspace: Path, doing: Doing) -> Outcome:

@@ -4,14 +4,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from components.errors import ConfigError
 from flows.settings import load_settings
 
 
-def repro(arguments: list[str]) -> int:
-    """Run `dvc repro` here and return its exit code.
+def repro(arguments: list[str], folder: Path = Path(), env: Mapping[str, str] | None = None) -> int:
+    """Run `dvc repro` in the folder and return its exit code; `env` is added to the environment.
 
     DVC's run-cache is off: it would "restore" stages whose bytes the store does not hold.
     Raises: ConfigError when this folder cannot be reproduced at all.
@@ -21,12 +22,21 @@ def repro(arguments: list[str]) -> int:
         ("collection.lock", "list your pictures first: `rcg snapshot FOLDER`, or `rcg snapshot demo`"),
         (".git", "DVC needs a git repository: `git init`"),
     ):
-        if not Path(name).exists():
-            raise ConfigError(f"{name} is missing here", got=Path.cwd(), fix=fix)
+        if not (folder / name).exists():
+            raise ConfigError(f"{name} is missing here", got=folder.absolute(), fix=fix)
     load_settings()
+    command = [dvc_command(), "repro", "--no-run-cache", *arguments]
+    return subprocess.run(command, cwd=folder, env=dvc_env() | dict(env or {}), check=False).returncode
+
+
+def dvc_command() -> str:
+    """DVC beside this Python, or on the path. Raises: ConfigError."""
     dvc = Path(sys.executable).with_name("dvc")
     if not dvc.exists() and shutil.which("dvc") is None:
         raise ConfigError("dvc is not installed beside rcg", expected=dvc, fix="`make setup`")
-    command = [str(dvc) if dvc.exists() else "dvc", "repro", "--no-run-cache", *arguments]
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # stages are run as plain `rcg`
-    return subprocess.run(command, env=os.environ | {"PATH": path}, check=False).returncode
+    return str(dvc) if dvc.exists() else "dvc"
+
+
+def dvc_env() -> dict[str, str]:
+    """The environment in which dvc finds plain `rcg`, which its stages call."""
+    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}

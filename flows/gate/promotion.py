@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from components.errors import ConfigError, MissingError
-from flows.artifact import SCHEMA
+from flows.artifact import SCHEMA, canonical_json, digest_of
+from flows.closure import module_digests
 from flows.decisions import Contestant, Decision, Entry
 from flows.driver import Project
 from flows.gate.champion import ROLLED_BACK, Champion, deciding, now_ms, who
@@ -19,6 +20,7 @@ from flows.runs.stored import StoredArtifact
 from flows.tracking import Tracking
 
 Result = Literal["promoted", "refused", "champion", "held", "void"]
+_MEASURED_BY = "flows.gate.reference"
 _CACHE = Path(".rcg/models")
 
 
@@ -60,8 +62,11 @@ def _promote(project: Project, tracking: Tracking, champion: Champion, number: i
         held = f"it was rolled back {challenger.tags[ROLLED_BACK]}; --version {challenger.number} insists"
     if held is not None:
         return Outcome("held", f"{name} is not promoted: {held}")
-    decision = _Gate(project, tracking, challenger, present).decide(champion.decisions.next_number())
-    champion.decisions.add(decision)
+    gate = _Gate(project, tracking, challenger, present)
+    decision = next((d for d in champion.decisions.all() if d.question == gate.question), None)
+    if decision is None:
+        decision = gate.decide(champion.decisions.next_number())
+        champion.decisions.add(decision)
     aliases.tag(challenger.number, _tags(decision))
     if decision.verdict == "refused":
         return Outcome("refused", describe(decision), decision)
@@ -94,6 +99,14 @@ class _Gate:
         self.project, self.tracking = project, tracking
         self.challenger, self.champion = challenger, champion
         self.params, self.name = project.params.gate, project.settings.model_name
+
+    @property
+    def question(self) -> str:
+        """What is asked, before anything is measured."""
+        rivals = [None if v is None else [v.number, v.digest] for v in (self.challenger, self.champion)]
+        code = module_digests(_MEASURED_BY)
+        params = [p.model_dump(mode="json") for p in (self.params, self.project.params.evaluate)]
+        return digest_of(canonical_json([self.name, rivals, params, code]))
 
     def decide(self, number: int) -> Decision:
         """Raises: MissingError, TamperedError, ArtifactError for a bundle or a collection that is not as it was."""
@@ -143,6 +156,7 @@ class _Gate:
         found = checks(self.params, contestants[0].metrics, differences, first=first)
         return Decision(
             schema_version=SCHEMA, number=number, model=self.name,
+            question=self.question,
             verdict="promoted" if all(check.passed for check in found) else "refused",
             challenger=contestants[0], champion=None if first else contestants[1], checks=found,
             differences=differences, thresholds=self.params.model_dump(mode="json"),

@@ -1,0 +1,85 @@
+"""What is being retrained, in the store: a snapshot of the collection with its resolved params, until it is closed.
+
+retrain/current.json                    the journal: created conditionally, then replaced by compare-and-swap
+retrain/<key>/{collection.lock,params.yaml}   what it is about; written before the journal names it
+"""
+
+from typing import Literal
+
+from components.errors import ConflictError
+from components.store.base import Prefix, Store
+from flows.artifact import SCHEMA, Record
+
+CURRENT = "current.json"
+End = Literal["promoted", "refused", "held", "unusable"]
+
+
+class Journal(Record):
+    """retrain/current.json."""
+
+    schema_version: int
+    key: str
+    """Digest of the collection, the params and the commit that it all started from."""
+    base: str
+    """The commit that the branch starts at."""
+    target: str
+    """The branch to fast-forward in the end."""
+    n_new: int
+    """Images that the snapshot has and the base commit has not."""
+    chunks: list[str]
+    """Chunks of the collection that are new."""
+    why: list[str]
+    """How the params were resolved, for people."""
+    who: str
+    time_ms: int
+    end: End | None
+    """None: under way."""
+    told: str | None
+    """What came of it."""
+
+    @property
+    def branch(self) -> str:
+        return f"retrain/{self.key[:10]}"
+
+
+class Journals:
+    """The one journal of a store."""
+
+    def __init__(self, store: Store) -> None:
+        self._folder = Prefix(store, "retrain")
+
+    def read(self) -> tuple[Journal | None, str | None]:
+        """The journal, open or closed, and the etag to replace it."""
+        info = self._folder.head(CURRENT)
+        if info is None:
+            return None, None
+        return Journal.parse(self._folder.get(CURRENT), f"{self._folder.uri}/{CURRENT}"), info.etag
+
+    def open(self, journal: Journal, files: dict[str, bytes]) -> None:
+        """Raises: ConflictError when somebody else has opened one."""
+        _, etag = self.read()
+        for name, data in files.items():
+            self._folder.put(f"{journal.key}/{name}", data)
+        self._put(journal, etag)
+
+    def file(self, journal: Journal, name: str) -> bytes:
+        return self._folder.get(f"{journal.key}/{name}")
+
+    def close(self, journal: Journal, end: End, told: str) -> None:
+        """Idempotent."""
+        present, etag = self.read()
+        if present is not None and present.key == journal.key and present.end is None:
+            self._put(journal.model_copy(update={"end": end, "told": told}), etag)
+
+    def _put(self, journal: Journal, etag: str | None) -> None:
+        data = journal.to_json()
+        try:
+            self._folder.put(CURRENT, data, if_absent=etag is None, if_match=etag)
+        except ConflictError:
+            if self._folder.get(CURRENT) != data:  # else our own write, whose answer got lost
+                raise
+
+
+def new_journal(**fields: object) -> Journal:
+    """An open one."""
+    return Journal.model_validate({"schema_version": SCHEMA, "end": None, "told": None} | fields)

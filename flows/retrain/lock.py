@@ -1,0 +1,38 @@
+"""Who retrains: one at a time, whoever asks and wherever."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from components.errors import ConflictError
+from components.store.base import Prefix, Store
+from flows.runs.lease import Lease, Watch, acquire
+
+_HEARTBEAT_S = 10.0
+Check = Callable[[], None]
+
+
+class RunLock(Protocol):
+    """Held while a retraining goes on. A cluster's Lease is another one."""
+
+    def held(self) -> AbstractContextManager[Check]:
+        """Gives a function that raises SupersededError once the lock is lost.
+
+        Raises: ConflictError naming the holder.
+        """
+        ...
+
+
+class StoreLock:
+    """A lease below retrain/ in the store; that of a dead process is taken over."""
+
+    def __init__(self, store: Store) -> None:
+        self._folder = Prefix(store, "retrain")
+
+    @contextmanager
+    def held(self) -> Iterator[Check]:
+        claim = acquire(self._folder, interval_s=_HEARTBEAT_S, watch=Watch())
+        if not isinstance(claim, Lease):
+            raise ConflictError("a retraining is under way already", got=claim.holder, fix="wait for it, or end it")
+        with claim:
+            yield claim.check

@@ -1,0 +1,104 @@
+"""The params of a retraining: what `retrain` says of bases and starts, resolved to chunks and digests."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from components.data.lock import Lock
+from components.errors import ConfigError, MissingError
+from flows.driver import Project
+from flows.registry import Version
+from flows.retrain.drift import drift_of
+from flows.runs.records import CommittedRun, find_run
+from flows.runs.stored import StoredArtifact
+
+_WARM = ("rdm", "pixels")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The text of params.yaml, and why it is as it is."""
+
+    text: str
+    why: list[str]
+
+
+def resolve_params(
+    project: Project, text: str, lock: Lock, champion: Version | None, artifacts: "Artifacts"
+) -> Resolved:
+    """Comments and order of the file stay. Without a champion nothing is resolved: everything is fitted on all."""
+    if champion is None:
+        return Resolved(text, ["there is no champion yet: params as they are"])
+    retrain, changes, why = project.params.retrain, dict[str, Any](), list[str]()
+    base = _base(artifacts, champion)
+    moved, reason = _moves(project, lock, base, champion, artifacts)
+    changes["collect.base"] = [chunk.name for chunk in lock.chunks] if moved else base
+    why.append(f"encoder and codec are {'fitted anew' if moved else 'kept'}: {reason}")
+    for stage in _WARM if retrain.init == "champion" else ():
+        run = artifacts.run(champion, stage)
+        changes[f"{stage}.init"] = f"sha256:{run.digest}"
+        why.append(f"{stage} starts from version {champion.number} ({run.digest[:10]})")
+    return Resolved(set_values(text, changes), why)
+
+
+class Artifacts:
+    """The artifacts that a version was made of, by the digests in its tags."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def run(self, version: Version, stage: str) -> CommittedRun:
+        """Raises: MissingError."""
+        digest = version.tags.get(f"rcg.content.{stage}", "")
+        run = find_run(self._project.store, stage, digest)
+        if run is None:
+            raise MissingError(
+                f"the {stage} artifact of version {version.number} is not in the store",
+                got=f"content {digest[:10]} in {self._project.store.uri}",
+                fix="`rcg data copy --from` the store that has it",
+            )
+        return run
+
+    def open(self, version: Version, stage: str, scratch: Any) -> StoredArtifact:
+        return StoredArtifact(self._project.store, self.run(version, stage), scratch)
+
+
+def _base(artifacts: Artifacts, champion: Version) -> list[str]:
+    """Names of the chunks that the champion's encoder and codec were fitted on."""
+    import json
+
+    run = artifacts.run(champion, "collect")
+    listing = json.loads(artifacts._project.store.get(run.keys["base.json"]))
+    return [chunk["name"] for chunk in listing["chunks"]]
+
+
+def _moves(
+    project: Project, lock: Lock, base: Sequence[str], champion: Version, artifacts: Artifacts
+) -> tuple[bool, str]:
+    """Whether encoder and codec are fitted anew, and why."""
+    retrain = project.params.retrain
+    if retrain.refit == "never":
+        return False, "retrain.refit is never"
+    if retrain.refit == "every_n":
+        since = sum(chunk.count for chunk in lock.chunks if chunk.name not in base)
+        return since >= retrain.refit_images, f"{since} images since they were fitted, {retrain.refit_images} wanted"
+    drift = drift_of(project, lock, base, champion, artifacts.open)
+    return drift > retrain.max_drift, f"drift {drift:.2f}, at most {retrain.max_drift:g} allowed"
+
+
+def set_values(text: str, values: Mapping[str, Any]) -> str:
+    """YAML with the values at these dotted keys replaced, and nothing else. Raises: ConfigError for an absent key."""
+    for key, value in values.items():
+        node = yaml.compose(text, yaml.SafeLoader)
+        for part in key.split("."):
+            pairs = node.value if isinstance(node, yaml.MappingNode) else []
+            node = next((item for name, item in pairs if name.value == part), None)
+        if node is None:
+            raise ConfigError("params.yaml lacks a key that retraining sets", got=key, fix="add it; presets/ show it")
+        new = yaml.safe_dump(value, default_flow_style=True, width=10**9).removesuffix("...\n").strip()
+        start, end = node.start_mark.index, node.end_mark.index
+        old = text[start:end]
+        text = f"{text[:start]}{new}{old[len(old.rstrip()) :]}{text[end:]}"
+    return text
