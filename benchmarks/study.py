@@ -1,5 +1,7 @@
 """`make study`: does a representation help? RCG against its baselines, with one generator, one budget and three seeds.
 
+python -m benchmarks.study [PRESET]     python -m benchmarks.study --quick: every step in seconds, for nobody to quote
+
 Arms differ in what the pixel generator is told, and in nothing else:
 
     rcg            a representation drawn by the RDM
@@ -23,7 +25,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study_results import Result, Study, write_results
+from benchmarks.study_results import Options, Result, Study, named, write_results
 from components.data.snapshot import take_snapshot
 from components.data.source import open_source
 from flows.driver import Project
@@ -32,13 +34,48 @@ from flows.params import check_params, read_yaml
 from flows.pipeline import STAGES
 from flows.provenance import git_state
 
-SEEDS = (0, 1, 2)
-GUIDANCE = (0.0, 0.5, 1.0, 2.0)
-STEPS = (25,)
-WORKSPACE = Path(".rcg/study")
 TEST_SEED = 1000  # sampling seeds of the reported numbers, apart from those that chose the options
 
 Sections = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run, and where to."""
+
+    preset: Path
+    workspace: Path
+    out: Path
+    seeds: tuple[int, ...]
+    guidance: tuple[float, ...]
+    steps: tuple[int, ...]
+    samplers: tuple[Options, ...]
+    """For diffusion; other generators have one way to sample."""
+
+
+_SAMPLERS: tuple[Options, ...] = (
+    {"sampler": "ddim", "eta": 0.0},
+    {"sampler": "ddim", "eta": 1.0},  # the ancestral one
+    {"sampler": "dpm_solver_2m", "eta": 0.0},
+)
+FULL = Plan(
+    preset=Path("presets/digits.yaml"),
+    workspace=Path(".rcg/study"),
+    out=Path("docs/results"),
+    seeds=(0, 1, 2),
+    guidance=(0.0, 0.5, 1.0, 2.0),
+    steps=(25,),
+    samplers=_SAMPLERS,
+)
+QUICK = Plan(
+    preset=Path("presets/smoke.yaml"),
+    workspace=Path(".rcg/study-quick"),
+    out=Path(".rcg/study-quick/results"),
+    seeds=(0,),
+    guidance=(0.0, 1.0),
+    steps=(5,),
+    samplers=_SAMPLERS[:2],
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +137,7 @@ class Runner:
                 section["model"]["condition"]["kind"] = condition
             self.run(stage, section)
 
-    def measure(self, arm: Arm, seed: int, options: dict[str, float], split: str) -> dict[str, float]:
+    def measure(self, arm: Arm, seed: int, options: Options, split: str) -> dict[str, float]:
         """Sample and evaluate what was trained last."""
         section = copy.deepcopy(self.sections["sample"])
         section |= {"representations": arm.representations, "seed": seed}
@@ -117,36 +154,39 @@ def seeded(section: Sections, seed: int) -> Sections:
     return changed
 
 
-def grid(arm: Arm) -> list[dict[str, float]]:
+def grid(plan: Plan, arm: Arm, sampling: Sections) -> list[Options]:
     """The options to choose from. Guidance changes nothing without a condition, so there the grid has fewer points."""
-    return [{"guidance": g, "steps": steps} for steps in STEPS for g in (GUIDANCE if arm.guides else GUIDANCE[:1])]
+    samplers = plan.samplers if "sampler" in sampling else ({},)
+    guidance = plan.guidance if arm.guides else plan.guidance[:1]
+    return [{**sampler, "guidance": g, "steps": n} for sampler in samplers for n in plan.steps for g in guidance]
 
 
-def choose(runner: Runner, arm: Arm) -> tuple[dict[str, float], list[tuple[dict[str, float], float]]]:
+def choose(runner: Runner, plan: Plan, arm: Arm) -> tuple[Options, list[tuple[Options, float]]]:
     """The options nearest to the val split, and all that were tried. The arm's generator must be the one in place."""
-    tried = [(options, runner.measure(arm, SEEDS[0], options, "val")["fd"]) for options in grid(arm)]
+    points = grid(plan, arm, runner.sections["sample"]["pixels"])
+    tried = [(options, runner.measure(arm, plan.seeds[0], options, "val")["fd"]) for options in points]
     best = min(tried, key=lambda pair: pair[1])[0]
-    print(f"{arm.name}: " + ", ".join(f"{o['guidance']:g}/{o['steps']:g}: {fd:.3g}" for o, fd in tried), flush=True)
+    print(f"{arm.name}: " + ", ".join(f"{named(options)}: {fd:.3g}" for options, fd in tried), flush=True)
     return best, tried
 
 
-def run_study(preset: Path, root: Path = WORKSPACE) -> Study:
+def run_study(plan: Plan) -> Study:
     """All arms and seeds."""
-    runner = Runner(preset, root)
+    runner = Runner(plan.preset, plan.workspace)
     for stage in ("collect", "encoder", "codec", "encode"):
         runner.run(stage)
     study = Study(encoder=runner.metrics("encoder"))
     for condition in dict.fromkeys(arm.condition for arm in ARMS):
         arms = [arm for arm in ARMS if arm.condition == condition]
-        for seed in SEEDS:
+        for seed in plan.seeds:
             runner.train(condition, seed)
             for arm in arms:
-                if seed == SEEDS[0]:
-                    study.chosen[arm.name], study.tried[arm.name] = choose(runner, arm)
+                if seed == plan.seeds[0]:
+                    study.chosen[arm.name], study.tried[arm.name] = choose(runner, plan, arm)
                 metrics = runner.measure(arm, TEST_SEED + seed, study.chosen[arm.name], "test")
                 study.results.append(Result(arm.name, seed, metrics))
-                if seed == SEEDS[0]:
-                    study.pictures[arm.name] = (root / "artifacts/sample/pictures/grid.png").read_bytes()
+                if seed == plan.seeds[0]:
+                    study.pictures[arm.name] = (plan.workspace / "artifacts/sample/pictures/grid.png").read_bytes()
                 print(f"{arm.name} seed {seed}: FD {metrics['fd']:.3g} (floor {metrics['fd_floor']:.3g})", flush=True)
     return study
 
@@ -154,10 +194,13 @@ def run_study(preset: Path, root: Path = WORKSPACE) -> Study:
 def main() -> None:
     """Preset (presets/digits.yaml unless given) -> docs/results/digits.md and its pictures."""
     logging.basicConfig(level=logging.WARNING)
-    preset = Path(sys.argv[1]) if len(sys.argv) > 1 else Path("presets/digits.yaml")
+    words = [word for word in sys.argv[1:] if word != "--quick"]
+    plan = FULL if words == sys.argv[1:] else QUICK
+    if words:
+        plan = replace(plan, preset=Path(words[0]))
     started = time.monotonic()
-    study = run_study(preset)
-    path = write_results(study, Path("docs/results"), minutes=(time.monotonic() - started) / 60)
+    study = run_study(plan)
+    path = write_results(study, plan.out, minutes=(time.monotonic() - started) / 60)
     print(f"wrote {path}")
 
 

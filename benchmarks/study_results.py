@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import mean
 
 Metrics = dict[str, float]
-Options = dict[str, float]
+Options = dict[str, float | str]
 
 ORDER = ("oracle", "class", "rcg", "cluster", "unconditional")
 COLUMNS = {
@@ -152,12 +152,18 @@ def _cells(results: Sequence[Result]) -> str:
 
 
 def _options(study: Study) -> list[str]:
-    lines = ["| arm | guidance | steps | FD on val of every point tried (guidance/steps) |", "|---|---|---|---|"]
+    lines = ["| arm | chosen | FD on val of every point tried (sampler, guidance/steps) |", "|---|---|---|"]
     for arm in ORDER:
-        best = study.chosen[arm]
-        tried = ", ".join(f"{o['guidance']:g}/{o['steps']:g}: {fd:.3g}" for o, fd in study.tried[arm])
-        lines.append(f"| {arm} | {best['guidance']:g} | {best['steps']:g} | {tried} |")
+        tried = ", ".join(f"{named(options)}: {fd:.3g}" for options, fd in study.tried[arm])
+        lines.append(f"| {arm} | {named(study.chosen[arm])} | {tried} |")
     return lines
+
+
+def named(options: Options) -> str:
+    """A point of the grid in few words; eta counts for ddim alone."""
+    how = f"{options['sampler']} " if "sampler" in options else ""
+    eta = f"eta {options['eta']:g} " if options.get("sampler") == "ddim" else ""
+    return f"{how}{eta}{options['guidance']:g}/{options['steps']:g}"
 
 
 def _encoder(metrics: Metrics) -> list[str]:

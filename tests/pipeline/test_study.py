@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,32 +15,32 @@ REPO = Path(__file__).parents[2]
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty project with one seed and two points in the grid."""
+    """An empty project."""
     shutil.copy(REPO / "presets/smoke.yaml", tmp_path / "smoke.yaml")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RCG_MLFLOW_URI", "off")
-    monkeypatch.setattr(study, "SEEDS", (0,))
-    monkeypatch.setattr(study, "STEPS", (5,))
-    monkeypatch.setattr(study, "GUIDANCE", (0.0, 1.0))
     return tmp_path
 
 
 def test_all_arms_and_resume(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    found = study.run_study(Path("smoke.yaml"))
+    plan = replace(study.QUICK, preset=Path("smoke.yaml"))
+    found = study.run_study(plan)
     first = capsys.readouterr().out
     assert {result.arm for result in found.results} == set(ORDER) == set(found.pictures)
-    assert len(found.tried["rcg"]) == 2
-    assert len(found.tried["unconditional"]) == 1
+    assert len(found.tried["rcg"]) == 4  # two samplers, two strengths of guidance
+    assert [options["eta"] for options, _ in found.tried["unconditional"]] == [0.0, 1.0]
+    assert all(found.chosen[arm] == min(tried, key=lambda pair: pair[1])[0] for arm, tried in found.tried.items())
     assert all(result.metrics["n_held_out"] == found.results[0].metrics["n_held_out"] for result in found.results)
     assert first.count("pixels   made") == 4  # oracle samples from rcg's generator
     assert first.count("encoder  made") == 1
 
-    again = study.run_study(Path("smoke.yaml"))
+    again = study.run_study(plan)
     assert " made " not in capsys.readouterr().out
     assert again == found
 
     page = write_results(found, project / "docs", minutes=1).read_text()
     assert "| RCG / unconditional |" in page
+    assert "ddim eta 1 1/5: " in page
     for arm in ORDER:
         assert f"| {arm} | 0 |" in page
         assert (project / "docs" / f"digits-{arm}.png").is_file()
