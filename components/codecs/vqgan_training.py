@@ -1,8 +1,9 @@
-"""Fitting a VQGAN to pictures: reconstruction, commitment, and a codebook that follows the encoder.
+"""Fitting a VQGAN to pictures: reconstruction, commitment, a codebook that follows the encoder; if configured, a
+perceptual distance and a discriminator.
 
-Paper: 1711.00937 (VQ-VAE, eq. 3 and appendix A.1: the codebook as a moving average).
-Differs: no perceptual and no adversarial loss; a start without the codebook, which encoder outputs that are still all
-alike would fill badly; entries that fall out of use are moved onto encoder outputs.
+Paper: 2012.09841 (VQGAN), 1711.00937 (VQ-VAE, eq. 3 and appendix A.1: the codebook as a moving average).
+Differs: a start without the codebook, which encoder outputs that are still all alike would fill badly; entries that
+fall out of use are moved onto encoder outputs. MaskGIT and MAGE never released how their tokenizer was trained.
 z_e: encoder output, z_q: its nearest codebook vectors, k: number of codes.
 """
 
@@ -12,9 +13,11 @@ from typing import Self
 import torch
 from jaxtyping import Float, Int
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.base import Batch, Config
+from components.codecs.adversarial import AdversarialConfig, Discriminator, adaptive_weight, hinge
+from components.codecs.perceptual import PerceptualConfig
 from components.codecs.vqgan import Vqgan
 from components.nn.gather import sum_over_ranks
 from components.rng import BatchRng
@@ -36,10 +39,17 @@ class VqganObjective(Config):
     """Steps at the start that leave out the codebook; the next one fills it with encoder outputs."""
     restart_below: float = Field(ge=0, lt=1)
     """A code that is used less than this share of the average use is moved onto an encoder output of the batch."""
+    perceptual: PerceptualConfig | None
+    """A frozen network in whose features pictures are compared as well; null: pixels alone."""
+    adversarial: AdversarialConfig | None
+    """A discriminator that keeps textures sharp; null: none."""
 
     @classmethod
     def tiny(cls) -> Self:
-        return cls(l1=1.0, l2=1.0, commitment=0.25, codebook_decay=0.9, free_steps=1, restart_below=0.1)
+        return cls(
+            l1=1.0, l2=1.0, commitment=0.25, codebook_decay=0.9, free_steps=1, restart_below=0.1, perceptual=None,
+            adversarial=None,
+        )  # fmt: skip
 
 
 class VqganTrainable(Trainable):
@@ -61,15 +71,27 @@ class VqganTrainable(Trainable):
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("use", torch.zeros(len(codes)))
         self.register_buffer("total", torch.zeros_like(codes))
+        self.perceptual = None if objective.perceptual is None else objective.perceptual.build()
+        self.discriminator = None if objective.adversarial is None else Discriminator(objective.adversarial)
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def optimizer_parameters(self) -> list[list[tuple[str, nn.Parameter]]]:
+        """The autoencoder's, then the discriminator's."""
+        named = [(n, p) for n, p in self.named_parameters() if p.requires_grad]
+        groups = [[(n, p) for n, p in named if n.startswith("discriminator.") == theirs] for theirs in (False, True)]
+        return groups if self.discriminator is not None else groups[:1]
 
     def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
-        if which:
-            raise IndexError(f"a VQGAN has one optimizer, not {which + 1}")
-        images, objective = batch["images"], self.objective
+        if which > 1 or (which and self.discriminator is None):
+            raise IndexError(f"this VQGAN has {1 + (self.discriminator is not None)} optimizers, not {which + 1}")
+        return self._judge(batch["images"]) if which else self._reconstruct(batch["images"], rng)
+
+    def _reconstruct(self, images: Tensor, rng: BatchRng) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The autoencoder's loss."""
+        objective = self.objective
         free = self.training * (self.steps_done < objective.free_steps)  # stays on the device
         z_e = self.vqgan.encoder(images)
-        if self.training:
-            self._restart(z_e.detach(), rng)
+        restarted = self._restart(z_e.detach(), rng) if self.training else None
         index = self.vqgan.quantize.nearest(z_e.detach())
         z_q = self.vqgan.quantize(index)
         straight = z_e + (z_q - z_e).detach()  # the gradient skips z_q
@@ -81,9 +103,47 @@ class VqganTrainable(Trainable):
         if self.training:
             self._follow(z_e.detach(), index, counts)
             self.use.mul_(~free)
-        loss = objective.l1 * l1 + objective.l2 * l2 + objective.commitment * commitment * ~free
+        seen, told = self._looks(images, reconstruction, objective.l1 * l1 + objective.l2 * l2)
+        loss = seen + objective.commitment * commitment * ~free
         health = {"perplexity": perplexity(counts), "codes_used": (counts > 0).float().mean()}
-        return loss, {"l1": l1.detach(), "l2": l2.detach(), "commitment": commitment.detach(), **health}
+        health |= {} if restarted is None else {"codes_restarted": restarted}
+        return loss, {"l1": l1.detach(), "l2": l2.detach(), "commitment": commitment.detach(), **health, **told}
+
+    def _looks(self, images: Tensor, made: Tensor, pixels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The pixel loss, and what perceptual network and discriminator add to it."""
+        told: dict[str, Tensor] = {}
+        if self.perceptual is not None:
+            distance = self.perceptual(images, made)
+            pixels = pixels + self.perceptual.weight * distance
+            told["perceptual"] = distance.detach()
+        if self.discriminator is None or self.objective.adversarial is None:
+            return pixels, told
+        self._last = (images, made.detach())
+        adversarial = -self.discriminator(made).mean()
+        told["adversarial"] = adversarial.detach()
+        if not torch.is_grad_enabled():
+            return pixels + self._plays() * self.objective.adversarial.weight * adversarial, told
+        balance = adaptive_weight(pixels, adversarial, self.vqgan.decoder.conv_out.weight)
+        told["adversarial_weight"] = balance
+        return pixels + self._plays() * self.objective.adversarial.weight * balance * adversarial, told
+
+    def _judge(self, images: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The discriminator's loss, on the pictures that the autoencoder has just made of these."""
+        if self.discriminator is None:
+            raise IndexError("there is no discriminator")
+        if self._last is None or self._last[0] is not images:
+            with torch.no_grad():
+                index = self.vqgan.quantize.nearest(self.vqgan.encoder(images))
+                self._last = (images, self.vqgan.decoder(self.vqgan.quantize(index)))
+        real, fake = self.discriminator(images), self.discriminator(self._last[1])
+        self._last = None
+        told = {"judged_real": real.detach().mean(), "judged_fake": fake.detach().mean()}
+        return self._plays() * hinge(real, fake), told
+
+    def _plays(self) -> Tensor:
+        """1 once the discriminator takes part, else 0; stays on the device."""
+        start = 0 if self.objective.adversarial is None else self.objective.adversarial.start_step
+        return (self.steps_done >= start).float()
 
     def after_step(self, step: int, n_steps: int) -> None:  # noqa: ARG002
         self.steps_done.fill_(step)
@@ -92,8 +152,11 @@ class VqganTrainable(Trainable):
         return sum_over_ranks(torch.bincount(index.flatten(), minlength=len(self.use)).to(torch.float32))
 
     @torch.no_grad()
-    def _restart(self, z_e: Float[Tensor, "b d h w"], rng: BatchRng) -> None:
-        """Move every hardly used code onto an encoder output, drawn from the global batch. No host synchronization."""
+    def _restart(self, z_e: Float[Tensor, "b d h w"], rng: BatchRng) -> Tensor:
+        """Move every hardly used code onto an encoder output, drawn from the global batch; returns their share.
+
+        No host synchronization.
+        """
         codes = self.vqgan.quantize.embedding.weight
         flat = z_e.permute(0, 2, 3, 1).flatten(0, 2).float()
         per_image, average = z_e.shape[2] * z_e.shape[3], rng.n * z_e.shape[2] * z_e.shape[3] / len(codes)
@@ -106,6 +169,7 @@ class VqganTrainable(Trainable):
         codes.copy_(torch.where(unused[:, None], drawn, codes))
         self.use.copy_(torch.where(unused, average, self.use))
         self.total.copy_(torch.where(unused[:, None], drawn * average, self.total))
+        return unused.float().mean()
 
     @torch.no_grad()
     def _follow(self, z_e: Float[Tensor, "b d h w"], index: Int[Tensor, "b h w"], counts: Float[Tensor, " k"]) -> None:

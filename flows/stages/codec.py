@@ -17,7 +17,7 @@ from components.errors import DataError
 from components.interop.codecs import LAYOUTS
 from components.interop.layout import adopt, keep
 from components.nn.vit import seeded_init
-from components.rng import BatchRng
+from components.rng import BatchRng, derive_seed
 from components.training.loop import Preview, train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
@@ -75,7 +75,9 @@ def run(params: CodecParams, inputs: Inputs, out: Output, worker: Worker) -> Met
     shown = _Shown(held_out if len(held_out) else images, params.model.px)
     metrics: Metrics = {}
     if params.train is not None and params.objective is not None and isinstance(codec, Vqgan):
-        curve = _fit(codec, params.objective, params.train, images, shown, worker)
+        with seeded_init(derive_seed(params.seed, "discriminator")):
+            trainable = VqganTrainable(codec, params.objective)
+        curve = _fit(trainable, params.train, images, shown, worker)
         metrics["loss"] = curve[-1]["loss"]
         if worker.rank == 0:
             out.write_json("plots/loss.json", curve)
@@ -90,8 +92,9 @@ def run(params: CodecParams, inputs: Inputs, out: Output, worker: Worker) -> Met
 
 
 def _fit(
-    codec: Vqgan, objective: VqganObjective, config: TrainConfig, images: ImageIndex, shown: "_Shown", worker: Worker
+    trainable: VqganTrainable, config: TrainConfig, images: ImageIndex, shown: "_Shown", worker: Worker
 ) -> list[dict[str, float]]:
+    codec = trainable.vqgan
     px = codec.spec.image_px
 
     def fetch(indices: np.ndarray, rng: BatchRng) -> Batch:  # noqa: ARG001
@@ -101,7 +104,7 @@ def _fit(
         return {"reconstructions": shown.draw(codec, worker.device)}
 
     preview = Preview(max(1, config.steps // _PREVIEWS), draw)
-    return train(VqganTrainable(codec, objective), fetch, len(images), config, worker, preview=preview).curve
+    return train(trainable, fetch, len(images), config, worker, preview=preview).curve
 
 
 class _Shown:
