@@ -20,5 +20,6 @@ SQL
     mv "$data.part" "$data"
 fi
 unset POSTGRES_PASSWORD
+chmod 700 "$data"   # a volume's fsGroup may have opened it to the group, which the server refuses
 exec postgres -D "$data" -c listen_addresses='*' -c unix_socket_directories=/run/postgresql -c shared_buffers=128MB \
     -c log_timezone=UTC -c timezone=UTC

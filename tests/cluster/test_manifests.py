@@ -12,8 +12,11 @@ import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
+from flows.executors.kuberay.manifest import Order, build, read_template
+from flows.settings import Settings
 from tests import cluster_rig
 from tests.cluster_rig import kubectl
+from tests.made_runs import a_spec
 from tests.manifests import K8S, Object, built, objects, pod_specs
 
 IMAGE = cluster_rig.THIN
@@ -196,26 +199,23 @@ def test_pod_that_breaks_restricted_is_refused(namespace: str) -> None:
 
 
 def test_gpu_job_gets_pods_that_restricted_admits_and_that_hold_no_token() -> None:
-    """Two GPU workers on the node's (pretended) GPUs: nothing but CPU and memory requests differs from overlays/gpu."""
-    job = rayjob()
-    name = job["metadata"]["name"]
-    job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0].update(replicas=2, minReplicas=2, maxReplicas=2)
-    for part in (head, worker):
-        part(job)["containers"][0]["resources"]["requests"] = {"cpu": "100m", "memory": "1Gi"}
-    for amounts in ("requests", "limits"):
-        worker(job)["containers"][0]["resources"][amounts]["nvidia.com/gpu"] = "1"
-    submit(job, dry_run=False)
+    """What the driver makes of overlays/gpu, on pretended GPUs: only CPU and memory requests and the image differ."""
+    profile = yaml.safe_load((K8S / "overlays/gpu/profile.yaml").read_text())
+    small = {"image": IMAGE, "image_by_tag": True, "head_cpus": "100m", "head_memory": "2Gi"}
+    settings = Settings.model_validate(profile | small | {"worker_cpus": "50m", "worker_memory": "1Gi"})
+    order = Order(a_spec("rdm", params={"test": uuid.uuid4().hex}), settings.store, 1)
+    submit(build(read_template(None), order, settings), dry_run=False)
     try:
-        pods = cluster_rig.wait_until(lambda: running_pods(name, 3), "head and two GPU workers running", 180)
+        pods = cluster_rig.wait_until(lambda: running_pods(order.name, 5), "head and four GPU workers running", 240)
         limits = [pod["spec"]["containers"][0]["resources"]["limits"] for pod in pods]
-        assert sorted(limit.get("nvidia.com/gpu", "0") for limit in limits) == ["0", "1", "1"]
+        assert sorted(limit.get("nvidia.com/gpu", "0") for limit in limits) == ["0", "1", "1", "1", "1"]
         for pod in pods:
             assert "serviceAccountToken" not in json.dumps(pod["spec"]["volumes"])
             look = "import os; print(os.path.exists('/var/run/secrets/kubernetes.io'), os.getuid())"
             command = ["exec", pod["metadata"]["name"], "-c", pod["spec"]["containers"][0]["name"], "--", "python"]
             assert kubectl("-n", JOBS, *command, "-c", look).split() == ["False", "1000"]
     finally:
-        kubectl("-n", JOBS, "delete", "rayjob", name, "--wait=false")
+        kubectl("-n", JOBS, "delete", "rayjob", order.name, "--wait=false")
 
 
 def running_pods(job: str, n: int) -> list[Object]:
