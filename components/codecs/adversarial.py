@@ -66,13 +66,14 @@ def hinge(real: Tensor, fake: Tensor) -> Tensor:
     return 0.5 * (tf.relu(1 - real).mean() + tf.relu(1 + fake).mean())
 
 
-def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor) -> Tensor:
+def adaptive_weight(reconstruction: Tensor, adversarial: Tensor, last: Tensor, *, rows: int) -> Tensor:
     """Ratio of both losses' gradient norms at the decoder's last layer; that of the global batch on every rank.
 
-    Paper: 2012.09841, eq. 7.
+    `rows`: of this rank's batch. Paper: 2012.09841, eq. 7.
     """
+    n = sum_over_ranks(last.new_tensor(float(rows)))
     norms: list[Tensor] = []
     for loss in (reconstruction, adversarial):
         (gradient,) = torch.autograd.grad(loss, last, retain_graph=True)
-        norms.append(sum_over_ranks(gradient.detach().float()).norm())
+        norms.append((sum_over_ranks(gradient.detach().float() * rows) / n).norm())
     return torch.clamp(norms[0] / (norms[1] + _EPS), 0, _MOST)

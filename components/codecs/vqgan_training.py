@@ -123,7 +123,7 @@ class VqganTrainable(Trainable):
         told["adversarial"] = adversarial.detach()
         if not torch.is_grad_enabled():
             return pixels + self._plays() * self.objective.adversarial.weight * adversarial, told
-        balance = adaptive_weight(pixels, adversarial, self.vqgan.decoder.conv_out.weight)
+        balance = adaptive_weight(pixels, adversarial, self.vqgan.decoder.conv_out.weight, rows=len(images))
         told["adversarial_weight"] = balance
         return pixels + self._plays() * self.objective.adversarial.weight * balance * adversarial, told
 

@@ -73,7 +73,7 @@ def test_the_adaptive_weight_makes_both_gradients_equally_long() -> None:
     made = model.vqgan.decoder(model.vqgan.encoder(images()))
     assert model.discriminator is not None
     l1, fooled = (made - images()).abs().mean(), -model.discriminator(made).mean()
-    balance = adaptive_weight(l1, fooled, last)
+    balance = adaptive_weight(l1, fooled, last, rows=N)
     lengths = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (l1, balance * fooled)]
     torch.testing.assert_close(lengths[1], lengths[0], rtol=0.02, atol=0)  # 1e-4 in the denominator
 
