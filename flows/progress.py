@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import typer
 
+from flows.usage import PREFIX
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
@@ -49,7 +51,8 @@ def follow_line(event: "Event") -> None:
 
 
 def _numbers(metrics: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {value:.4g}" for name, value in list(metrics.items())[:4])
+    shown = [(name, value) for name, value in metrics.items() if not name.startswith(PREFIX)]
+    return "  ".join(f"{name} {value:.4g}" for name, value in shown[:4])
 
 
 class _Lines:

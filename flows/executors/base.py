@@ -25,6 +25,7 @@ from flows.runs.events import EventWriter
 from flows.runs.lease import FencedStore, check_fence
 from flows.runs.records import CommittedRun, Spec, load_run
 from flows.runs.stored import StoredArtifact, StoredInputs, StoredOutput
+from flows.usage import Usage
 
 if TYPE_CHECKING:
     import torch
@@ -182,6 +183,7 @@ class _RankRun:
         run = Prefix(self.plain, job.spec.prefix)
         self.store: Store = FencedStore(self.plain, lambda: check_fence(run, job.attempt))
         self.events = EventWriter(self.store, job.spec.prefix, job.attempt, interval_s=job.settings.event_interval_s)
+        self.usage = Usage(place.device)
 
     def result(self) -> RankResult:
         from components.training.worker import Worker
@@ -211,7 +213,7 @@ class _RankRun:
         )
         metrics = body(params, self.inputs(), output, worker)
         if place.rank == 0:
-            self.events.flush()
+            self.finish_events()
             output.write_json(METRICS, check_metrics(spec.stage, metrics))
         return RankResult(place.rank, device_name(place.device), output.files, output.keys)
 
@@ -237,11 +239,19 @@ class _RankRun:
 
     def report(self, report: "Report") -> None:
         if self.place.rank == 0:
-            self.events.on_report(report)
+            self.events.on_report(self.usage.beside(report))
             if self.job.reporter is not None:
                 self.job.reporter.on_report(report)
         if self.place.on_report is not None:
             self.place.on_report(report)
+
+    def finish_events(self) -> None:
+        """All that was told is in the store on return; of a stage that told nothing, what it used."""
+        from components.training.worker import Report
+
+        if not self.usage.looked:
+            self.events.on_report(Report(0, self.usage.look()))
+        self.events.flush()
 
 
 def load_stage(spec: Spec) -> tuple[Callable[..., Mapping[str, float]], BaseModel]:

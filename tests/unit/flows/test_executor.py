@@ -10,6 +10,7 @@ from flows.executors import WorkerSettings, open_executor
 from flows.executors.base import RankResult, check_metrics, merge, pick_device
 from flows.fingerprint import Identity
 from flows.job import Doing, failure_class, work
+from flows.runs.events import read_events
 from flows.runs.records import Spec
 
 ENTRY = FileEntry(size=1, sha256="a" * 64)
@@ -60,6 +61,29 @@ def test_metrics_have_to_be_finite(value: float) -> None:
 def test_metrics_have_to_be_numbers(value: object) -> None:
     with pytest.raises(ArtifactError, match="fd"):
         check_metrics("evaluate", {"fd": value})  # type: ignore[dict-item]
+
+
+def test_what_a_stage_uses_is_told_and_kept_out_of_its_results(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    asked = spec(n_parts=3).model_copy(update={"source": str(tmp_path)})
+    outcome = work(asked, Doing(store=store, executor=open_executor("inline"), settings=WorkerSettings()))
+    events = list(read_events(store, asked.prefix))
+    assert [event.metrics["rows"] for event in events] == [1, 1, 1]
+    first, *others = ({name for name in event.metrics if name.startswith("system/")} for event in events)
+    assert first == {"system/cpu_percent", "system/memory_mb"}
+    assert others == [set(), set()], "once per interval"
+    assert events[0].metrics["system/cpu_percent"] > 0
+    assert 10 < events[0].metrics["system/memory_mb"] < 100_000
+    assert b"system/" not in store.get(outcome.run.keys["metrics.json"])
+
+
+def test_a_stage_that_reports_nothing_still_tells_what_it_used(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path / "store")
+    asked = spec(n_parts=0).model_copy(update={"source": str(tmp_path)})
+    work(asked, Doing(store=store, executor=open_executor("inline"), settings=WorkerSettings()))
+    (event,) = read_events(store, asked.prefix)
+    assert event.step == 0
+    assert event.metrics.keys() == {"system/cpu_percent", "system/memory_mb"}
 
 
 def result(rank: int, **keys: str) -> RankResult:
