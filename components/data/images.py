@@ -85,7 +85,8 @@ class Pixels:
 
     def __init__(self, source: Source, recipe: DecodeRecipe, threads: int, cache_bytes: int) -> None:
         self._source, self._recipe, self._cache_bytes = source, recipe, cache_bytes
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        at_once = max(threads, source.reads_at_once)
+        self._pool = ThreadPoolExecutor(at_once) if at_once > 1 else None
         self._cache: dict[int, dict[str, np.ndarray]] = {}
 
     def decode(self, key: str, sha256: str) -> "Image":

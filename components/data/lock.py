@@ -7,14 +7,15 @@
     …
     end 1797 <sha256 of every byte above>
 
-A pin of 16 hex digits is of the content and part of the identity. A pin with a colon (etag:…, version:…) says how to
-find the object again; it stands outside the chunk's digest.
+A pin of 16 hex digits is of the content and part of the identity. A pin with a colon (etag:… or etag:…,version:…, from
+a bucket) says how to find the object again; it stands outside the chunk's digest.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from components.errors import ConfigError, DataError, TamperedError
@@ -32,9 +33,19 @@ class Entry:
     pin: str
 
     @property
+    def locator(self) -> str | None:
+        """The pin if it merely locates, None if it is of the content."""
+        return self.pin if ":" in self.pin else None
+
+    @property
+    def etag(self) -> str | None:
+        """The part of a locating pin that changes with the content."""
+        return self.pin.partition(",")[0] if ":" in self.pin else None
+
+    @property
     def identity(self) -> str:
         """The line without a pin that merely locates."""
-        return f"{'-' if ':' in self.pin else self.pin} {self.size} {self.key}\n"
+        return f"{'-' if self.locator else self.pin} {self.size} {self.key}\n"
 
 
 @dataclass(frozen=True)
@@ -131,19 +142,21 @@ def _take_heading(line: str, offset: int, metadata: list[MetadataFile], chunks: 
         chunks.append(Chunk(name, int(count), chunk_sha256, offset))
 
 
-def write_lock(path: Path, metadata: Sequence[MetadataFile], chunks: Sequence[tuple[str, Sequence[Entry]]]) -> bool:
+def write_lock(path: Path, metadata: Sequence[MetadataFile], chunks: Iterable[tuple[str, Sequence[Entry]]]) -> bool:
     """Write the file whole and in one step; False when it held the same bytes already.
 
-    Raises: ConfigError when it cannot be written.
+    One chunk is in memory at a time. `metadata` is read after the last chunk: one pass over a source may fill both.
+    Whatever `chunks` raises leaves the file as it was. Raises: ConfigError when it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary, body = (path.with_name(f".{path.name}.{os.getpid()}{end}") for end in ("", ".body"))
     digest = hashlib.sha256()
     try:
-        with temporary.open("wb") as file:
-            for line in _lines(metadata, chunks):
+        count = _write_chunks(body, chunks)
+        with temporary.open("wb") as file, body.open("rb") as written:
+            for line in chain([_HEADER], map(_metadata_line, metadata), written):
                 digest.update(line)
                 file.write(line)
-            file.write(_end(sum(len(entries) for _, entries in chunks), digest.hexdigest()))
+            file.write(_end(count, digest.hexdigest()))
         if path.is_file() and _file_digest(path) == _file_digest(temporary):
             return False
         temporary.replace(path)
@@ -151,17 +164,23 @@ def write_lock(path: Path, metadata: Sequence[MetadataFile], chunks: Sequence[tu
         raise ConfigError(f"{path} cannot be written", got=error) from error
     finally:
         temporary.unlink(missing_ok=True)
+        body.unlink(missing_ok=True)
     return True
 
 
-def _lines(metadata: Iterable[MetadataFile], chunks: Iterable[tuple[str, Sequence[Entry]]]) -> Iterator[bytes]:
-    yield _HEADER
-    for m in metadata:
-        yield f"metadata {m.size} {m.sha256} {m.key}\n".encode()
-    for name, entries in chunks:
-        yield f"chunk {name} {len(entries)} {chunk_digest(entries)}\n".encode()
-        for entry in entries:
-            yield f"{entry.pin} {entry.size} {entry.key}\n".encode()
+def _write_chunks(path: Path, chunks: Iterable[tuple[str, Sequence[Entry]]]) -> int:
+    """The chunks' lines; returns the number of pictures."""
+    count = 0
+    with path.open("wb") as file:
+        for name, entries in chunks:
+            count += len(entries)
+            file.write(f"chunk {name} {len(entries)} {chunk_digest(entries)}\n".encode())
+            file.writelines(f"{entry.pin} {entry.size} {entry.key}\n".encode() for entry in entries)
+    return count
+
+
+def _metadata_line(file: MetadataFile) -> bytes:
+    return f"metadata {file.size} {file.sha256} {file.key}\n".encode()
 
 
 def _end(count: int, digest: str) -> bytes:

@@ -1,15 +1,18 @@
 """`rcg snapshot`: bring collection.lock up to date with a source, without ever changing a chunk that exists."""
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from components.data.known import Known, Verdict
 from components.data.lock import Entry, Lock, MetadataFile, read_lock, write_lock
 from components.data.source import Item, Source
-from components.errors import DataError
+from components.errors import DataError, TamperedError
 
 CHUNK_SIZE = 512
 MIN_IMAGES = 3
@@ -31,35 +34,98 @@ class Snapshot:
 def take_snapshot(source: Source, lock_path: Path, *, rebuild: bool, chunk_size: int = CHUNK_SIZE) -> Snapshot:
     """Append the source's new pictures to the lock in new chunks; the same source gives the same bytes.
 
+    Holds one chunk, and 25 bytes for each picture that the lock lists already. In a rebuild, objects of a bucket that
+    were replaced are pinned by their content: their keys and sizes would not tell the new collection from the old one.
     Raises: DataError when pictures that are listed have changed or vanished (unless rebuilding), or there are too few.
     """
-    old = [] if rebuild or not lock_path.exists() else _chunks(read_lock(lock_path))
-    known = {entry.key: entry for _, entries in old for entry in entries}
-    metadata: list[MetadataFile] = []
-    new: list[Entry] = []
-    changed: list[str] = []
-    for item in source.list():
-        if item.is_metadata:
-            metadata.append(_metadata(source, item))
-            continue
-        entry = Entry(item.key, item.size, item.pin or source.content_pin(item.key))
-        before = known.pop(item.key, None)
-        if before is None:
-            new.append(entry)
-        elif before.identity != entry.identity:
-            changed.append(item.key)
-    _refuse_changes(source, changed, sorted(known))
-    n_images = sum(len(entries) for _, entries in old) + len(new)
-    if n_images < MIN_IMAGES:
-        raise DataError(
-            f"{source.uri} holds {n_images or 'no'} picture{'s' if n_images != 1 else ''}",
-            got=f"{n_images} pictures, {source.n_ignored} other files",
-            expected=f"at least {MIN_IMAGES}, to train on some and hold out others",
-        )
-    fresh = [new[i : i + chunk_size] for i in range(0, len(new), chunk_size)]
-    chunks = old + [(f"c{i:05d}", entries) for i, entries in enumerate(fresh, len(old))]
-    is_changed = write_lock(lock_path, metadata, chunks)
-    return Snapshot(n_images, len(new), source.n_ignored, len(chunks), is_changed)
+    comparison = _Comparison(source, _old_lock(lock_path, rebuild), rebuild, chunk_size)
+    is_changed = write_lock(lock_path, comparison.metadata, comparison.chunks())
+    n_images = comparison.n_old + comparison.n_new
+    return Snapshot(n_images, comparison.n_new, source.n_ignored, comparison.n_chunks, is_changed)
+
+
+def _old_lock(path: Path, rebuild: bool) -> Lock | None:
+    if not path.exists():
+        return None
+    try:
+        return read_lock(path)
+    except TamperedError:
+        if rebuild:
+            return None
+        raise
+
+
+class _Comparison:
+    """One pass over a source beside what was listed before."""
+
+    def __init__(self, source: Source, old: Lock | None, rebuild: bool, chunk_size: int) -> None:
+        self.metadata: list[MetadataFile] = []
+        self.n_old = 0 if rebuild or old is None else old.count
+        self.n_new = self.n_chunks = 0
+        self._source, self._rebuild, self._chunk_size = source, rebuild, chunk_size
+        self._kept = None if rebuild else old
+        self._known = Known(old)
+        self._changed = _Some()
+
+    def chunks(self) -> Iterator[tuple[str, Sequence[Entry]]]:
+        """Those that exist, then the new ones. Raises: DataError after the last, when there must be no new lock."""
+        for chunk in self._kept.chunks if self._kept else []:
+            self.n_chunks += 1
+            yield chunk.name, self._kept.entries(chunk) if self._kept else []
+        new = self._new()
+        while entries := list(islice(new, self._chunk_size)):
+            self.n_chunks += 1
+            self.n_new += len(entries)
+            yield f"c{self.n_chunks - 1:05d}", entries
+        self._check()
+
+    def _new(self) -> Iterator[Entry]:
+        for item in self._source.list():
+            if item.is_metadata:
+                self.metadata.append(_metadata(self._source, item))
+                continue
+            entry = Entry(item.key, item.size, item.pin or self._source.content_pin(item.key))
+            verdict = self._known.compare(entry)
+            if self._rebuild:
+                yield self._tell_apart(entry, verdict)
+            elif verdict == "new":
+                yield entry
+            elif verdict == "changed":
+                self._changed.add(entry.key)
+
+    def _tell_apart(self, entry: Entry, verdict: Verdict) -> Entry:
+        if entry.locator and verdict in ("changed", "unsure"):
+            return replace(entry, pin=self._source.content_pin(entry.key))
+        return entry
+
+    def _check(self) -> None:
+        if self._kept is not None:
+            vanished = _Some()
+            for key in self._known.unseen(self._kept):
+                vanished.add(key)
+            _refuse_changes(self._source, self._changed, vanished)
+        if self.n_old + self.n_new < MIN_IMAGES:
+            n = self.n_old + self.n_new
+            raise DataError(
+                f"{self._source.uri} holds {n or 'no'} picture{'s' if n != 1 else ''}",
+                got=f"{n} pictures, {self._source.n_ignored} other files",
+                expected=f"at least {MIN_IMAGES}, to train on some and hold out others",
+            )
+
+
+class _Some:
+    """How many keys, and the first few of them."""
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._first: list[str] = []
+
+    def add(self, key: str) -> None:
+        self.n += 1
+        self._first = heapq.nsmallest(_SHOWN, [*self._first, key])
+
+    def __str__(self) -> str:
+        return ", ".join(self._first) + (", …" if self.n > _SHOWN else "")
 
 
 def verify_source(source: Source, lock: Lock) -> int:
@@ -93,27 +159,18 @@ def _refuse_lost(source: Source, entry: Entry) -> None:
     )
 
 
-def _chunks(lock: Lock) -> list[tuple[str, Sequence[Entry]]]:
-    return [(chunk.name, lock.entries(chunk)) for chunk in lock.chunks]
-
-
 def _metadata(source: Source, item: Item) -> MetadataFile:
     data = source.read(item.key)
     return MetadataFile(item.key, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _refuse_changes(source: Source, changed: Sequence[str], vanished: Sequence[str]) -> None:
-    if not changed and not vanished:
+def _refuse_changes(source: Source, changed: _Some, vanished: _Some) -> None:
+    if not changed.n and not vanished.n:
         return
-    verb = "changed" if changed else "gone"
-    facts = [f"{len(keys)} {what}: {_names(keys)}" for what, keys in (("changed", changed), ("gone", vanished)) if keys]
+    verb = "changed" if changed.n else "gone"
+    facts = [f"{keys.n} {what}: {keys}" for what, keys in (("changed", changed), ("gone", vanished)) if keys.n]
     raise DataError(
         f"pictures that collection.lock lists are {verb} in {source.uri}",
         got="; ".join(facts),
         fix="put them back, or start the list over with `rcg snapshot --rebuild` (everything trained on it runs again)",
     )
-
-
-def _names(keys: Iterable[str]) -> str:
-    keys = list(keys)
-    return ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")

@@ -1,4 +1,4 @@
-"""Where pictures come from: the demo, or a folder. A source is a place, not an identity; collection.lock is that."""
+"""Where pictures come from: the demo, a folder, a bucket. A source is a place; collection.lock is the identity."""
 
 import gzip
 import hashlib
@@ -37,12 +37,16 @@ class Source(Protocol):
     uri: str
     n_ignored: int
     """Files that the last complete listing left out because they are not pictures."""
+    reads_at_once: int
+    """How many reads at the same time it serves faster than one after the other."""
 
     def list(self) -> Iterator[Item]:
         """Pictures and metadata files in key order, streamed."""
         ...
 
-    def read(self, key: str) -> bytes: ...
+    def read(self, key: str, pin: str | None = None) -> bytes:
+        """`pin`: a locating pin of the lock; a source that gives such pins reads that very object or fails."""
+        ...
 
     def content_pin(self, key: str) -> str:
         """pin_of(read(key)), without holding the bytes."""
@@ -54,12 +58,25 @@ def pin_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
+def is_wanted(name: str) -> bool:
+    """Is a file of this name a picture or metadata?"""
+    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES or PurePosixPath(name).name in METADATA_NAMES
+
+
+def check_name(key: str) -> None:
+    """Raises: DataError for a name that a line of collection.lock cannot hold."""
+    if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in key):
+        raise DataError("a file name with control characters, or not in UTF-8", got=repr(key), fix="rename the file")
+
+
 def open_source(uri: str) -> Source:
-    """`demo` or a folder. Raises: ConfigError when there is no such source."""
+    """`demo`, s3://bucket/prefix or a folder. Raises: ConfigError when there is no such source."""
     if uri == "demo":
         return DemoSource()
     if uri.startswith("s3://"):
-        raise ConfigError("pictures in a bucket cannot be read yet", got=uri, expected="demo, or a folder")
+        from components.data.source_s3 import S3Source
+
+        return S3Source(uri)
     return FolderSource(Path(uri.removeprefix("file://")))
 
 
@@ -68,12 +85,13 @@ class DemoSource:
 
     uri = "demo"
     n_ignored = 0
+    reads_at_once = 1
 
     def list(self) -> Iterator[Item]:
         for key in sorted(self._files):
             yield Item(key, len(self._files[key]), None)
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, pin: str | None = None) -> bytes:  # noqa: ARG002  (the content is the pin)
         if key not in self._files:
             raise DataError("the demo has no such picture", got=key)
         return self._files[key]
@@ -101,6 +119,8 @@ class DemoSource:
 class FolderSource:
     """Every picture below a folder, by its suffix. Hidden files are skipped, links never leave the folder."""
 
+    reads_at_once = 1
+
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise ConfigError("the folder of pictures does not exist", got=root, fix="check the path, or RCG_SOURCE")
@@ -112,7 +132,7 @@ class FolderSource:
         self.n_ignored = 0
         yield from self._walk("")
 
-    def read(self, key: str) -> bytes:
+    def read(self, key: str, pin: str | None = None) -> bytes:  # noqa: ARG002  (the content is the pin)
         try:
             return self._path(key).read_bytes()
         except OSError as error:
@@ -137,7 +157,7 @@ class FolderSource:
             key = prefix + name
             if name.endswith("/"):
                 yield from self._walk(key)
-            elif PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES or name in METADATA_NAMES:
+            elif is_wanted(name):
                 item = self._item(key)
                 if item:
                     yield item
@@ -152,10 +172,7 @@ class FolderSource:
         return entry.is_dir(follow_symlinks=False)
 
     def _item(self, key: str) -> Item | None:
-        if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in key):
-            raise DataError(
-                "a file name with control characters, or not in UTF-8", got=repr(key), fix="rename the file"
-            )
+        check_name(key)
         try:
             path = self._path(key)
             if not path.is_file():

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from components.errors import ConfigError
 from components.store.base import ObjectInfo
@@ -56,6 +56,10 @@ class Bucket:
         """
         with self.explained(what):
             return persist(lambda unsure: request(self.objects, unsure), budget_s=self.patience_s, what=what)
+
+    def request(self, method: str, what: str, **parameters: Any) -> dict[str, Any]:
+        """A request about the bucket, repeated; otherwise as ask()."""
+        return self.ask(what, lambda _objects, _unsure: self.control.call(method, **parameters))
 
     @contextlib.contextmanager
     def explained(self, what: str) -> Iterator[None]:

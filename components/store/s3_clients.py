@@ -33,6 +33,14 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Pin:
+    """The very object that is meant: by its version if there is one, else by its etag."""
+
+    etag: str
+    version: str | None = None
+
+
+@dataclass(frozen=True)
 class Condition:
     """What must hold for a put: nothing there, or this etag."""
 
@@ -44,7 +52,7 @@ class Condition:
 class Objects(Protocol):
     """One request each, by full key. Every method raises S3Error and tries once. Etags come without quotes."""
 
-    def get(self, key: str, start: int, stop: int | None, etag: str | None = None) -> Piece: ...
+    def get(self, key: str, start: int, stop: int | None, pin: Pin | None = None) -> Piece: ...
     def put(self, key: str, data: bytes, condition: Condition | None) -> str: ...
     def head(self, key: str) -> tuple[ObjectInfo, str | None]:
         """With the WRITER of its conditional write."""
@@ -122,14 +130,16 @@ class ObstoreObjects:
             credential_provider=Boto3CredentialProvider(control.session),
         )
 
-    def get(self, key: str, start: int, stop: int | None, etag: str | None = None) -> Piece:
+    def get(self, key: str, start: int, stop: int | None, pin: Pin | None = None) -> Piece:
         options: GetOptions = {}
         if stop is not None:
             options["range"] = (start, stop)
         elif start:
             options["range"] = {"offset": start}
-        if etag is not None:
-            options["if_match"] = f'"{etag}"'
+        if pin is not None and pin.version:
+            options["version"] = pin.version
+        elif pin is not None:
+            options["if_match"] = f'"{pin.etag}"'
         try:
             found = self._bucket.get(key, options=options)
             return Piece(bytes(found.bytes()), found.meta["size"], _bare(found.meta["e_tag"]))
@@ -178,8 +188,10 @@ class BotoObjects:
     def __init__(self, control: Control) -> None:
         self._control = control
 
-    def get(self, key: str, start: int, stop: int | None, etag: str | None = None) -> Piece:
-        parameters: dict[str, Any] = {} if etag is None else {"IfMatch": f'"{etag}"'}
+    def get(self, key: str, start: int, stop: int | None, pin: Pin | None = None) -> Piece:
+        parameters: dict[str, Any] = {}
+        if pin is not None:
+            parameters = {"VersionId": pin.version} if pin.version else {"IfMatch": f'"{pin.etag}"'}
         if start or stop is not None:
             parameters["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
         answer = self._control.call("get_object", Key=key, **parameters)

@@ -47,7 +47,7 @@ _STATUS_CODES = {301: "PermanentRedirect", 401: "AccessDenied", 403: "AccessDeni
 
 @dataclass(eq=False)
 class S3Error(Exception):
-    """One request that did not succeed. `status` is None when no answer came."""
+    """One request that did not succeed. `status` is None when no answer came, 0 when nothing was asked."""
 
     status: int | None
     code: str
@@ -111,9 +111,11 @@ def from_obstore(error: Exception) -> S3Error:
     headline, _, debug = text.partition("\n\nDebug source:")
     status, code, message = _STATUS.search(headline), _CODE.search(headline), _MESSAGE.search(headline)
     if status is None:
+        if "HTTP error" not in headline:
+            return S3Error(0, "NoCredentials" if _CREDENTIALS in text else "", headline)
         cause = _CAUSE.search(debug)
-        found = next(filter(None, cause.groups())) if cause else headline.rpartition(" - ")[2]
-        return S3Error(None, "NoCredentials" if _CREDENTIALS in text else "", found.strip())
+        found = next(filter(None, cause.groups())) if cause else headline.rpartition("HTTP error: ")[2]
+        return S3Error(None, "", found.strip())
     name = code.group(1) if code else ""
     return S3Error(int(status.group(1)), name, f"{name} {message.group(1) if message else ''}".strip())
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from components.store.s3_clients import WRITER, Control, Objects, Piece
+from components.store.s3_clients import WRITER, Control, Objects, Piece, Pin
 from components.store.s3_errors import S3Error
 from components.store.s3_retry import persist
 
@@ -86,9 +86,9 @@ class MultipartUpload:
 def fetch(objects: Objects, key: str, path: Path, budget_s: float) -> None:
     """Fill `path` with an object. Raises: S3Error, a conflict if the object was replaced meanwhile."""
 
-    def piece(start: int, etag: str | None = None) -> Piece:
+    def piece(start: int, pin: Pin | None = None) -> Piece:
         stop = start + PART_BYTES
-        return persist(lambda _: objects.get(key, start, stop, etag), budget_s=budget_s, what=f"download {key}")
+        return persist(lambda _: objects.get(key, start, stop, pin), budget_s=budget_s, what=f"download {key}")
 
     try:
         first = piece(0)
@@ -100,7 +100,7 @@ def fetch(objects: Objects, key: str, path: Path, budget_s: float) -> None:
     try:
         write_at(descriptor, first.data, 0)
         starts = range(len(first.data), first.size, PART_BYTES)
-        each(lambda start: write_at(descriptor, piece(start, first.etag).data, start), starts)
+        each(lambda start: write_at(descriptor, piece(start, Pin(first.etag)).data, start), starts)
     finally:
         os.close(descriptor)
 

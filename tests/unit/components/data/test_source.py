@@ -118,7 +118,7 @@ def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     assert source.n_ignored == 1
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/prefix", "/does/not/exist"])
+@pytest.mark.parametrize("uri", ["s3://", "s3://Not A Bucket/x", "/does/not/exist"])
 def test_sources_that_cannot_be_opened_are_configuration_errors(uri: str) -> None:
     with pytest.raises(ConfigError):
         open_source(uri)

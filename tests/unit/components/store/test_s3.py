@@ -130,6 +130,16 @@ def test_a_server_that_is_busy_is_asked_again(proxy: FaultyProxy, client: str, t
     assert (tmp_path / "target").read_bytes() == b"data"
 
 
+def test_an_answer_that_breaks_off_is_asked_for_again(proxy: FaultyProxy, client: str, tmp_path: Path) -> None:
+    store = fresh()
+    store.put("key", LARGE)
+    for act in (lambda: store.get("key"), lambda: store.download("key", tmp_path / "target")):
+        proxy.faults = [once(lambda request: request.method == "GET", "cut")]
+        data = act()
+        assert data in (LARGE, None)
+    assert (tmp_path / "target").read_bytes() == LARGE
+
+
 def test_a_long_listing_goes_on_where_it_broke_off(
     proxy: FaultyProxy, client: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
