@@ -1,6 +1,6 @@
-"""All measurements in one run, mostly as ratios: `make bench`. Takes about fifteen minutes on two cores.
+"""All measurements in one run, mostly as ratios: `make bench`. Takes about an hour on two cores.
 
-python -m benchmarks.bench [cache] [attention] [commands] [memory]
+python -m benchmarks.bench [cache] [attention] [commands] [memory] [paper]
 """
 
 import sys
@@ -42,11 +42,19 @@ def memory() -> list[Row]:
     return rows
 
 
+def paper() -> list[Row]:
+    from benchmarks.paper_cases import CASES
+    from benchmarks.paper_scale import paper_rows
+
+    return paper_rows(list(CASES), repeats=3)
+
+
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "commands": commands,
     "cache": cache,
     "attention": attention,
     "memory": memory,
+    "paper": paper,
 }
 
 
