@@ -75,17 +75,25 @@ def facts_of(store: Store, run: CommittedRun) -> Facts:
 def ancestry(store: Store, run: CommittedRun) -> dict[str, Facts]:
     """The run and every artifact above it, by stage, parents first. Runs that left the store are named by content."""
     found: dict[str, Facts] = {}
+    _gather(store, run, found)
+    return found
+
+
+def _gather(store: Store, run: CommittedRun, found: dict[str, Facts]) -> None:
+    """Add the run and what is above it to `found`; a stage that is there is not looked up again."""
     spec = read_spec(store, run.stage, run.fingerprint)
     for stage, parent in (spec.inputs if spec is not None else {}).items():
+        if stage in found:
+            continue
         try:
             above = load_run(store, parent.prefix)
         except ArtifactError:  # damaged: what is known of it is its content
             above = None
         if above is None:
-            found.setdefault(stage, Facts(stage=stage, content=parent.digest))
+            found[stage] = Facts(stage=stage, content=parent.digest)
         else:
-            found |= {name: facts for name, facts in ancestry(store, above).items() if name not in found}
-    return found | {run.stage: facts_of(store, run)}
+            _gather(store, above, found)
+    found[run.stage] = facts_of(store, run)
 
 
 def made_at(facts: Facts) -> str:

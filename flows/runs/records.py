@@ -15,6 +15,7 @@ runs/<stage>/<fingerprint>/
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -35,6 +36,7 @@ from flows.runs.lease import attempts
 
 MANIFEST = "manifest.json"
 _CHUNK = 8 << 20
+_QUESTIONS_AT_ONCE = 16
 _R = TypeVar("_R", bound=Record)
 
 
@@ -202,13 +204,15 @@ def _check_sizes(store: Store, run: CommittedRun) -> None:
 
 
 def _sizes(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """Sizes of those keys that exist: one listing per run's folder, one question for any other key."""
-    folders = set()
+    """Sizes of those keys that exist: one listing per run's folder, one question for any other key, many at once."""
+    folders, others = set(), []
     for key in keys:
         if key.startswith("runs/"):
             folders.add("/".join(key.split("/")[:5]))  # runs/<stage>/<fingerprint>/out/<n>
-        elif (info := store.head(key)) is not None:
-            yield key, info.size
+        else:
+            others.append(key)
+    with ThreadPoolExecutor(_QUESTIONS_AT_ONCE) as pool:
+        yield from ((info.key, info.size) for info in pool.map(store.head, others) if info is not None)
     for folder in folders:
         yield from ((info.key, info.size) for info in store.list(folder))
 
