@@ -149,12 +149,17 @@ def wait_until(condition: Any, what: str, timeout_s: float = 60) -> Any:
 
 
 def driver_kubeconfig(path: Path) -> Path:
-    """Write a kubeconfig that signs in as the driver's service account, for eight hours, and nothing more."""
-    token = kubectl("-n", "rcg-system", "create", "token", "rcg-driver", "--duration=8h").strip()
+    """Write a kubeconfig that signs in as the driver's service account."""
+    return kubeconfig_of("rcg-driver", "rcg-system", path)
+
+
+def kubeconfig_of(account: str, namespace: str, path: Path) -> Path:
+    """Write a kubeconfig that signs in as a service account, for eight hours, and nothing more."""
+    token = kubectl("-n", namespace, "create", "token", account, "--duration=8h").strip()
     content = yaml.safe_load(ADMIN.read_text())
     name = content["contexts"][0]["name"]
-    content["users"] = [{"name": "rcg-driver", "user": {"token": token}}]
-    content["contexts"] = [{"name": name, "context": {"cluster": content["clusters"][0]["name"], "user": "rcg-driver"}}]
+    content["users"] = [{"name": account, "user": {"token": token}}]
+    content["contexts"] = [{"name": name, "context": {"cluster": content["clusters"][0]["name"], "user": account}}]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(content))

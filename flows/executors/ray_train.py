@@ -43,8 +43,8 @@ _EVERYWHERE = {
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-POD_STOPS = Path("/tmp/rcg-stops")
-"""Made by the preStop hook of a worker's pod: there is time for a checkpoint."""
+POD_STOPS, POD_RANK = Path("/tmp/rcg-stops"), Path("/tmp/rcg-rank")
+"""Of a worker's pod on a cluster: its preStop hook makes the first and waits for the process that the second names."""
 _OBJECT_STORE_BYTES = 80_000_000
 _EVENTS_EVERY_S = 1.0
 _LOOK_S = 60
@@ -93,7 +93,7 @@ class RayExecutor:
                 name=f"{task.job.spec.stage}-{task.job.attempt}",
                 storage_path=str(folder / "results"),
                 failure_config=FailureConfig(max_failures=self.max_failures),
-                callbacks=cast(Any, [_StopWhenItWouldComeAgain()]),
+                callbacks=cast(Any, [_StopWhenItWouldComeAgain(task.stop_file)]),
             ),
         )
         try:
@@ -114,7 +114,8 @@ def _rank(config: Mapping[str, _Task]) -> list[RankResult]:
     device = get_device() if task.cuda else torch.device("cpu")
     place = Place(context.get_world_rank(), n, device, stopping=lambda: task.stop_file.exists() or _pod_stops())
     try:
-        mine = run_rank(task.job, place)
+        with _waited_for():
+            mine = run_rank(task.job, place)
     except RcgError as error:
         error.got = error.expected = None  # anything may be in there; the message, which has them, is what travels
         raise
@@ -129,9 +130,13 @@ def _rank(config: Mapping[str, _Task]) -> list[RankResult]:
 class _StopWhenItWouldComeAgain(UserCallback):
     """Ends the job at the first error that a restart would only repeat; raised here, Ray does not retry it."""
 
+    def __init__(self, stop_file: Path) -> None:
+        self.stop_file = stop_file
+
     def after_exception(self, run_context: Any, worker_exceptions: Mapping[int, Exception]) -> None:  # noqa: ARG002
         for error in worker_exceptions.values():
-            if _comes_again(error):
+            a_pod_stops = type(error) is RetryableError and not self.stop_file.exists()  # another one takes its place
+            if _comes_again(error) and not a_pod_stops:
                 raise error
 
 
@@ -144,7 +149,24 @@ def _comes_again(error: BaseException) -> bool:
 
 
 def _pod_stops() -> bool:
-    return "RAY_CLUSTER_NAME" in os.environ and POD_STOPS.exists()
+    return _in_pod() and POD_STOPS.exists()
+
+
+def _in_pod() -> bool:
+    return "RAY_CLUSTER_NAME" in os.environ  # set by the operator
+
+
+@contextlib.contextmanager
+def _waited_for() -> Iterator[None]:
+    """The pod's preStop hook waits for the end of this block."""
+    if not _in_pod():
+        yield
+        return
+    POD_RANK.write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        POD_RANK.unlink(missing_ok=True)
 
 
 def _cause(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseException:

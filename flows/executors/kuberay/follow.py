@@ -109,7 +109,7 @@ class Followed:
         try:
             pods = self._pods(job)
             trouble = lost(pods) or no_room(pods)
-            if trouble is None and not pods and not has_started(job):
+            if trouble is None and not has_started(job):
                 trouble = self._last_warning(job)
         except RcgError:
             return
