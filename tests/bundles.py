@@ -7,7 +7,10 @@ from components.encoders.mocov3 import MoCoV3Network
 from components.pixels.dit import DitSampling
 from components.rcg import SamplingDefaults
 from components.rdm import RdmSampling
+from components.store.base import Store
 from components.weights import save_weights
+from flows.artifact import SCHEMA, FileEntry, digest_of
+from flows.runs.records import CommittedRun, RunRecord, commit
 from flows.stages.bundle import BundleParams, run
 from tests.folders import FolderArtifact, FolderInputs, draw_bars, make_collect, make_encode, make_generators, randomize
 from tests.toys import worker
@@ -44,3 +47,24 @@ def make_bundle(
     bundle = FolderArtifact(root / "bundle")
     run(bundle_params(**changes), inputs, bundle, worker(root))
     return bundle
+
+
+def commit_bundle(store: Store, bundle: FolderArtifact) -> CommittedRun:
+    """The bundle as a run in a store."""
+    prefix = f"runs/bundle/{bundle.digest}"
+    files, keys = {}, {}
+    for name in bundle.names():
+        data = bundle.read_bytes(name)
+        keys[name] = f"{prefix}/out/1/{name}"
+        files[name] = FileEntry(size=len(data), sha256=digest_of(data))
+        store.put(keys[name], data)
+    store.put(f"{prefix}/attempts/1.json", b"{}")
+
+    def record(digest: str) -> RunRecord:
+        return RunRecord(
+            schema_version=SCHEMA, stage="bundle", fingerprint=bundle.digest, digest=digest, attempt=1, keys=keys,
+            world_size=1, device="cpu", versions={}, host="here", context={}, started_ms=1, ended_ms=2,
+            adopted_from=None, adopted_because=None,
+        )  # fmt: skip
+
+    return commit(store, prefix, files, record)

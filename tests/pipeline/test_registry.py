@@ -18,38 +18,16 @@ from components.provenance import bundle_digest, read_provenance
 from components.rcg import RCG
 from components.store import open_store
 from components.store.base import Store
-from flows.artifact import SCHEMA, FileEntry, digest_of
 from flows.draw import DrawRequest, draw
 from flows.registry import describe_alias, register, resolve
-from flows.runs.records import CommittedRun, RunRecord, commit
+from flows.runs.records import CommittedRun
 from flows.tracking import Tracking, resolve_tracking
 from flows.tracking.client import open_client
-from tests.bundles import make_bundle
-from tests.folders import FolderArtifact, draw_bars
+from tests.bundles import commit_bundle, make_bundle
+from tests.folders import draw_bars
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
 TAGS = {"git_commit": "abc", "dvc_lock": "d" * 64}
-
-
-def commit_bundle(store: Store, bundle: FolderArtifact) -> CommittedRun:
-    """The bundle as a run in a store."""
-    prefix = f"runs/bundle/{bundle.digest}"
-    files, keys = {}, {}
-    for name in bundle.names():
-        data = bundle.read_bytes(name)
-        keys[name] = f"{prefix}/out/1/{name}"
-        files[name] = FileEntry(size=len(data), sha256=digest_of(data))
-        store.put(keys[name], data)
-    store.put(f"{prefix}/attempts/1.json", b"{}")
-
-    def record(digest: str) -> RunRecord:
-        return RunRecord(
-            schema_version=SCHEMA, stage="bundle", fingerprint=bundle.digest, digest=digest, attempt=1, keys=keys,
-            world_size=1, device="cpu", versions={}, host="here", context={}, started_ms=1, ended_ms=2,
-            adopted_from=None, adopted_because=None,
-        )  # fmt: skip
-
-    return commit(store, prefix, files, record)
 
 
 @pytest.fixture(scope="module")
