@@ -178,6 +178,18 @@ def promote(
 
 
 @app.command()
+def forget(
+    image: Annotated[str, typer.Argument(help="Its name in the source, its sha256, or a file with its bytes.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be erased, and erase nothing.")] = False,
+) -> None:
+    """Erase what was made of one picture everywhere in the store, and list the models that were trained on it."""
+    from flows.driver import Project
+    from flows.erasure import forget as erase
+
+    typer.echo(erase(Project.here(), image, dry_run=dry_run))
+
+
+@app.command()
 def rollback(
     to: Annotated[int | None, typer.Option(help="Version to go back to; the one before when left out.", min=1)] = None,
 ) -> None:
@@ -256,6 +268,16 @@ def verify(
     text, code = verify_text(VerifyRequest(picture, model, given), as_json=as_json)
     typer.echo(text)
     raise typer.Exit(code)
+
+
+@app.command()
+def report(
+    file: Annotated[Path, typer.Argument(help="Where the page goes.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained page about the model: its versions, their pictures and numbers, and what was decided."""
+    from flows.report import write_report
+
+    typer.echo(write_report(file))
 
 
 @app.command()

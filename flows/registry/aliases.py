@@ -63,6 +63,12 @@ class Aliases:
                     got=self.uri, fix="name another one; `rcg history` lists those that were champion",
                 ) from error  # fmt: skip
 
+    def all(self) -> list[Version]:
+        """Every version that rcg registered, oldest first."""
+        with mlflow_errors(self.uri):
+            found = self._client.search_model_versions(f"name = '{self.name}'")
+        return sorted((self._version(v) for v in found if DIGEST in v.tags), key=lambda version: version.number)
+
     def _version(self, found: "ModelVersion") -> Version:
         digest = found.tags.get(DIGEST)
         if digest is None:

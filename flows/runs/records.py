@@ -6,6 +6,7 @@ runs/<stage>/<fingerprint>/
     attempts/<n>.failure.json   why attempt n ended
     attempts/<n>.run.json       what attempt n is about to commit
     jobs/<name>.json            a RayJob that worked on it; <name>.failure.json: why its command failed
+    erased.json                 what of its files was erased, if anything
     adopted.json                whose work was accepted for this run, if any
     checkpoints/… events/<n>/<seq>.jsonl out/<n>/…
     manifest.json               the commit
@@ -16,7 +17,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from components.errors import (
@@ -35,6 +36,7 @@ from flows.fingerprint import Identity
 from flows.runs.lease import attempts
 
 MANIFEST = "manifest.json"
+ERASED = "erased.json"
 _CHUNK = 8 << 20
 _QUESTIONS_AT_ONCE = 16
 _R = TypeVar("_R", bound=Record)
@@ -121,14 +123,22 @@ class Adoption(Record):
     time_ms: int
 
 
+class Erasure(Record):
+    """erased.json: files of a run that were erased because they showed a picture that is to be forgotten."""
+
+    schema_version: int
+    files: list[str]
+
+
 @dataclass(frozen=True)
 class CommittedRun:
-    """An artifact whose manifest is intact and whose files are all there with the right sizes."""
+    """An artifact whose manifest is intact and whose files are all there with the right sizes, but for erased ones."""
 
     prefix: str
     manifest: Manifest
     digest: str
     record: RunRecord
+    erased: frozenset[str] = frozenset()
 
     @property
     def stage(self) -> str:
@@ -177,9 +187,9 @@ def load_run(store: Store, prefix: str, *, verify: bool = False) -> CommittedRun
     if manifest.files.keys() != record.keys.keys():
         raise TamperedError(f"{run.uri}/run.json does not name the files of its manifest", fix=_mend(prefix))
     committed = CommittedRun(prefix, manifest, digest, record)
-    _check_sizes(store, committed)
+    committed = replace(committed, erased=_check_sizes(store, committed))
     if verify:
-        for name in manifest.files:
+        for name in manifest.files.keys() - committed.erased:
             check_file(store, committed, name)
     return committed
 
@@ -191,16 +201,21 @@ def _find_record(run: Store, digest: str) -> RunRecord | None:
     return next((record for record in records if record is not None and record.digest == digest), None)
 
 
-def _check_sizes(store: Store, run: CommittedRun) -> None:
+def _check_sizes(store: Store, run: CommittedRun) -> frozenset[str]:
+    """Names of the files that were erased. Raises: MissingError, TamperedError for others."""
     sizes = dict(_sizes(store, run.keys.values()))
+    missing = [name for name in run.manifest.files if run.keys[name] not in sizes]
+    erasure = read_record(Erasure, Prefix(store, run.prefix), ERASED) if missing else None
+    erased = frozenset(missing).intersection(erasure.files if erasure is not None else ())
     for name, entry in run.manifest.files.items():
         check_key(name)
         size = sizes.get(run.keys[name])
-        if size is None:
+        if size is None and name not in erased:
             raise MissingError(f"{name} of {run.prefix} is gone", expected=run.keys[name], fix=_mend(run.prefix))
-        if size != entry.size:
+        if size is not None and size != entry.size:
             what = f"{name} of {run.prefix} has the wrong size"
             raise TamperedError(what, got=size, expected=entry.size, fix=_mend(run.prefix))
+    return erased
 
 
 def _sizes(store: Store, keys: Iterable[str]) -> Iterator[tuple[str, int]]:

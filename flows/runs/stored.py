@@ -58,6 +58,12 @@ class StoredArtifact:
         if entry is None:
             known = ", ".join(sorted(self.manifest.files)[:10])
             raise MissingError(f"the {self._run.stage} artifact has no file {name}", got=known)
+        if name in self._run.erased:
+            raise MissingError(
+                f"{name} of the {self._run.stage} artifact was erased: it held a picture that is to be forgotten",
+                got=self._run.prefix,
+                fix="list the pictures anew without it (`rcg snapshot --rebuild`) and run `rcg repro`",
+            )
         key = self._run.keys[name]
         path = self._store.local_path(key)
         if path is None:

@@ -67,7 +67,11 @@ class Workspace:
         DVC may have linked the files that are there into its cache.
         """
         target = self.artifacts / stage.name
-        names = [name for name in run.manifest.files if any(fnmatch.fnmatchcase(name, glob) for glob in stage.shows)]
+        names = [
+            name
+            for name in run.manifest.files.keys() - run.erased
+            if any(fnmatch.fnmatchcase(name, glob) for glob in stage.shows)
+        ]
         own = _own_files(store, run)
         if self._shows(target, run, names, own):
             return target
