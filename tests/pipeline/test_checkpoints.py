@@ -41,7 +41,7 @@ MODULES = {
 STAGE = {"dino": "encoder", "vqgan": "codec", "rdm": "rdm", "mage": "pixels"}
 
 
-def rcg(*arguments: str) -> str:
+def rcg(*arguments: str, expected: int = 0) -> str:
     shown, code = io.StringIO(), 0
     before, sys.argv = sys.argv, ["rcg", *arguments]
     try:
@@ -51,7 +51,7 @@ def rcg(*arguments: str) -> str:
         code = int(end.code or 0)
     finally:
         sys.argv = before
-    assert code == 0, shown.getvalue()
+    assert code == expected, shown.getvalue()
     return shown.getvalue()
 
 
@@ -120,3 +120,26 @@ def test_without_write_nothing_changes(project: Path) -> None:
     told = rcg("import-checkpoint", "other.pth", "--kind", "rdm")
     assert yaml.safe_load(told[told.index("rdm:\n") : told.index("put this")])["rdm"]["model"]["width"] == RDM.width
     assert (project / "params.yaml").read_bytes() == before
+
+
+def test_what_cannot_be_imported_leaves_params_alone(project: Path) -> None:
+    before = (project / "params.yaml").read_bytes()
+    write_checkpoint(project / "whole.pth", "mage", random_file("mage"))
+    whole = (project / "whole.pth").read_bytes()
+    (project / "half.pth").write_bytes(whole[: len(whole) // 2])
+    for arguments, code, message in (
+        (("whole.pth", "--stage", "rdm"), 2, "imported by `pixels`"),
+        (("whole.pth", "--kind", "vqgan"), 3, "holds no vqgan"),
+        (("half.pth",), 3, "not a whole torch file"),
+        (("absent.pth",), 3, "does not exist"),
+        (("pictures",), 3, "one .safetensors file"),
+    ):
+        assert message in rcg("import-checkpoint", *arguments, "--write", expected=code)
+    assert (project / "params.yaml").read_bytes() == before
+    assert not list(project.glob(".*partial*"))
+
+
+def test_what_cannot_be_exported_is_named(project: Path) -> None:
+    assert "no weights" in rcg("export-checkpoint", "collect", "c.pth", expected=2)
+    assert "no such stage" in rcg("export-checkpoint", "collector", "c.pth", expected=2)
+    assert not (project / "c.pth").exists()

@@ -1,0 +1,247 @@
+"""Reading checkpoint files: what is in them, and what is wrong with them."""
+
+import argparse
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from components.base import TargetSpec
+from components.codecs.kl import KlConfig
+from components.codecs.vqgan import VqganConfig
+from components.diffusion.schedule import ScheduleConfig
+from components.encoders.dino import DinoConfig
+from components.encoders.mocov3 import MoCoV3Config
+from components.errors import ConfigError, RcgError, WeightsError
+from components.interop.checkpoint import describe, export_tensors, import_tensors, read_checkpoint, write_checkpoint
+from components.interop.encoders import import_encoder
+from components.interop.layout import adopt
+from components.interop.pixels import LAYOUTS
+from components.interop.rdm import RdmLayout
+from components.pixels import PixelData
+from components.pixels.dit import DitConfig
+from components.pixels.mage import MageConfig
+from components.rdm import Rdm, RdmConfig
+from components.weights import WeightsFile
+from tests.folders import randomize
+
+RDM = RdmConfig.tiny().model_copy(update={"schedule": ScheduleConfig(kind="sqrt_linear", n_times=1000)})
+TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=103, image_px=8)
+LATENTS = TargetSpec(space="latents", shape=(4, 8, 8), dtype="float32", n_codes=None, image_px=64)
+MODULES: dict[str, Callable[[], torch.nn.Module]] = {
+    "rdm": lambda: Rdm(RDM, None),
+    "mage": lambda: MageConfig.tiny().build(PixelData(target=TOKENS, dim=8, classes=None)),
+    "dit": lambda: DitConfig.tiny().build(PixelData(target=LATENTS, dim=8, classes=None)),
+    "vqgan": lambda: VqganConfig.tiny().build(),
+    "kl": lambda: KlConfig.tiny().build(),
+    "mocov3": lambda: MoCoV3Config.tiny().build().network,
+    "dino": lambda: DinoConfig.tiny().build().network,
+}
+
+
+def module(kind: str) -> torch.nn.Module:
+    made = MODULES[kind]()
+    randomize(made)
+    return made
+
+
+def pinned(path: Path) -> WeightsFile:
+    return WeightsFile(uri=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": t for name, t in tensors.items()}
+
+
+@pytest.mark.parametrize("kind", MODULES)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_written_and_recognized(kind: str, suffix: str, tmp_path: Path) -> None:
+    tensors = export_tensors(kind, module(kind))
+    write_checkpoint(tmp_path / f"c{suffix}", kind, tensors)
+    found = read_checkpoint(tmp_path / f"c{suffix}")
+    assert found.kind == kind
+    assert found.tensors.keys() == tensors.keys()
+    assert all(torch.equal(found.tensors[name], t) for name, t in tensors.items())
+    assert found.sha256 == hashlib.sha256((tmp_path / f"c{suffix}").read_bytes()).hexdigest()
+    target = MODULES[kind]()
+    import_tensors(kind, found.tensors, target)
+    given = module(kind).state_dict()
+    assert all(torch.equal(t, given[name]) for name, t in target.state_dict().items())
+
+
+def test_a_generators_file_holds_its_frozen_models(tmp_path: Path) -> None:
+    mage, vqgan, moco = (export_tensors(kind, module(kind)) for kind in ("mage", "vqgan", "mocov3"))
+    model = mage | prefixed("vqgan.", vqgan) | prefixed("pretrained_encoder.", moco)
+    args = argparse.Namespace(blr=1.5e-4, rep_drop_prob=0.1, output_dir="out")
+    file = {"model": model, "model_ema": None, "optimizer": {"state": {}}, "epoch": 3, "scaler": {}, "args": args}
+    torch.save(file, tmp_path / "checkpoint-last.pth")
+    found = read_checkpoint(tmp_path / "checkpoint-last.pth")
+    assert found.kind == "mage"
+    assert set(found.parts) == {"mage", "vqgan", "mocov3"}
+    assert found.tensors.keys() == mage.keys()
+    tokenizer = read_checkpoint(tmp_path / "checkpoint-last.pth", "vqgan")
+    assert all(torch.equal(tokenizer.tensors[name], t) for name, t in vqgan.items())
+    with pytest.raises(WeightsError, match=r"holds no rdm(.|\n)*--kind"):
+        read_checkpoint(tmp_path / "checkpoint-last.pth", "rdm")
+
+
+def test_averaged_weights_are_taken_and_live_ones_kept(tmp_path: Path) -> None:
+    averaged = export_tensors("dit", module("dit"))
+    live = {name: t + 1 for name, t in averaged.items()}
+    torch.save({"model": live, "model_ema": averaged, "epoch": 1}, tmp_path / "dit.pth")
+    target = MODULES["dit"]()
+    kept = adopt(target, pinned(tmp_path / "dit.pth"), LAYOUTS, where="pixels.weights")
+    assert torch.equal(target.net.pos_embed, averaged["pos_embed"])  # type: ignore[union-attr, arg-type]
+    assert torch.equal(kept["live/pos_embed"], live["pos_embed"])
+    assert read_checkpoint(tmp_path / "dit.pth").live.keys() == live.keys()
+
+
+@pytest.mark.parametrize("last", ["weight_g", "weight_v", "weight", "parametrizations.weight.original0"])
+def test_heads_of_dino_and_ibot_files(last: str, tmp_path: Path) -> None:
+    """Prefixed backbone, plain or weight-normalized last layers; iBOT has a second one."""
+    plain = export_tensors("dino", module("dino"))
+    teacher = {n if n.startswith("head.") else f"backbone.{n}": t for n, t in plain.items()}
+    for kind, extra in (("dino", {}), ("ibot", {"head.last_layer2.weight_g": torch.ones(9, 1)})):
+        file = teacher | {f"head.last_layer.{last}": torch.ones(9, 8)} | extra
+        torch.save({"teacher": file, "student": {}, "args": argparse.Namespace(arch="vit_base")}, tmp_path / "d.pth")
+        found = read_checkpoint(tmp_path / "d.pth")
+        assert found.kind == kind
+        config = DinoConfig.tiny().model_copy(update={"kind": kind, "weights": pinned(tmp_path / "d.pth")})
+        encoder, kept = import_encoder(config)
+        assert torch.equal(encoder.network.head.mlp[4].bias, plain["head.mlp.4.bias"])  # type: ignore[union-attr, index]
+        assert f"head.last_layer.{last}" in kept
+        assert import_encoder(config.model_copy(update={"output": "cls"}))[0].dim == 16
+
+
+def test_diffusers_old_names_come_back() -> None:
+    """Attention was called query, key, value and proj_attn once."""
+    new = export_tensors("kl", module("kl"))
+    names = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    old = {}
+    for name, t in new.items():
+        renamed = name
+        for a, b in names.items():
+            renamed = renamed.replace(a, b)
+        old[renamed] = t
+    assert old.keys() != new.keys()
+    first, second = import_tensors("kl", new, MODULES["kl"]()), import_tensors("kl", old, MODULES["kl"]())
+    assert all(torch.equal(t, second.weights[name]) for name, t in first.weights.items())
+    again = export_tensors("kl", second.weights, second.kept)
+    assert again.keys() == old.keys()
+    assert all(torch.equal(again[name], t) for name, t in old.items())
+
+
+def test_mage_told_classes_or_nothing() -> None:
+    whole = export_tensors("mage", module("mage"))
+    bare = {n: t for n, t in whole.items() if not n.startswith("latent_prior_proj") and n != "fake_latent"}
+    table = bare | {"class_emb.weight": torch.randn(10, 8)}
+    for kind, tensors, classes in (("none", bare, None), ("class", table, tuple("abcdefghij"))):
+        config = MageConfig.tiny()
+        condition = config.condition.model_copy(update={"kind": kind})
+        model = config.model_copy(update={"condition": condition})
+        generator = model.build(PixelData(target=TOKENS, dim=8, classes=classes))
+        assert describe("mage", tensors)["condition"]["kind"] == kind
+        imported = import_tensors("mage", tensors, generator)
+        again = export_tensors("mage", generator, imported.kept)
+        assert again.keys() == tensors.keys()
+        assert all(torch.equal(again[name], t) for name, t in tensors.items())
+    words, where = whole["token_emb.word_embeddings.weight"], whole["token_emb.position_embeddings.weight"]
+    assert words.shape[0] == 103 + 1001
+    assert where.shape[0] == 17
+
+
+class Payload:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.marker,)
+
+
+class Sneaky(argparse.Namespace):
+    def __reduce__(self) -> tuple[object, ...]:
+        return eval, ("1 + 1",)
+
+
+def _rdm_file(path: Path, change: Callable[[dict[str, Tensor]], Any]) -> None:
+    tensors = export_tensors("rdm", module("rdm"))
+    change(tensors)
+    torch.save({"model": tensors}, path)
+
+
+def _nothing(_: object) -> None:
+    """Leaves things as they are."""
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "absent": (_nothing, r"does not exist(.|\n)*called c\.pth(.|\n)*sha256sum(.|\n)*rdm\.weights\.sha256"),
+    "empty": (lambda p: p.write_bytes(b"") and None, "not a whole torch file"),  # type: ignore[func-returns-value]
+    "another kind": (
+        lambda p: torch.save({"model": export_tensors("mage", module("mage"))}, p),
+        r"is a mage file(.|\n)*`pixels`",
+    ),
+    "another size": (lambda p: _rdm_file(p, lambda t: t.update({k: v[..., :-1] for k, v in t.items() if "out.2" in k})),
+                     r"wrong shape: model\.diffusion_model\.out\.2"),
+    "a missing tensor": (lambda p: _rdm_file(p, lambda t: t.pop("betas")), "missing: betas"),
+    "no average": (
+        lambda p: _rdm_file(p, lambda t: [t.pop(n) for n in list(t) if n.startswith("model_ema.")]),
+        r"missing: model_ema\.decay",
+    ),
+    "a surplus tensor": (
+        lambda p: _rdm_file(p, lambda t: t.update(surplus=torch.ones(1))),
+        "not in the model: surplus",
+    ),
+    "half precision": (
+        lambda p: _rdm_file(p, lambda t: t.update({"model.diffusion_model.out.2.bias": torch.ones(8).half()})),
+        r"wrong dtype: model\.diffusion_model\.out\.2\.bias torch\.float16 for torch\.float32",
+    ),
+    "unknown names": (lambda p: torch.save({"model": {"a": torch.ones(1)}}, p), "missing: .*; not in the model: a"),
+    "no tensors": (lambda p: torch.save({"model": {"a": 1}, "epoch": 2}, p), "no table of weights"),
+    "a payload": (lambda p: torch.save({"model": Payload(p.with_name("ran"))}, p), "would run code"),
+    "a bare payload": (lambda p: p.write_bytes(pickle.dumps(Payload(p.with_name("ran")), protocol=2)) and None,  # type: ignore[func-returns-value]
+                       "would run code"),
+    "sneaky options": (lambda p: torch.save({"model": {"a": torch.ones(1)}, "args": Sneaky()}, p), "would run code"),
+    "options that hold more": (
+        lambda p: torch.save({"model": {}, "args": argparse.Namespace(a=Payload(p.with_name("ran")))}, p),
+        "would run code",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_named_and_loads_nothing(name: str, tmp_path: Path) -> None:
+    make, message = BAD[name]
+    path = tmp_path / "c.pth"
+    make(path)
+    rdm = Rdm(RDM, None)
+    before = {key: t.clone() for key, t in rdm.state_dict().items()}
+    file = pinned(path) if path.exists() else WeightsFile(uri=str(path), sha256="1" * 64)
+    with pytest.raises(RcgError, match=message):
+        adopt(rdm, file, (RdmLayout(),), where="rdm.weights")
+    assert all(torch.equal(t, before[key]) for key, t in rdm.state_dict().items())
+    assert not path.with_name("ran").exists()
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.99])
+def test_truncated_files(share: float, tmp_path: Path) -> None:
+    path = tmp_path / "c.pth"
+    _rdm_file(path, _nothing)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(WeightsError, match="not a whole torch file"):
+        read_checkpoint(path)
+
+
+def test_unknown_files_and_kinds(tmp_path: Path) -> None:
+    torch.save({"state_dict": {"layer.weight": torch.ones(1)}}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match=r"no known kind(.|\n)*layer\.weight"):
+        read_checkpoint(tmp_path / "x.pth")
+    _rdm_file(tmp_path / "rdm.pth", _nothing)
+    with pytest.raises(ConfigError, match=r"no such kind(.|\n)*rdm"):
+        read_checkpoint(tmp_path / "rdm.pth", "gan")
+    with pytest.raises(ConfigError, match="no such kind"):
+        export_tensors("gan", {})
