@@ -5,6 +5,7 @@ import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from components.errors import ConfigError, ConflictError, RcgError, StoreError
 from components.store import LocalStore, Store, open_store, prove_store
@@ -79,11 +80,14 @@ def probe_conditional_writes(store: Store) -> None:
     """Raises: StoreError when the store lets a second create or a stale overwrite through."""
     key = f"probe/{uuid.uuid4().hex}"
     etag = store.put(key, b"first", if_absent=True)
-    attempts = {"a second create": {"if_absent": True}, "a stale overwrite": {"if_match": f"{etag}-stale"}}
+    attempts: dict[str, dict[str, Any]] = {
+        "a second create": {"if_absent": True},
+        "a stale overwrite": {"if_match": f"{etag}-stale"},
+    }
     try:
         for what, condition in attempts.items():
             try:
-                store.put(key, b"second", **condition)  # type: ignore[arg-type]
+                store.put(key, b"second", **condition)
             except ConflictError:
                 continue
             raise StoreError(

@@ -8,9 +8,10 @@ import yaml
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from components.base import Config
-from components.diffusion.schedule import sampler_steps
+from components.diffusion.schedule import ScheduleConfig, sampler_steps
 from components.errors import ConfigError
 from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
+from components.rdm import RdmSampling
 from flows.policy import GateParams, RetrainParams
 from flows.stages.bundle import BundleParams
 from flows.stages.codec import CodecParams
@@ -82,9 +83,11 @@ def _labels(params: Params) -> Iterator[str]:
 
 def _steps(params: Params) -> Iterator[str]:
     """Step counts that cannot be spaced evenly are refused before anything starts."""
-    plans = [("sample.rdm", params.rdm.model.schedule, params.sample.rdm)]
+    plans: list[tuple[str, ScheduleConfig, RdmSampling | DiffusionSampling]] = [
+        ("sample.rdm", params.rdm.model.schedule, params.sample.rdm)
+    ]
     if isinstance(params.pixels.model, DiffusionConfig) and isinstance(params.sample.pixels, DiffusionSampling):
-        plans.append(("sample.pixels", params.pixels.model.schedule, params.sample.pixels))  # type: ignore[arg-type]
+        plans.append(("sample.pixels", params.pixels.model.schedule, params.sample.pixels))
     for where, schedule, sampling in plans:
         try:
             sampler_steps(schedule, sampling.steps, sampling.spacing)

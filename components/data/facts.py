@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from components.data.decode import DecodeRecipe, decode
 from components.data.duplicates import difference_hash
@@ -83,5 +83,5 @@ def read_pinned(source: Source, entry: Entry) -> bytes:
 
 def is_constant(image: "Image") -> bool:
     """Is every pixel equal?"""
-    extrema = image.getextrema()
-    return all(low == high for low, high in extrema)  # type: ignore[misc]
+    extrema = cast(tuple[tuple[int, int], ...], image.getextrema())  # mode RGB: one pair per band
+    return all(low == high for low, high in extrema)

@@ -75,7 +75,7 @@ def fit_network(
         net = FeatureNet(config, n_classes if task == "labels" else 4)
         trainable = LabelTask(net) if task == "labels" else SelfTask(net)
 
-    def fetch(indices: np.ndarray, rng: BatchRng) -> Batch:  # noqa: ARG001  (the draws are made on the device)
+    def fetch(indices: np.ndarray, _rng: BatchRng) -> Batch:  # the draws are made on the device
         rows = chosen[indices]
         batch = {"image": fit(to_float(images.load(rows)), config.px)}
         if task == "labels" and labels is not None:

@@ -15,9 +15,9 @@ def gather_objects(worker: Worker, value: T) -> list[T]:
     """Every rank's value, in rank order, on every rank. Values are pickled: meant for small ones."""
     if worker.world_size == 1:
         return [value]
-    gathered: list[T | None] = [None] * worker.world_size
+    gathered = [value] * worker.world_size
     dist.all_gather_object(gathered, value)
-    return gathered  # type: ignore[return-value]
+    return gathered
 
 
 def broadcast_object(worker: Worker, value: T) -> T:

@@ -1,7 +1,7 @@
 """The adapter that makes any Generator trainable: mean of its per-example loss, and EMA after each step."""
 
 from collections.abc import Mapping
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from torch import Tensor
 
@@ -24,8 +24,7 @@ class GeneratorTrainable(Trainable, Generic[G]):
     @property
     def result(self) -> G:
         """The averaged generator, or the trained one when there is no EMA."""
-        averaged: G = self.generator if self.ema is None else self.ema.module  # type: ignore[assignment]
-        return averaged
+        return self.generator if self.ema is None else cast(G, self.ema.module)
 
     def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
         if which:

@@ -97,10 +97,10 @@ def _fit(
     codec = trainable.vqgan
     px = codec.spec.image_px
 
-    def fetch(indices: np.ndarray, rng: BatchRng) -> Batch:  # noqa: ARG001
+    def fetch(indices: np.ndarray, _rng: BatchRng) -> Batch:
         return {"images": to_float(images.load(indices, px))}
 
-    def draw(step: int) -> Mapping[str, np.ndarray]:  # noqa: ARG001
+    def draw(_step: int) -> Mapping[str, np.ndarray]:
         return {"reconstructions": shown.draw(codec, worker.device)}
 
     preview = Preview(max(1, config.steps // _PREVIEWS), draw)

@@ -138,10 +138,10 @@ def _fit(
     with seeded_init(params.seed):
         trainer = MoCoV3Trainer(params.model, method)
 
-    def fetch(indices: np.ndarray, rng: BatchRng) -> Batch:  # noqa: ARG001
+    def fetch(indices: np.ndarray, _rng: BatchRng) -> Batch:
         return {"target": to_float(images.load(indices, params.px))}
 
-    def draw(step: int) -> Mapping[str, np.ndarray]:  # noqa: ARG001
+    def draw(_step: int) -> Mapping[str, np.ndarray]:
         encoder = copy.deepcopy(trainer.base_encoder).frozen()
         bank = _encode(params, encoder, images, _PREVIEW_BANK)
         queries = _encode(params, encoder, held_out, _SHOWN_QUERIES)

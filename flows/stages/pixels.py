@@ -142,7 +142,7 @@ class _Previews:
         self.params, self.trainable, self.codec = params, trainable, codec
 
     @torch.no_grad()
-    def draw(self, step: int) -> Mapping[str, np.ndarray]:  # noqa: ARG002
+    def draw(self, _step: int) -> Mapping[str, np.ndarray]:
         """The same conditions and noise at every step, so that pictures of different steps compare."""
         generator = self.trainable.result
         device = next(generator.parameters()).device

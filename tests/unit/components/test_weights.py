@@ -1,4 +1,5 @@
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ def model(width: int = 3) -> nn.Module:
 
 
 def changed(**changes: torch.Tensor | None) -> dict[str, torch.Tensor]:
-    state = {name.replace(".", "_"): (name, tensor) for name, tensor in model().state_dict().items()}
-    state |= {name: (name.replace("_", ".", 1), tensor) for name, tensor in changes.items()}  # type: ignore[dict-item]
+    state: dict[str, tuple[str, torch.Tensor | None]] = {
+        name.replace(".", "_"): (name, tensor) for name, tensor in model().state_dict().items()
+    }
+    state |= {name: (name.replace("_", ".", 1), tensor) for name, tensor in changes.items()}
     return {name: tensor for name, tensor in state.values() if tensor is not None}
 
 
@@ -93,16 +96,16 @@ class Payload:
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
-def test_a_pickle_payload_is_refused_unrun(tmp_path: Path, write: object) -> None:
-    write({"state_dict": Payload()}, tmp_path / "w.pt")  # type: ignore[operator]
+def test_a_pickle_payload_is_refused_unrun(tmp_path: Path, write: Callable[[object, Path], object]) -> None:
+    write({"state_dict": Payload()}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="run code"):
         read_tensors(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("wrap", [lambda s: s, lambda s: {"model": s, "epoch": 3}, lambda s: {"state_dict": s}])
-def test_torch_files_as_training_scripts_write_them(tmp_path: Path, wrap: object) -> None:
+def test_torch_files_as_training_scripts_write_them(tmp_path: Path, wrap: Callable[[object], object]) -> None:
     state = model().state_dict()
-    torch.save(wrap(state), tmp_path / "w.pt")  # type: ignore[operator]
+    torch.save(wrap(state), tmp_path / "w.pt")
     assert read_tensors(tmp_path / "w.pt").keys() == state.keys()
 
 

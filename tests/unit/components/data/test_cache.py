@@ -2,6 +2,7 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,11 +19,11 @@ DIM, N_VIEWS, CLASSES = 5, 3, ["cat", "dog"]
 SPLITS = ["train", "test", "train", "val", "train", "val", "train", "test", "train", "train"]
 
 
-def _spec(dtype: str) -> TargetSpec:
-    space = {"uint8": "pixels", "int32": "tokens"}.get(dtype, "latents")
+def _spec(dtype: Any) -> TargetSpec:
+    space: Any = {"uint8": "pixels", "int32": "tokens"}.get(dtype, "latents")
     shape = (2, 2) if space == "tokens" else (3, 2, 2)
     codes = 99 if space == "tokens" else None
-    return TargetSpec(space=space, shape=shape, dtype=dtype, n_codes=codes, image_px=8)  # type: ignore[arg-type]
+    return TargetSpec(space=space, shape=shape, dtype=dtype, n_codes=codes, image_px=8)
 
 
 def _write(root: Path, dtype: str = "uint8", classes: list[str] | None = CLASSES) -> FolderArtifact:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ LABELS = ["cat", None, "dog", "cat", "dog", None]
 DECODE = {"background": [255, 255, 255], "max_pixels": 10_000}
 
 
-def _collect(root: Path, *, classes: list[str] | None = ["cat", "dog"]) -> FolderArtifact:  # noqa: B006
+def _collect(root: Path, *, classes: Sequence[str] | None = ("cat", "dog")) -> FolderArtifact:
     rng = np.random.default_rng(0)
     (root / "in").mkdir(parents=True)
     rows = []

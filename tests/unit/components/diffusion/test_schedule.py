@@ -40,8 +40,8 @@ def test_cosine_follows_its_level_until_beta_is_clipped() -> None:
 
 @pytest.mark.parametrize("spacing", ["trailing", "reference"])
 @pytest.mark.parametrize("n", [1, 2, 8, 50, 250, 500])
-def test_every_valid_count_is_honored_exactly(n: int, spacing: str) -> None:
-    steps = sampler_steps(LINEAR, n, spacing)  # type: ignore[arg-type]
+def test_every_valid_count_is_honored_exactly(n: int, spacing: Spacing) -> None:
+    steps = sampler_steps(LINEAR, n, spacing)
     times = [step.t for step in steps]
     ab = alpha_bars(LINEAR).tolist()
     assert len(times) == n

@@ -3,6 +3,7 @@
 import base64
 import re
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,15 +58,15 @@ class _Checker(HTMLParser):
         assert self.open.pop() == tag
 
 
-def _page(**changes: object) -> Page:
+def _page(**changes: Any) -> Page:
     figure = Figure(png_bytes(np.zeros((4, 4, 3), np.uint8)), "zeros & <ones>")
-    content = {
+    content: dict[str, Any] = {
         "title": "12 <pictures>", "lead": "Drawn & measured", "metrics": METRICS | CLASSES, "generated": figure,
         "real": figure, "closest": figure, "neighbors": figure,
         "panels": [Panel("Classes", svg.bars(["<a>", "b"], {"drawn": [0.5, 0.5]}, title="t"), "text")],
         "params": {"seed": 1}, "parents": {"sample": "ab" * 32}, "notes": ["one note"],
     }  # fmt: skip
-    return Page(**(content | changes))  # type: ignore[arg-type]
+    return Page(**(content | changes))
 
 
 def test_is_well_formed_and_asks_for_nothing() -> None:

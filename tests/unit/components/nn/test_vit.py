@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,11 @@ from components.nn.vit import VisionTransformer, seeded_init
 
 
 def _vit(**changes: object) -> VisionTransformer:
-    sizes: dict[str, object] = {
+    sizes: dict[str, Any] = {
         "input_px": 8, "patch_px": 4, "dim": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0, "freeze_patches": False,
     }  # fmt: skip
     with seeded_init(0):
-        return VisionTransformer(**{**sizes, **changes})  # type: ignore[arg-type]
+        return VisionTransformer(**{**sizes, **changes})
 
 
 def test_attention_equals_the_written_out_softmax() -> None:

@@ -1,6 +1,7 @@
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,14 +15,16 @@ def checkpoints(tmp_path: Path, *, attempt: int = 1, keep: int = 2, store: Local
     return CheckpointDir(store or LocalStore(tmp_path / "store"), "runs/rdm/f", attempt, keep, tmp_path)
 
 
-def state(value: float) -> dict[str, object]:
+def state(value: float) -> dict[str, Any]:
     return {"model": {"w": torch.full((3,), value)}, "curve": [{"step": 1, "loss": value}], "betas": (0.9, 0.99)}
 
 
 def saved_value(directory: CheckpointDir) -> tuple[int, float]:
     loaded = directory.load_latest()
     assert loaded is not None
-    return loaded[0], loaded[1]["model"]["w"][0].item()  # type: ignore[index]
+    step, found = loaded
+    assert isinstance(found["model"], dict)
+    return step, found["model"]["w"][0].item()
 
 
 def files(tmp_path: Path) -> list[str]:
@@ -44,17 +47,17 @@ def test_the_newest_is_loaded_and_the_last_n_are_kept(tmp_path: Path) -> None:
 def test_a_snapshot_is_of_now(tmp_path: Path) -> None:
     directory, moving = checkpoints(tmp_path), state(1.0)
     directory.save(1, moving)
-    moving["model"]["w"].fill_(9.0)  # type: ignore[index]
+    moving["model"]["w"].fill_(9.0)
     directory.save(2, moving, wait=True)
     LocalStore(tmp_path / "store").put("runs/rdm/f/checkpoints/1/step-00000002.pt", b"torn")
     assert saved_value(directory) == (1, 1.0)
 
 
 def test_snapshot_keeps_the_structure() -> None:
-    nested = {"a": [torch.ones(1), (1, "x")], "b": None}
+    nested: dict[str, Any] = {"a": [torch.ones(1), (1, "x")], "b": None}
     copied = snapshot(nested)
     assert copied == nested
-    assert copied["a"][0] is not nested["a"][0]  # type: ignore[index]
+    assert copied["a"][0] is not nested["a"][0]
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 half a file"])

@@ -1,4 +1,5 @@
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -161,10 +162,15 @@ def test_a_manifest_that_dvc_checked_out_counts_although_the_pointer_is_older(
     ],
 )
 def test_a_manifest_edited_by_hand_is_refused_by_name(
-    store: LocalStore, run: CommittedRun, workspace: Workspace, edit: object, error: type[Exception], words: str
+    store: LocalStore,
+    run: CommittedRun,
+    workspace: Workspace,
+    edit: Callable[[bytes], bytes],
+    error: type[Exception],
+    words: str,
 ) -> None:
     path = workspace.publish(store, run, RDM) / "manifest.json"
-    changed = edit(path.read_bytes())  # type: ignore[operator]
+    changed = edit(path.read_bytes())
     assert changed != path.read_bytes()
     path.write_bytes(changed)
     with pytest.raises(error, match=words) as caught:
