@@ -2,6 +2,8 @@
 
 import copy
 import json
+import re
+import textwrap
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -224,6 +226,17 @@ def running_pods(job: str, n: int) -> list[Object]:
     selector = f"ray.io/cluster={status.get('rayClusterName', 'none-yet')}"
     pods: list[Object] = json.loads(kubectl("-n", JOBS, "get", "pods", "-l", selector, "-o", "json"))["items"]
     return pods if len([pod for pod in pods if pod["status"]["phase"] == "Running"]) >= n else []
+
+
+def test_backup_of_the_docs_is_accepted() -> None:
+    text = (K8S.parent / "docs/how-to/run-on-a-cluster.md").read_text()
+    block = re.search(r"^    apiVersion: batch/v1\n(?:    .*\n)+", text, re.MULTILINE)
+    assert block
+    job = yaml.safe_load(textwrap.dedent(block[0]))
+    assert "created" in submit(job)
+    pod = {"apiVersion": "v1", "kind": "Pod", **job["spec"]["jobTemplate"]["spec"]["template"]}
+    pod["metadata"] |= {"name": "rcg-backup", "namespace": SYSTEM}
+    assert "created" in submit(pod), "Pod Security looks at pods, not at CronJobs"
 
 
 @pytest.fixture(scope="module")
