@@ -45,7 +45,7 @@ def metrics_of(version: int) -> dict[str, float]:
     fd = 2.0 / version
     return {
         "fd": fd, "fd_low": fd * 0.8, "fd_high": fd * 1.3, "fd_floor": 0.4, "fd_ratio": fd / 0.4,
-        "precision": 0.7 + 0.05 * version, "precision_real": 0.9, "recall": 0.5 + 0.08 * version, "recall_real": 0.87,
+        "precision": 1 - 0.3 / version, "precision_real": 0.9, "recall": 1 - 0.5 / version, "recall_real": 0.87,
         "memorization_share": 0.06, "memorization_expected": 0.05, "memorization_ratio": 0.9,
         "memorization_share_pixels": 0.05, "representation_fd": 1.1, "representation_fd_floor": 0.5,
         "n_generated": 1000, "n_held_out": 399, "n_train": 1145,

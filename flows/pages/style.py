@@ -11,6 +11,7 @@ CSS = """
   --code: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace;
 }
 @media (prefers-color-scheme: dark) {
+  img { filter: brightness(.88); }
   :root {
     --bg: #16171a; --panel: #1e2024; --ink: #ebe8e1; --soft: #a5a8b0; --rule: #34363d; --tint: #25272c;
     --c0: #86aefc; --c1: #eda758; --c2: #868b96; --good: #74c796; --bad: #f08a7d;
@@ -44,11 +45,12 @@ figcaption { font-size: .88rem; line-height: 1.45; margin-top: .55rem; }
 .hero { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: clamp(1.5rem, 5vw, 4rem);
   align-items: center; margin-bottom: 1rem; }
 .hero img { width: 100%; border-radius: 10px; }
-.versions { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 290px), 1fr)); gap: 2.2rem 1.8rem;
-  margin-top: 1.5rem; padding: 0; list-style: none; }
+.versions { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(44%, 290px), 1fr));
+  gap: 2rem clamp(1rem, 3vw, 1.8rem); margin-top: 1.5rem; padding: 0; list-style: none; }
 .versions img { width: 100%; }
 .versions h3 { font-family: var(--title); font-size: 1.25rem; display: flex; flex-wrap: wrap; align-items: baseline;
   gap: .2rem .6rem; margin: .8rem 0 .1rem; }
+.versions span { white-space: nowrap; }
 .versions p { margin: 0; font-size: .9rem; line-height: 1.5; }
 .badge { font: 600 .7rem/1.7 var(--text); letter-spacing: .05em; text-transform: uppercase; padding: 0 .55em;
   border-radius: 1em; border: 1px solid currentColor; color: var(--soft); white-space: nowrap; }
@@ -56,26 +58,28 @@ figcaption { font-size: .88rem; line-height: 1.45; margin-top: .55rem; }
 .badge.refused, .badge.failed { color: var(--bad); }
 .badge.challenger { color: var(--c1); }
 
-.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); gap: 1.5rem;
+.panels { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 310px), 1fr)); gap: 1.3rem;
   margin-top: 1.2rem; }
 .panel { background: var(--panel); border: 1px solid var(--rule); border-radius: 12px; padding: 1.1rem 1.2rem;
-  min-width: 0; }
+  min-width: 0; display: flex; flex-direction: column; }
+.panel > .chart { margin-top: auto; }
 .panel p { font-size: .92rem; margin: .4rem 0 .7rem; }
+.clusters { margin-top: 2.2rem; } .clusters h3 { font-size: 1.08rem; }
 svg { display: block; max-width: 100%; height: auto; }
-svg.chart { width: 100%; }
+svg.chart { width: 100%; max-width: 430px; }
 svg text { fill: var(--soft); font: 13px var(--text); font-variant-numeric: tabular-nums; }
 .axis { stroke: var(--rule); stroke-width: 1; }
-.whisker { stroke: var(--c0); stroke-width: 2; stroke-linecap: round; }
-.dot { fill: var(--c0); stroke: var(--panel); stroke-width: 2; }
-.dot.champion { fill: var(--good); } .whisker.champion { stroke: var(--good); }
-.dot.open { fill: var(--panel); stroke: var(--c2); } .whisker.open { stroke: var(--c2); }
+.point path, .point circle { stroke-width: 2; stroke-linecap: round; }
+.point.line0 circle { fill: var(--c0); } .point.line1 circle { fill: var(--c1); }
+.point .ring { fill: none !important; stroke: var(--good); }
+.span path { stroke: currentColor; stroke-width: 4; stroke-linecap: round; } .span circle { fill: currentColor; }
+.good { color: var(--good); } .bad { color: var(--bad); }
 .line0, .line1, .line2 { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .line0 { stroke: var(--c0); } .line1 { stroke: var(--c1); } .line2 { stroke: var(--c2); stroke-dasharray: 5 5; }
-.mark0 { fill: var(--c0); } .mark1 { fill: var(--c1); } .bar { fill: var(--c0); } .bar.new { fill: var(--c1); }
+.bar { fill: var(--c0); } .bar.new { fill: var(--c1); }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; margin: .5rem 0 0; font-size: .85rem; }
 .legend i { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .4em; }
 .k0 { background: var(--c0); } .k1 { background: var(--c1); } .k2 { background: var(--c2); }
-.kg { background: var(--good); }
 .graph { width: min(100%, 460px); margin: 0 auto; }
 .graph .edge { fill: none; stroke: var(--c2); stroke-width: 1.5; }
 .graph rect { fill: var(--panel); stroke: var(--rule); stroke-width: 1.5; }
@@ -93,7 +97,7 @@ caption { text-align: left; color: var(--soft); font-size: .88rem; padding-botto
 th { text-align: left; font-weight: 600; font-size: .85rem; color: var(--soft); }
 th[scope=row] { color: var(--ink); font-size: inherit; white-space: nowrap; }
 th, td { padding: .5rem 1.2rem .5rem 0; border-bottom: 1px solid var(--rule); vertical-align: baseline; }
-td.number, th.number { text-align: right; }
+td.number, th.number { text-align: right; white-space: nowrap; }
 table.facts th[scope=row] { width: 9.5rem; font-weight: 500; color: var(--soft); }
 table.facts td { overflow-wrap: anywhere; }
 details { border-top: 1px solid var(--rule); }
@@ -115,6 +119,9 @@ ol.log > li::before { content: ""; position: absolute; left: -7px; top: .5em; wi
 ol.log > li.promoted::before { background: var(--good); } ol.log > li.refused::before { background: var(--bad); }
 ol.log h3 { display: flex; flex-wrap: wrap; gap: .2rem .6rem; align-items: baseline; font-size: 1.08rem; }
 ol.log p { margin: .1rem 0 .5rem; }
+.verdict { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 340px), 1fr)); gap: .8rem 2.5rem;
+  align-items: center; }
+.verdict figure { max-width: 460px; } .verdict svg { overflow: visible; }
 ol.log ul { list-style: none; padding: 0; margin: .4rem 0; font-size: .93rem; }
 ol.log ul li { padding: .12rem 0 .12rem 1.5rem; position: relative; }
 ol.log ul li::before { content: "✓"; position: absolute; left: 0; color: var(--good); }
