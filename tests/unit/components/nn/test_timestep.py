@@ -1,4 +1,4 @@
-"""Sinusoids of time: cosines first, in double precision inside."""
+"""Sinusoids of time: cosines first, in single precision."""
 
 import math
 
@@ -17,5 +17,5 @@ def test_cosines_then_sines_of_the_raw_time(dim: int) -> None:
     half = dim // 2
     for row, t in zip(out, times, strict=True):
         angles = [t * 10000 ** (-i / half) for i in range(half)]
-        assert row[:half].tolist() == pytest.approx([math.cos(a) for a in angles], abs=1e-6)
-        assert row[half:].tolist() == pytest.approx([math.sin(a) for a in angles], abs=1e-6)
+        assert row[:half].tolist() == pytest.approx([math.cos(a) for a in angles], abs=1e-4)
+        assert row[half:].tolist() == pytest.approx([math.sin(a) for a in angles], abs=1e-4)
