@@ -43,8 +43,9 @@ def holder(project: Project) -> int | None:
 
 
 def in_training(project: Project, attempt: int) -> bool:
-    """Attempt reported, so it waits at its first preview or will in a moment."""
-    return bool(list(project.store.list(f"{fit_prefix(project)}/events/{attempt}")))
+    """Attempt reported and its first checkpoint is stored, so it waits at its first preview or will in a moment."""
+    reported = list(project.store.list(f"{fit_prefix(project)}/events/{attempt}"))
+    return bool(reported) and project.store.head(f"{fit_prefix(project)}/checkpoints/latest.json") is not None
 
 
 def stop(driver: Driver) -> None:

@@ -124,7 +124,8 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         run(mage, unlabeled, out, worker(tmp_path))
     with pytest.raises(ValidationError, match=r"preview\.sampling\.kind is dit but pixels\.model\.kind is mage"):
         PixelsParams.model_validate({**_params().model_dump(), "model": MageConfig.tiny().model_dump()})
-    uneven = _params().preview.model_copy(update={"sampling": DitSampling.tiny().model_copy(update={"steps": 30})})
+    sampling = DitSampling.tiny().model_copy(update={"steps": 30, "spacing": "reference"})
+    uneven = _params().preview.model_copy(update={"sampling": sampling})
     with pytest.raises(ConfigError, match="30 sampling steps"):
         PixelsParams.model_validate(_params().model_dump() | {"preview": uneven})
 
