@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import io
 from pathlib import Path
 
@@ -9,15 +10,20 @@ from PIL import Image
 from pydantic import ValidationError
 
 from components.codecs import load_codec
+from components.codecs.adversarial import AdversarialConfig
+from components.codecs.kl import KlConfig
 from components.codecs.none import NoneConfig
+from components.codecs.vq_f8 import VqF8Config
 from components.codecs.vqgan import VqganConfig
 from components.codecs.vqgan_training import VqganObjective
 from components.data.pictures import to_float
 from components.errors import DataError
+from components.interop.checkpoint import export_tensors, write_checkpoint
 from components.training.optim import TrainConfig
 from components.training.worker import Report
+from components.weights import WeightsFile
 from flows.stages.codec import CodecParams, run
-from tests.folders import PX, FolderArtifact, FolderInputs, contents, make_collect
+from tests.folders import PX, FolderArtifact, FolderInputs, contents, make_collect, randomize
 from tests.toys import worker
 
 SPLITS = ["train"] * 14 + ["val"] * 5 + ["test"] * 3
@@ -127,3 +133,46 @@ def test_no_training_picture_is_an_error(tmp_path: Path) -> None:
 def test_training_options_belong_to_codecs_with_weights(base: CodecParams, values: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=f"codec.{next(iter(values))}"):
         CodecParams.model_validate(base.model_dump() | values)
+
+
+IMPORTED = {"vqgan": VqganConfig.tiny(), "kl": KlConfig.tiny(), "vq-f8": VqF8Config.tiny()}
+
+
+@pytest.mark.parametrize("kind", IMPORTED)
+def test_weights_in_the_references_layout_are_imported(kind: str, tmp_path: Path, images: np.ndarray) -> None:
+    source = IMPORTED[kind].build()
+    randomize(source)
+    tensors = export_tensors(kind, source) | ({"loss.logvar": torch.ones(1)} if kind == "vq-f8" else {})
+    write_checkpoint(tmp_path / "codec.ckpt", kind, tensors)
+    digest = hashlib.sha256((tmp_path / "codec.ckpt").read_bytes()).hexdigest()
+    pin = WeightsFile(uri=str(tmp_path / "codec.ckpt"), sha256=digest)
+    params = CodecParams(
+        numerics=1, seed=0, weights=pin, train=None, objective=None, model=IMPORTED[kind]
+    )  # fmt: skip
+    out, metrics = codec_of(params, tmp_path)
+    assert metrics["psnr_db"] > 0
+    assert "loss" not in metrics
+    codec, held_out = load_codec(out), to_float(images[14:19])
+    with torch.no_grad():
+        assert torch.equal(codec.encode(held_out), source.eval().encode(held_out))
+    assert ("reference.safetensors" in out.names()) == (kind == "vq-f8")
+
+
+def test_vqgan_is_trained_with_a_discriminator_and_goes_on_from_weights(tmp_path: Path, images: np.ndarray) -> None:
+    objective = VqganObjective.tiny().model_copy(update={"adversarial": AdversarialConfig.tiny(), "free_steps": 0})
+    params = VQGAN.model_copy(update={"objective": objective})
+    out, metrics = codec_of(params, tmp_path)
+    assert {"loss_1", "adversarial_weight", "codes_restarted"} <= out.read_json("plots/loss.json")[0].keys()
+    assert not any("discriminator" in name for name in load_codec(out).state_dict())
+    again, _ = codec_of(params, tmp_path, "again")
+    assert contents(out) == contents(again)
+    weights = out.path("weights.safetensors")
+    pin = WeightsFile(uri=str(weights), sha256=hashlib.sha256(weights.read_bytes()).hexdigest())
+    _, further = codec_of(params.model_copy(update={"weights": pin}), tmp_path, "further")
+    assert further["loss"] < metrics["loss"]
+
+
+@pytest.mark.parametrize("kind", IMPORTED)
+def test_a_size_that_the_codec_cannot_take_is_refused_at_once(kind: str) -> None:
+    with pytest.raises(ValidationError, match=r"px is 9(.|\n)*multiple of 2"):
+        type(IMPORTED[kind]).model_validate(IMPORTED[kind].model_dump() | {"px": 9})
