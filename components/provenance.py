@@ -51,7 +51,8 @@ class Provenance(BaseModel):
     columns: int | None = Field(ge=1)
     """Columns of a grid, where they were chosen."""
     condition: dict[str, str]
-    """class: its name. like, between, representation: sha256 of what was given. oracle: the split of real images."""
+    """class: its name. like, between, representation: sha256 of what was given. share: of the second picture.
+    oracle: the split of real images."""
     sampling: dict[str, Any]
     """All sampling options in effect; fields of components.rcg.SamplingDefaults."""
     platform: dict[str, str] | None

@@ -211,6 +211,18 @@ class RCG:
         z = (1 - share) * self.represent(a) + share * self.represent(b)
         return self.from_representations(z, seed, numbers=[0] * n, overrides=overrides)
 
+    def mixture(
+        self, a: Float[Tensor, "3 h w"], b: Float[Tensor, "3 h w"], share: float, n: int, seed: int, *, first: int = 0,
+        overrides: Overrides = Overrides(),
+    ) -> Float[Tensor, "n 3 px px"]:  # fmt: skip
+        """n images of one mix of two: (1 - share) a + share b, as in interpolate(), each with its own noise."""
+        if not 0 <= share <= 1:
+            raise ConfigError("the share of the second picture is out of range", got=share, expected="0 … 1")
+        z = (1 - share) * self.represent(a) + share * self.represent(b)
+        return self.from_representations(
+            z.expand(n, -1), seed, numbers=range(first, first + n), overrides=overrides
+        )  # fmt: skip
+
     @torch.inference_mode()
     def represent(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "1 dim"]:
         """Raises: DataError for a picture without any variance in its representation, e.g. a blank one."""

@@ -119,6 +119,12 @@ def sample(  # noqa: PLR0913, PLR0917  (one parameter per option)
     seed: Annotated[int, typer.Option(help="Equal seeds give equal pictures.")] = 0,
     like: Annotated[Path | None, typer.Option(help="Variations of this picture, through its representation.")] = None,
     between: Annotated[tuple[Path, Path] | None, typer.Option(help="Pictures between these two.")] = None,
+    share: Annotated[
+        float | None, typer.Option(help="With --between: one mix, of so much of the second.", min=0, max=1)
+    ] = None,
+    nearest: Annotated[
+        int | None, typer.Option(help="Also nearest.png: so many nearest training pictures below each.", min=1)
+    ] = None,
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to draw, for class-conditional models.")
     ] = None,
@@ -135,6 +141,8 @@ def sample(  # noqa: PLR0913, PLR0917  (one parameter per option)
         seed=seed,
         like=like,
         between=between,
+        share=share,
+        nearest=nearest,
         class_name=class_name,
         guidance=guidance,
         steps=steps,
@@ -175,6 +183,20 @@ def promote(
     outcome = promote_command(version, dry_run=dry_run)
     typer.echo(outcome.text)
     raise typer.Exit(0 if outcome.result in ("promoted", "champion") else 3)
+
+
+@app.command()
+def gc(
+    delete: Annotated[bool, typer.Option("--delete", help="Do it; otherwise only say what would go.")] = False,
+    days: Annotated[float, typer.Option(help="Runs that ended or showed life since so many days stay.", min=0)] = 7.0,
+) -> None:
+    """Delete runs that no branch, tag, registered version or checkout stands on, and checkpoints of finished ones."""
+    from flows.cleanup import gc as collect_garbage
+    from flows.driver import Project
+    from flows.retrain.lock import StoreLock
+
+    project = Project.here()
+    typer.echo(collect_garbage(project, StoreLock(project.store), days=days, delete=delete))
 
 
 @app.command()

@@ -28,6 +28,8 @@ class DrawRequest:
     seed: int
     like: Path | None = None
     between: tuple[Path, Path] | None = None
+    share: float | None = None
+    nearest: int | None = None
     class_name: str | None = None
     guidance: float | None = None
     steps: int | None = None
@@ -43,18 +45,25 @@ def draw(request: DrawRequest) -> str:
     _check(request)
     settings = load_settings()
     folder = resolve(request.model, resolve_tracking(settings.mlflow_uri, settings.mlflow_experiment))
-    from components.data.pictures import grid, to_uint8
+    from components.data.pictures import grid, png_bytes, to_uint8
     from components.rcg import RCG
 
     rcg = RCG.load(folder, device=device_name(settings.device))
     images = to_uint8(_images(rcg, request))
+    beside = None
+    if request.nearest is not None:
+        from flows.nearest import nearest_sheet
+
+        beside = nearest_sheet(rcg, images, request.nearest)
     origin = _origin(rcg, request, bundle_digest(folder))
     request.out.mkdir(parents=True, exist_ok=True)
     for index, image in enumerate(images):
         _write(request.out / f"{index:04d}.png", image, origin.model_copy(update={"index": index}))
-    columns = request.n if request.between and request.n <= 16 else None
+    columns = request.n if request.between and request.share is None and request.n <= 16 else None
     sheet = origin.model_copy(update={"shown": request.n, "columns": columns})
     _write(request.out / "grid.png", grid(images, columns=columns), sheet)
+    if beside is not None:
+        (request.out / "nearest.png").write_bytes(png_bytes(beside))
     return f"{len(images)} picture(s) in {request.out}, all of them in {request.out / 'grid.png'}"
 
 
@@ -66,7 +75,9 @@ def _check(request: DrawRequest) -> None:
     ]
     if len(asked) > 1:
         raise ConfigError("these options exclude each other", got=", ".join(asked), fix="give one of them")
-    if request.between and request.n < 2:
+    if request.share is not None and request.between is None:
+        raise ConfigError("--share says how to mix two pictures", got="no --between", fix="--between A B --share 0.5")
+    if request.between and request.share is None and request.n < 2:
         raise ConfigError("--between needs at least two pictures", got=f"-n {request.n}", fix="-n 8")
     if request.seed < 0:
         raise ConfigError("a seed is not negative", got=request.seed)
@@ -86,6 +97,8 @@ def _images(rcg: "RCG", request: DrawRequest) -> "Tensor":
         return rcg.variations(open_picture(rcg, request.like), request.n, request.seed, overrides=overrides)
     if request.between is not None:
         a, b = (open_picture(rcg, path) for path in request.between)
+        if request.share is not None:
+            return rcg.mixture(a, b, request.share, request.n, request.seed, overrides=overrides)
         return rcg.interpolate(a, b, request.n, request.seed, overrides)
     label = None if request.class_name is None else rcg.class_index(request.class_name)
     return rcg.sample(request.n, request.seed, label=label, overrides=overrides)
@@ -111,6 +124,7 @@ def _origin(rcg: "RCG", request: DrawRequest, digest: str) -> Provenance:
         "class": request.class_name,
         "like": sha256s(request.like),
         "between": sha256s(*(request.between or ())),
+        "share": None if request.share is None else str(request.share),
     }
     condition = {name: value for name, value in given.items() if value is not None}
     return origin_of(

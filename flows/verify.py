@@ -156,7 +156,10 @@ def _redrawn(rcg: "RCG", claim: Provenance, given: tuple[Path, ...]) -> np.ndarr
         if claim.n > _MOST:
             raise ArtifactError("too many pictures between two", got=claim.n, expected=f"at most {_MOST}")
         a, b = pictures
-        images = rcg.interpolate(a, b, claim.n, claim.seed)[batch.start : batch.stop]
+        if "share" in claim.condition:
+            images = rcg.mixture(a, b, float(claim.condition["share"]), n, claim.seed, first=first)
+        else:
+            images = rcg.interpolate(a, b, claim.n, claim.seed)[batch.start : batch.stop]
     elif "like" in claim.condition:
         images = rcg.variations(pictures[0], n, claim.seed, first=first)
     else:

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +29,9 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(image).save(f"{i}.png")
 
 
-def _request(bundle: FolderArtifact, **changes: object) -> DrawRequest:
-    values: dict[str, object] = {"model": str(bundle.root), "out": Path("drawn"), "n": 3, "seed": 1}
-    return DrawRequest(**values | changes)  # type: ignore[arg-type]
+def _request(bundle: FolderArtifact, **changes: Any) -> DrawRequest:
+    values: dict[str, Any] = {"model": str(bundle.root), "out": Path("drawn"), "n": 3, "seed": 1}
+    return DrawRequest(**values | changes)
 
 
 def _drawn(n: int) -> np.ndarray:
@@ -63,6 +64,27 @@ def test_like_and_between(bundle: FolderArtifact) -> None:
     assert (_drawn(5) == to_uint8(rcg.interpolate(a, b, 5, 1))).all()
 
 
+def test_a_mixture_of_two_has_many_seeds(bundle: FolderArtifact) -> None:
+    rcg = RCG.load(bundle.root)
+    a, b = (rcg.read_picture(Path(name).read_bytes()) for name in ("0.png", "1.png"))
+    draw(_request(bundle, between=(Path("0.png"), Path("1.png")), share=0.25))
+    assert (_drawn(3) == to_uint8(rcg.mixture(a, b, 0.25, 3, 1))).all()
+    assert len({image.tobytes() for image in _drawn(3)}) == 3
+    ends = [rcg.mixture(a, b, share, 2, 1) for share in (0.0, 1.0)]
+    for end, picture in zip(ends, (a, b), strict=True):
+        np.testing.assert_allclose(end, rcg.variations(picture, 2, 1), atol=1e-2)
+    assert read_provenance(Path("drawn/0000.png").read_bytes()).condition["share"] == "0.25"
+
+
+def test_nearest_training_pictures(bundle: FolderArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    parents = FolderArtifact(bundle.root.parent / "parents" / "encode")
+    monkeypatch.setattr("flows.nearest._cache", lambda _bundle, _scratch: parents)
+    draw(_request(bundle, nearest=2))
+    sheet, drawn = np.asarray(Image.open("drawn/nearest.png")), _drawn(3)
+    assert sheet.shape[0] > 2 * drawn.shape[1]
+    assert sheet.ndim == 3
+
+
 def test_class(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, "class")
     draw(_request(bundle, class_name="post"))
@@ -84,6 +106,9 @@ def test_digest_ignores_what_is_not_content_and_nothing_else(tmp_path: Path) -> 
     [
         ({"like": Path("0.png"), "class_name": "bar"}, ConfigError, "exclude each other"),
         ({"between": (Path("0.png"), Path("1.png")), "n": 1}, ConfigError, "at least two"),
+        ({"share": 0.5}, ConfigError, "--between"),
+        ({"between": (Path("0.png"), Path("1.png")), "share": 1.5}, ConfigError, "out of range"),
+        ({"nearest": 2}, MissingError, "training pictures"),
         ({"like": Path("none.png")}, MissingError, "no such picture"),
         ({"like": Path("text.png")}, DataError, r"text\.png cannot be used[\s\S]*not a picture"),
         ({"class_name": "bar"}, ConfigError, "does not take a class"),
