@@ -16,38 +16,17 @@ from typing import Any
 from components.data.images import index_name
 from components.errors import ConfigError, DataError, MissingError, RcgError
 from components.store.base import Prefix, Store
-from flows.artifact import SCHEMA, Record, file_entry
+from flows.artifact import SCHEMA, file_entry
 from flows.driver import Project, warn
 from flows.gate.champion import now_ms, who
 from flows.gate.promotion import open_aliases
 from flows.pipeline import STAGES
 from flows.runs.lookup import read_spec
 from flows.runs.records import ERASED, CommittedRun, Erasure, load_run
+from flows.tombstones import Tombstone
 
 _SHOWING = ("pictures/*", "report.html", "plots/representations.json")
 _ORACLE = ("images/*", "pictures/*")
-
-
-class Tombstone(Record):
-    """forgotten/<sha256>.json."""
-
-    schema_version: int
-    sha256: str
-    keys: list[str]
-    """Names in the source."""
-    collections: list[str]
-    """Content digests of the collections that list it."""
-    models: list[str]
-    """Those that were trained on it: they still are."""
-    erased: list[str]
-    """Keys of the objects that were deleted."""
-    who: str
-    time_ms: int
-
-
-def tombstones(store: Store) -> list[Tombstone]:
-    """Every picture that was forgotten."""
-    return [Tombstone.parse(store.get(info.key), info.key) for info in store.list("forgotten")]
 
 
 @dataclass

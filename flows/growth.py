@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from components.errors import ArtifactError
 from components.store.base import Store
 from flows.artifact import parse_json
 from flows.runs.ancestry import Facts
@@ -55,11 +56,13 @@ def read_growth(store: Store, stages: Mapping[str, Facts]) -> Growth | None:
     if encode is None or not counts or any(f"shards/{name}.arrow" not in encode.keys for name in counts):
         return Growth(counts, list(base), {}, [])
     with tempfile.TemporaryDirectory(prefix="rcg-report-") as scratch:
-        artifact = StoredArtifact(store, encode, Path(scratch))
-        newest = list(counts)[-1]
-        drift = _drift(artifact, list(base), [name for name in counts if name not in base])
+        artifact, later = StoredArtifact(store, encode, Path(scratch)), [name for name in counts if name not in base]
         codec = open_run(store, stages.get("codec"))
-        clusters = [] if codec is None else _clusters(store, artifact, codec, newest, Path(scratch))
+        try:
+            drift = _drift(artifact, list(base), later)
+            clusters = [] if codec is None else _clusters(store, artifact, codec, list(counts)[-1], Path(scratch))
+        except ArtifactError:  # a shard was erased, with a picture that it held
+            return Growth(counts, list(base), {}, [])
     return Growth(counts, list(base), drift, clusters)
 
 

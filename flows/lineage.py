@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.errors import ArtifactError, ConfigError, MissingError, TamperedError
+from components.errors import ArtifactError, ConfigError, MissingError, RcgError, TamperedError
 from components.provenance import Provenance, bundle_digest, read_provenance
 from flows.artifact import digest_of, parse_json, read_head
 from flows.driver import Project, committed
@@ -14,6 +15,7 @@ from flows.origin import bundle_of, read_lineage
 from flows.pipeline import STAGES
 from flows.runs.ancestry import CONTEXT, Context, Facts, ancestry, made_at
 from flows.runs.records import find_run
+from flows.tombstones import tombstones
 
 _WIDTH = 100
 
@@ -35,13 +37,16 @@ class Lineage:
     """Of the parts of a bundle."""
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Of the evaluation."""
+    erased: tuple[str, ...] = ()
+    """Pictures of its collection that were erased since, in words."""
 
     def as_json(self) -> dict[str, Any]:
         stages = {
             name: facts.model_dump(mode="json", exclude_none=True) | {"seeds": facts.seeds}
             for name, facts in self.stages.items()
         }
-        others = {name: getattr(self, name) for name in ("bundle", "picture", "collection", "configs", "metrics")}
+        named = ("bundle", "picture", "collection", "configs", "metrics", "erased")
+        others = {name: getattr(self, name) for name in named}
         return {"subject": self.subject, "stages": stages, **{k: v for k, v in others.items() if v}}
 
 
@@ -67,6 +72,26 @@ def write_html(reference: str, target: Path, *, model: str | None = None) -> str
 
 def lineage_of(reference: str, model: str | None = None) -> Lineage:
     """Raises: MissingError, ArtifactError, TamperedError. `model` names the bundle of a picture."""
+    found = _found(reference, model)
+    collect = found.stages.get("collect")
+    return found if collect is None else replace(found, erased=_erased(collect.content))
+
+
+def _erased(collection: str) -> tuple[str, ...]:
+    """What the store's tombstones say of a collection; nothing where there is no store to ask."""
+    try:
+        stones = tombstones(Project.here().store)
+    except RcgError:
+        return ()
+    return tuple(
+        f"{stone.sha256[:10]} on {datetime.fromtimestamp(stone.time_ms / 1000, UTC):%Y-%m-%d}; trained on it: "
+        f"{', '.join(stone.models) or 'no model'}"
+        for stone in stones
+        if collection in stone.collections
+    )
+
+
+def _found(reference: str, model: str | None) -> Lineage:
     path = Path(reference)
     if reference in STAGES:
         return _of_run(reference, reference, None)
@@ -197,6 +222,8 @@ def _lines(found: Lineage) -> list[str]:
     if seeds:
         shown = (f"{name} {', '.join(f'{k}={v}' for k, v in its.items())}" for name, its in seeds.items())
         lines += ["", "seeds", *(f"  {text}" for text in shown)]
+    if found.erased:
+        lines += ["", "erased since, of its collection", *(f"  {text}" for text in found.erased)]
     lines += list(_more(found))
     return lines
 

@@ -32,6 +32,9 @@ def lineage_page(found: "Lineage") -> str:
         "<h2>Where it comes from</h2>",
         section(found.stages, extra=("picture",) if found.picture is not None else ()),
     ]
+    if found.erased:
+        items = "".join(f"<li>{escape(text)}</li>" for text in found.erased)
+        body.append(f"<h2>Erased since</h2><p>Pictures of its collection:</p><ul>{items}</ul>")
     if found.metrics:
         rows = {name: f"{value:.6g}" for name, value in sorted(found.metrics.items())}
         body.append("<h2>How it was measured</h2>" + facts(rows, "Metrics of the evaluation"))

@@ -14,8 +14,9 @@ from flows.lineage import lineage_of, lineage_text, write_html
 from flows.pipeline import STAGES
 from flows.runs.ancestry import CONTEXT, keep_context
 from flows.runs.transfer import data_copy
+from flows.tombstones import Tombstone
 from tests.made_project import CONTEXT as CIRCUMSTANCES
-from tests.made_project import MadeProject, some_pictures
+from tests.made_project import START_MS, MadeProject, some_pictures
 
 
 @pytest.fixture
@@ -49,6 +50,7 @@ def test_a_bundle_alone_tells_everything(made: MadeProject, tmp_path: Path, monk
     assert {name: facts.content for name, facts in found.stages.items()} == {
         n: r.digest for n, r in made.newest.items()
     }
+    assert list((tmp_path / "empty").iterdir()) == [], "it only looks"
     text = lineage_text(str(alone), as_json=False)
     for wanted in (
         found.stages["rdm"].code[:10] if found.stages["rdm"].code else "?", CIRCUMSTANCES["git_commit"][:10],
@@ -133,6 +135,18 @@ def test_altered_bundles_are_named(made: MadeProject) -> None:
     Path("artifacts/bundle/lineage.json").write_text("{")
     with pytest.raises(ArtifactError, match="damaged"):
         lineage_of("artifacts/bundle")
+
+
+def test_what_was_erased_since_is_said(made: MadeProject) -> None:
+    stone = Tombstone(
+        schema_version=1, sha256="9" * 64, keys=["a.png"], models=["models:/rcg/2"], erased=[], who="me",
+        collections=[made.newest["collect"].digest], time_ms=START_MS,
+    )  # fmt: skip
+    assert "erased" not in lineage_text("rdm", as_json=False)
+    made.store.put(f"forgotten/{stone.sha256}.json", stone.to_json())
+    assert "  9999999999 on 2025-06-15; trained on it: models:/rcg/2" in lineage_text("artifacts/bundle", as_json=False)
+    write_html("rdm", Path("l.html"))
+    assert "trained on it: models:/rcg/2" in Path("l.html").read_text()
 
 
 @pytest.mark.parametrize("reference", ["nowhere", "none.png", "."])
