@@ -33,6 +33,7 @@ pytestmark = [
 
 
 def test_full_image_runs_a_rayjob_under_the_templates_restrictions() -> None:
+    expected = stage_digests()
     cluster_rig.full_image()
     job = json.loads(json.dumps(objects(K8S / "base/rayjob.yaml")[0]))
     name = job["metadata"]["name"] = f"rcg-image-{uuid.uuid4().hex[:8]}"
@@ -52,7 +53,7 @@ def test_full_image_runs_a_rayjob_under_the_templates_restrictions() -> None:
     finally:
         kubectl("-n", JOBS, "delete", "rayjob", name, "--wait=false")
     assert facts["prefix"] == "/opt/venv", "the host's environment, not the image's"
-    assert facts["code"] == stage_digests()
+    assert facts["code"] == expected
     assert facts["sum"] == 3
     assert facts["gpu"] is False
     assert "Usage: rcg" in facts["rcg"]
