@@ -102,7 +102,6 @@ _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([^<]*)</Code>")
 _MESSAGE = re.compile(r"<Message>([^<]*)</Message>")
 _CAUSE = re.compile(r'message: "([^"]+)"|error: "([^"]+)"|(operation timed out|TimedOut)')
-_CREDENTIALS = "get_credentials"
 
 
 def from_obstore(error: Exception) -> S3Error:
@@ -111,8 +110,10 @@ def from_obstore(error: Exception) -> S3Error:
     headline, _, debug = text.partition("\n\nDebug source:")
     status, code, message = _STATUS.search(headline), _CODE.search(headline), _MESSAGE.search(headline)
     if status is None:
+        if type(error).__name__ == "UnauthenticatedError":
+            return S3Error(0, "NoCredentials", headline.rpartition("provider: ")[2])
         if "HTTP error" not in headline:
-            return S3Error(0, "NoCredentials" if _CREDENTIALS in text else "", headline)
+            return S3Error(0, "", headline)
         cause = _CAUSE.search(debug)
         found = next(filter(None, cause.groups())) if cause else headline.rpartition("HTTP error: ")[2]
         return S3Error(None, "", found.strip())
