@@ -4,7 +4,7 @@ import os
 import traceback
 from pathlib import Path
 
-from components.errors import ConfigError, SupersededError
+from components.errors import ConfigError, RcgError, SupersededError
 from components.store.base import Prefix
 from flows.driver import Project, told
 from flows.image import check_own_code
@@ -43,9 +43,8 @@ def _worked(project: Project, spec: Spec) -> Outcome:
 
 
 def _message(error: Exception) -> str:
-    """What there is to say; where a plain exception came from is part of it."""
+    """What there is to say; of an error that nobody worded also where it came from."""
+    if isinstance(error, RcgError):
+        return str(error)
     last = traceback.extract_tb(error.__traceback__)[-1]
-    plain = failure_class(error) == "code" and type(error).__module__ == "builtins"
-    return f"{error or repr(error)}" + (
-        f" ({type(error).__name__} in {last.name}, {last.filename}:{last.lineno})" if plain else ""
-    )
+    return f"{error or repr(error)} ({type(error).__name__} in {last.name}, {last.filename}:{last.lineno})"
