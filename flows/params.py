@@ -41,7 +41,7 @@ class Params(Config):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        faults = [fault for check in (_dimensions, _spaces, _kinds, _labels, _steps) for fault in check(self)]
+        faults = [fault for check in (_dimensions, _spaces, _kinds, _sides, _labels, _steps) for fault in check(self)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -67,9 +67,25 @@ def _kinds(params: Params) -> Iterator[str]:
     sampling, model = params.sample.pixels, params.pixels.model
     if sampling.kind != model.kind:
         yield f"sample.pixels.kind is {sampling.kind} but pixels.model.kind is {model.kind}; make them equal"
-    if sampling.guidance > 0 and model.condition.drop_prob == 0:
-        fix = "set that to 0.1, or the guidance to 0"
-        yield f"sample.pixels.guidance needs a generator trained with pixels.model.condition.drop_prob > 0; {fix}"
+    for where, how in (
+        ("sample.pixels", sampling),
+        ("bundle.sampling.pixels", params.bundle.sampling.pixels),
+        ("pixels.preview.sampling", params.pixels.preview.sampling),
+    ):
+        if how.guidance > 0 and model.condition.kind == "none":
+            yield f"{where}.guidance is not 0, but pixels.model.condition.kind is none; set the guidance to 0"
+        elif how.guidance > 0 and model.condition.drop_prob == 0:
+            fix = "set that to 0.1, or the guidance to 0"
+            yield f"{where}.guidance needs a generator trained with pixels.model.condition.drop_prob > 0; {fix}"
+
+
+def _sides(params: Params) -> Iterator[str]:
+    codec, model = params.codec.model, params.pixels.model
+    if isinstance(model, DiffusionConfig):
+        try:
+            model.check_side(getattr(codec, "side", codec.px))
+        except ConfigError as error:
+            yield f"codec.model and pixels.model do not fit: {error.what} (got {error.got}); {error.fix}"
 
 
 def _labels(params: Params) -> Iterator[str]:
@@ -84,7 +100,8 @@ def _labels(params: Params) -> Iterator[str]:
 def _steps(params: Params) -> Iterator[str]:
     """Step counts that cannot be spaced evenly are refused before anything starts."""
     plans: list[tuple[str, ScheduleConfig, RdmSampling | DiffusionSampling]] = [
-        ("sample.rdm", params.rdm.model.schedule, params.sample.rdm)
+        ("sample.rdm", params.rdm.model.schedule, params.sample.rdm),
+        ("bundle.sampling.rdm", params.rdm.model.schedule, params.bundle.sampling.rdm),
     ]
     if isinstance(params.pixels.model, DiffusionConfig) and isinstance(params.sample.pixels, DiffusionSampling):
         plans.append(("sample.pixels", params.pixels.model.schedule, params.sample.pixels))

@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.errors import ConfigError
 from components.nn.spatial import ImageAttention, SpatialTransformer
 
 
@@ -42,18 +41,6 @@ class UNetShape:
     @property
     def time_dim(self) -> int:
         return 4 * self.width
-
-    def check(self, side: int) -> None:
-        """Raises: ConfigError when widths do not split into groups or heads, or the side cannot be halved."""
-        widths = [self.width * m for m in self.multipliers]
-        factor = 2 ** (len(widths) - 1)
-        if side % factor:
-            fix = f"choose a size that is a multiple of {factor}, or fewer multipliers"
-            raise ConfigError("the target does not halve evenly", got=f"side {side}, {len(widths)} levels", fix=fix)
-        for name, n in (("groups", self.groups), ("head_width", self.head_width)):
-            if bad := [width for width in widths if width % n]:
-                raise ConfigError(f"a level's width is no multiple of {name}", got=f"{bad[0]} and {n}",
-                                  fix=f"lower {name}, or change width")  # fmt: skip
 
 
 class UNet(nn.Module):

@@ -39,6 +39,9 @@ class DiffusionConfig(Config):
     latents: Literal["standardized", "as_stored"]
     """Scale of latents. standardized: per channel, by training images; as_stored: as the codec makes them (papers)."""
 
+    def check_side(self, side: int) -> None:
+        """Raises: ConfigError for a target of a side that the network cannot take."""
+
 
 class DiffusionSampling(Config):
     """How targets are drawn from a diffusion model."""

@@ -44,6 +44,13 @@ class DitConfig(DiffusionConfig):
             latents="standardized",
         )  # fmt: skip
 
+    def check_side(self, side: int) -> None:
+        if side % self.patch:
+            raise ConfigError(
+                "the target does not split evenly into patches", got=f"side {side}, patch {self.patch}",
+                fix=f"choose pixels.model.patch among the divisors of {side}",
+            )  # fmt: skip
+
     def build(self, data: PixelData) -> DiffusionGenerator:
         """Raises: ConfigError for tokens, a target that is not square, or a patch that does not divide its side."""
         spec = data.target
@@ -51,11 +58,9 @@ class DitConfig(DiffusionConfig):
             fix = "let the codec store latents instead (codec: none, or vqgan with latents), or use pixels kind: mage"
             raise ConfigError("dit works on pixels or latents, but the codec stores tokens", fix=fix)
         channels, height, width = spec.shape
-        if height != width or height % self.patch:
-            fix = f"choose pixels.model.patch among the divisors of {height}"
-            raise ConfigError(
-                "the target does not split evenly into patches", got=f"{spec.shape}, patch {self.patch}", fix=fix
-            )
+        if height != width:
+            raise ConfigError("dit needs a square target", got=spec.shape)
+        self.check_side(height)
         network = DitNetwork(self, channels, height)
         return DiffusionGenerator(self, data, condition=self.condition, network=network, width=self.width)
 

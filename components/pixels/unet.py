@@ -1,10 +1,11 @@
 """What the two UNet generators share: a UNet told the time and a condition, and the sizes it is built from."""
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from components.errors import ConfigError
@@ -33,6 +34,13 @@ class UNetConfig(DiffusionConfig, ABC):
     groups: int = Field(ge=1)
     """Groups of every GroupNorm (32); divides every level's channels."""
 
+    @model_validator(mode="after")
+    def _splits(self) -> Self:
+        for name, n in (("groups", self.groups), ("head_width", self.head_width)):
+            if bad := [m for m in self.multipliers if self.width * m % n]:
+                raise ValueError(f"width {self.width} x {bad[0]} is no multiple of {name} {n}; lower {name}")
+        return self
+
     @abstractmethod
     def shape(self, data: PixelData, attention: tuple[int, ...]) -> UNetShape:
         """`attention`: the downsampling factors that attention_sides stand for."""
@@ -48,15 +56,20 @@ class UNetConfig(DiffusionConfig, ABC):
             fix = "let the codec store latents or pixels, or use pixels kind: mage"
             raise ConfigError(f"{kind} works on pixels or latents, but the codec stores tokens", fix=fix)
         _, side, other = spec.shape
+        if side != other:
+            raise ConfigError(f"{kind} needs a square target", got=spec.shape)
+        self.check_side(side)
+        return self.shape(data, tuple(side // s for s in self.attention_sides))
+
+    def check_side(self, side: int) -> None:
+        factor = 2 ** (len(self.multipliers) - 1)
+        if side % factor:
+            fix = f"choose a size that is a multiple of {factor}, or fewer pixels.model.multipliers"
+            raise ConfigError("the target does not halve evenly", got=f"side {side}, {factor} times", fix=fix)
         sides = [side >> level for level in range(len(self.multipliers))]
         if missing := [s for s in self.attention_sides if s not in sides]:
             fix = f"choose pixels.model.attention_sides among {', '.join(map(str, sides))}"
             raise ConfigError("no feature map has this side", got=missing[0], fix=fix)
-        if side != other:
-            raise ConfigError(f"{kind} needs a square target", got=spec.shape)
-        shape = self.shape(data, tuple(side // s for s in self.attention_sides))
-        shape.check(side)
-        return shape
 
     def channels(self, data: PixelData) -> tuple[int, int]:
         """Channels in and out."""

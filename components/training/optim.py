@@ -50,7 +50,7 @@ class TrainConfig(Config):
     clip_norm: float | None = Field(gt=0)
     """Largest L2 norm of the gradient of one optimizer; null: no clipping."""
     precision: Literal["fp32", "bf16"]
-    """Arithmetic of forward and backward; weights and optimizer state are always fp32."""
+    """Arithmetic of forward and backward on a GPU; a CPU, weights and optimizer state are always fp32."""
     log_every: int = Field(ge=1)
     """Steps between points of the training curve; each point is the mean over its interval."""
 

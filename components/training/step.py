@@ -49,7 +49,7 @@ class Stepper:
     def __call__(self, step: int, batch: Batch) -> dict[str, Tensor]:
         """Take step 0 <= step < steps; returns what there is to report, on the device."""
         config, scalars = self.config, dict[str, Tensor]()
-        bf16 = config.precision == "bf16"
+        bf16 = config.precision == "bf16" and self.worker.device.type != "cpu"
         for which, optimizer in enumerate(self.optimizers):
             self._require_grad_of(which)
             with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=bf16):
