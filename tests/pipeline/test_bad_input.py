@@ -188,12 +188,12 @@ def vanishing(p: Project) -> None:
     """The folder goes away while its pictures are read."""
     read, n_read = FolderSource.read, 0
 
-    def last_read(self: FolderSource, key: str) -> bytes:
+    def last_read(self: FolderSource, *which: Any) -> bytes:
         nonlocal n_read
         n_read += 1
         if n_read == 4:
             shutil.rmtree(self.root)
-        return read(self, key)
+        return read(self, *which)
 
     p.patch.setattr(FolderSource, "read", last_read)
 
