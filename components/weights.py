@@ -1,8 +1,10 @@
 """Weights files: safetensors written deterministically and loaded strictly; torch files read without running code."""
 
+import contextlib
 import hashlib
 import pickle
 import re
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.base import Config
-from components.errors import ConfigError, WeightsError
+from components.errors import ConfigError, MissingError, WeightsError
 
 _CONTAINERS = ("", "state_dict", "model", "teacher")
 """Entries under which training scripts keep the weights in a torch file, the likeliest first; "": the top level."""
@@ -27,44 +29,54 @@ Tables = dict[str, dict[str, Tensor]]
 
 
 class WeightsFile(Config):
-    """A .safetensors or torch file. Nothing is ever downloaded."""
+    """A .safetensors or torch file of one's own. Nothing is fetched from a hub."""
 
     uri: str = Field(min_length=1)
-    """A path or a file:// URI."""
+    """A path, a file:// URI or s3://bucket/key; on a cluster every pod has to reach it."""
     sha256: str = Field(pattern="^[0-9a-fA-F]{64}$")
     """Digest of the file, as `sha256sum FILE` prints it; 64 zeros: not recorded yet."""
 
     def path(self) -> Path:
-        """Raises: ConfigError for any other kind of URI."""
+        """Of a local file. Raises: ConfigError for another kind of URI."""
         parts = urlparse(self.uri)
         if parts.scheme == "":
             return Path(self.uri)
         if parts.scheme == "file" and parts.netloc in ("", "localhost"):
             return Path(unquote(parts.path))
-        raise ConfigError(
-            "weights are read from a path or a file:// URI", got=self.uri, fix="copy the file to a local disk first"
-        )
+        expected = "a path, a file:// URI or s3://bucket/key"
+        raise ConfigError("weights are not read from there", got=self.uri, expected=expected, fix="copy the file first")
 
     def tables(self, what: str, where: str) -> Tables:
         """What read_tables finds; `what` names the model, `where` the params key. Raises: WeightsError, ConfigError."""
-        path = self.path()
+        if urlparse(self.uri).scheme != "s3":
+            return self._tables(self.path(), what, where)
+        from components.store import open_store
+
+        folder, _, name = self.uri.rpartition("/")
+        with tempfile.TemporaryDirectory(prefix="rcg-weights-") as scratch:
+            path = Path(scratch) / (name or "weights")
+            with contextlib.suppress(MissingError):
+                open_store(folder).download(name, path)
+            return self._tables(path, what, where)
+
+    def _tables(self, path: Path, what: str, where: str) -> Tables:
         if not path.is_file():
             digest = "" if self.sha256 == _UNRECORDED else f" with sha256 {self.sha256}"
             raise WeightsError(
                 f"the weights file of {what} does not exist",
-                got=path,
+                got=self.uri,
                 expected=f"a .safetensors or torch file called {path.name}{digest}",
-                fix=f"put the file there, or set {where}.uri; record its digest with `sha256sum {path}` "
+                fix=f"put the file there, or set {where}.uri; record its digest with `sha256sum {path.name}` "
                 f"in {where}.sha256",
             )
         if self.sha256 == _UNRECORDED:
-            what, fix = f"the digest of {path} is not recorded", f"if you trust the file, set {where}.sha256 to it"
+            what, fix = f"the digest of {self.uri} is not recorded", f"if you trust the file, set {where}.sha256 to it"
             raise WeightsError(what, got=f"sha256 {_sha256(path)}", expected="its digest in params.yaml", fix=fix)
         return read_tables(path, self.sha256)
 
     def read(self, what: str, where: str) -> dict[str, Tensor]:
         """The likeliest table of them. Raises: WeightsError, ConfigError."""
-        return likeliest(self.tables(what, where), str(self.path()))
+        return likeliest(self.tables(what, where), self.uri)
 
 
 def required(weights: WeightsFile | None, where: str) -> WeightsFile:

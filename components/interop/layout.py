@@ -94,7 +94,7 @@ def adopt(module: nn.Module, file: WeightsFile, layouts: Sequence[Layout], *, wh
     `where`: the params key of the file. Raises: WeightsError, ConfigError.
     """
     kinds = " or ".join(layout.kind for layout in layouts)
-    tables, source = file.tables(kinds, where), str(file.path())
+    tables, source = file.tables(kinds, where), file.uri
     for layout in layouts:
         tensors = layout.find(tables)
         if tensors is not None:

@@ -1,3 +1,4 @@
+import hashlib
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,8 @@ import torch
 from torch import nn
 
 from components.errors import WeightsError
-from components.weights import load_weights, read_tensors, save_weights
+from components.weights import WeightsFile, load_weights, read_tensors, save_weights
+from tests.s3_rig import aws_environment, moto_server
 
 
 def model(width: int = 3) -> nn.Module:
@@ -113,3 +115,21 @@ def test_a_file_without_weights_names_its_entries(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "net": {"w": torch.ones(1)}}, tmp_path / "w.pt")
     with pytest.raises(WeightsError, match="epoch, net"):
         read_tensors(tmp_path / "w.pt")
+
+
+def test_weights_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import boto3
+
+    save_weights(tmp_path / "w.safetensors", model().state_dict())
+    data = (tmp_path / "w.safetensors").read_bytes()
+    with moto_server("models") as endpoint:
+        for name, value in aws_environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        boto3.session.Session().client("s3").put_object(Bucket="models", Key="a/b/w.safetensors", Body=data)
+        pin = WeightsFile(uri="s3://models/a/b/w.safetensors", sha256=hashlib.sha256(data).hexdigest())
+        tensors = pin.read("the model", "rdm.weights")
+        absent = pin.model_copy(update={"uri": "s3://models/a/b/v.safetensors"})
+        with pytest.raises(WeightsError, match=r"does not exist(.|\n)*s3://models/a/b/v.safetensors"):
+            absent.read("the model", "rdm.weights")
+    assert tensors.keys() == model().state_dict().keys()
+    assert float(tensors["0.weight"].abs().sum()) > 0

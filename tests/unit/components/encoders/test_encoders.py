@@ -241,7 +241,7 @@ def test_bad_weights_files_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"wrong shape: head.6.weight \(9, 24\)"):
         import_encoder(config.model_copy(update={"weights": _pin(path)}))[0]
     remote = WeightsFile(uri="https://example.org/w.pth", sha256=digest)
-    with pytest.raises(ConfigError, match="path or a file:// URI"):
+    with pytest.raises(ConfigError, match="file:// URI or s3://"):
         import_encoder(config.model_copy(update={"weights": remote}))[0]
 
 
