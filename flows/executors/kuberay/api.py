@@ -1,6 +1,6 @@
 """Cluster by the Kubernetes API. The only importer of kubernetes, which takes a second: import it when needed.
 
-Verbs used: rayjobs get/list/create/delete, pods list, pods/log get, events list.
+Verbs used: rayjobs get/list/create/delete, pods list, pods/log get, events list, leases get/create/update.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ class KubeApi:
         # Their types describe parsed models; what comes back here is plain JSON and streams.
         self._custom: Any = client.CustomObjectsApi(api)
         self._core: Any = client.CoreV1Api(api)
+        self._leases: Any = client.CoordinationV1Api(api)
         self._rights: Any = client.AuthorizationV1Api(api)
 
     def create_job(self, manifest: Object) -> Object:
@@ -74,6 +75,31 @@ class KubeApi:
             except ApiException as error:
                 if error.status not in (404, 409):  # gone, or another one by that name
                     raise
+
+    def lease(self, name: str) -> Object | None:
+        with self._errors("get", "leases"):
+            try:
+                response = self._leases.read_namespaced_lease(
+                    name, self.namespace, _preload_content=False, _request_timeout=_TIMEOUT_S
+                )
+            except ApiException as error:
+                if error.status == 404 and _reason(error):
+                    return None
+                raise
+            found: Object = json.loads(response.data)
+        return found
+
+    def put_lease(self, name: str, lease: Object) -> Object:
+        """Create it, or replace the one whose resourceVersion it has. Raises: ConflictError when another is there."""
+        how: dict[str, Any] = {"_preload_content": False, "_request_timeout": _TIMEOUT_S}
+        fresh = "resourceVersion" not in lease["metadata"]
+        with self._errors("create" if fresh else "update", "leases"):
+            if fresh:
+                response = self._leases.create_namespaced_lease(self.namespace, lease, **how)
+            else:
+                response = self._leases.replace_namespaced_lease(name, self.namespace, lease, **how)
+            found: Object = json.loads(response.data)
+        return found
 
     def pods(self, labels: dict[str, str]) -> list[Object]:
         with self._errors("list", "pods"):

@@ -337,6 +337,7 @@ def test_the_rights_that_an_account_lacks_are_named(rig: Rig) -> None:
         ("2026-11-23 15:40:26,972\tINFO job_manager.py:581 -- Runtime env is setting up.", False),
         ("2026-11-23 15:46:35,074\tINFO sdk.py:520 -- WebSocket closed for job x with close code 1000", False),
         ("\x1b[92mSUCC\x1b[39m cli.py:65 -- \x1b[92m-------------\x1b[39m", False),
+        ("(raylet) There are tasks with infeasible resource requests that cannot be scheduled. See", False),
         ("", False),
         ("warning: 3 pictures cannot be decoded", True),
         ("error: picture 3 is damaged", True),
