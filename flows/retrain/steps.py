@@ -6,7 +6,6 @@
 
 import configparser
 import os
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +22,7 @@ from flows.driver import Project, committed, register_project, say
 from flows.fingerprint import LOCK
 from flows.gate.champion import now_ms, who
 from flows.gate.promotion import Outcome, open_aliases, promote
+from flows.parallel import repro_parallel
 from flows.params import check_params
 from flows.pipeline import STAGES
 from flows.registry import CHAMPION
@@ -224,14 +224,8 @@ class _Branch:
 
     def repro_rest(self) -> None:
         """With rdm and pixels side by side where stages run elsewhere; in one process they would only share its CPU."""
-        if self.project.settings.executor == "kuberay":
-            self.repro("encode")
-            command = [dvc_command(), "repro", "--no-run-cache", "-s"]
-            env = dvc_env() | self.env
-            both = [subprocess.Popen([*command, name], cwd=self.folder, env=env) for name in ("rdm", "pixels")]
-            for name, code in zip(("rdm", "pixels"), [process.wait() for process in both], strict=True):
-                self._raise_for(code, (name,))
-        self.repro()
+        run_all = repro_parallel if self.project.settings.executor == "kuberay" else repro
+        self._raise_for(run_all([], self.folder, self.env), ())
 
     def n_usable(self) -> int:
         """New images that are in a split: neither rejected nor left out."""

@@ -27,6 +27,9 @@ CALLS = {
     "list_namespaced_pod": ("pods", "list"),
     "read_namespaced_pod_log": ("pods/log", "get"),
     "list_namespaced_event": ("events", "list"),
+    "read_namespaced_lease": ("leases", "get"),
+    "create_namespaced_lease": ("leases", "create"),
+    "replace_namespaced_lease": ("leases", "update"),
 }
 """Methods of the Kubernetes client -> what they need a right for."""
 
@@ -51,7 +54,7 @@ def test_file_holds_kubernetes_objects(path: Path) -> None:
 
 
 def test_there_are_pods_to_check() -> None:
-    assert len(PODS) == 5  # submitter, head, workers, PostgreSQL, MLflow
+    assert len(PODS) == 6  # submitter, head, workers, PostgreSQL, MLflow, retrain
 
 
 @pytest.mark.parametrize(("where", "spec"), PODS, ids=[where for where, _ in PODS])
@@ -70,8 +73,10 @@ def test_pod_is_hardened(where: str, spec: Object) -> None:
         assert container["resources"]["requests"].keys() >= {"cpu", "memory"}
         assert "memory" in container["resources"]["limits"]
         assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
+    driver = spec.get("serviceAccountName") == "rcg-driver"  # it pushes to git and asks the API server
+    allowed = {"emptyDir", "configMap"} | ({"secret", "projected"} if driver else set())
     for volume in spec.get("volumes", []):
-        assert volume.keys() - {"name"} <= {"emptyDir", "configMap"}, volume["name"]
+        assert volume.keys() - {"name"} <= allowed, volume["name"]
 
 
 def test_rayjob_template() -> None:
@@ -119,8 +124,9 @@ def test_driver_has_the_rights_that_it_uses_and_no_others() -> None:
         }
         assert kubernetes <= CALLS.keys(), "say here which right it needs"
         called |= kubernetes
-    assert _rights("rcg-jobs") == {CALLS[name] for name in called}
-    assert _rights("rcg-system") == {("leases", verb) for verb in ("get", "create", "update")}
+    used = {CALLS[name] for name in called}
+    assert _rights("rcg-jobs") == {right for right in used if right[0] != "leases"}
+    assert _rights("rcg-system") == {right for right in used if right[0] == "leases"}
 
 
 @pytest.mark.parametrize("overlay", ["local", "gpu"])
@@ -138,7 +144,7 @@ def test_profile_is_valid_and_its_image_is_admitted(overlay: str, monkeypatch: p
 def test_overlay_builds(overlay: str) -> None:
     found = built(f"overlays/{overlay}")
     images = {container["image"] for each in found for _, spec in pod_specs(each) for container in spec["containers"]}
-    assert len(images) == 2
+    assert len(images) == 3
     assert all("/" in image for image in images), "an image that no overlay named"
     allowed = next(each["data"]["image"] for each in found if each["metadata"]["name"] == "rcg-admission")
     profile = yaml.safe_load((K8S / "overlays" / overlay / "profile.yaml").read_text())
@@ -159,3 +165,13 @@ def _rights(namespace: str) -> set[tuple[str, str]]:
         found for found in BASE if found["kind"] == "Role" and found["metadata"]["namespace"] == namespace
     )  # fmt: skip
     return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+
+
+def test_retraining_is_off_until_wanted_and_never_twice_at_once() -> None:
+    (job,) = (found for found in BASE if found["kind"] == "CronJob" and found["metadata"]["name"] == "rcg-retrain")
+    spec = job["spec"]
+    assert (spec["suspend"], spec["concurrencyPolicy"]) == (True, "Forbid")
+    assert spec["timeZone"]
+    assert min(spec[name] for name in ("startingDeadlineSeconds", "failedJobsHistoryLimit")) > 0
+    fail, _ = spec["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert fail["onExitCodes"]["values"] == [2, 3], "75 may succeed later"
