@@ -12,11 +12,14 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from components.base import Batch
+from components.base import Batch, TargetSpec
 from components.diffusion.samplers import ancestral, ddim, dpm_solver_2m
 from components.diffusion.schedule import ScheduleConfig, alpha_bars, sampler_steps
 from components.diffusion.variational import Posterior, bound_bits
-from components.rng import RowRng
+from components.pixels import PixelData
+from components.pixels.condition import ConditionConfig
+from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator, Network
+from components.rng import BatchRng, RowRng
 
 LINEAR = ScheduleConfig(kind="linear", n_times=1000)
 
@@ -142,3 +145,54 @@ def test_the_solver_beats_ddim_on_a_gaussian_whose_flow_is_known() -> None:
     error = float((dpm_solver_2m(denoise, x, {}, steps) - exact).abs().max())
     plain = float((ddim(denoise, x, {}, steps, eta=0.0, rng=RowRng([0])) - exact).abs().max())
     assert error < 0.5 * plain
+
+
+class Answer(Network):
+    """Predicts a tensor that is a parameter, so that its gradient is the loss's gradient of the output."""
+
+    def __init__(self, out: Tensor) -> None:
+        super().__init__()
+        self.out = torch.nn.Parameter(out)
+
+    def time_vectors(self, t: Tensor) -> Tensor:
+        return torch.zeros(len(t), 4)
+
+    def predict(self, x_t: Tensor, time: Tensor, condition: Tensor) -> Tensor:  # noqa: ARG002
+        return self.out
+
+
+def test_the_hybrid_loss_trains_the_mean_by_the_error_alone_and_the_variance_by_the_bound_alone() -> None:
+    target = TargetSpec(space="latents", shape=(2, 4, 4), dtype="float32", n_codes=None, image_px=8)
+    data = PixelData(target=target, dim=3, classes=None)
+    told = ConditionConfig(kind="none", drop_prob=0.0, n_clusters=1)
+    generator = torch.Generator().manual_seed(1)
+    out, x0 = torch.randn(5, 4, 4, 4, generator=generator), torch.randn(5, 2, 4, 4, generator=generator)
+    gradients = {}
+    for variance, c in (("fixed", 2), ("learned", 4)):
+        config = DiffusionConfig(
+            schedule=LINEAR, prediction="eps", min_snr=None, variance=variance, latents="as_stored"
+        )  # fmt: skip
+        net = Answer(out[:, :c].clone())
+        model = DiffusionGenerator(config, data, condition=told, network=net, width=4)
+        loss = model.loss({"target": x0}, BatchRng(2, 5))
+        loss.sum().backward()
+        gradients[variance] = net.out.grad, loss.detach()
+    (plain, plain_loss), (hybrid, hybrid_loss) = gradients["fixed"], gradients["learned"]
+    assert plain is not None
+    assert hybrid is not None
+    torch.testing.assert_close(hybrid[:, :2], plain, rtol=1e-6, atol=1e-8)
+    assert bool(hybrid[:, 2:].any())
+
+    rng = BatchRng(2, 5)
+    rng.uniform()  # the condition's dropout
+    t = rng.integers(1000)
+    eps = rng.normal(2, 4, 4)
+    ab = alpha_bars(LINEAR)[t].float().view(-1, 1, 1, 1)
+    x_t = ab.sqrt() * x0 + (1 - ab).sqrt() * eps
+    guess = (x_t - (1 - ab).sqrt() * out[:, :2]) / ab.sqrt()
+    f = ((out[:, 2:] + 1) / 2).requires_grad_()
+    bits = bound_bits(Posterior(LINEAR), x0, x_t, guess, f, t)
+    torch.testing.assert_close(hybrid_loss, plain_loss + bits.detach(), rtol=1e-4, atol=1e-5)
+    bits.sum().backward()
+    assert f.grad is not None
+    torch.testing.assert_close(hybrid[:, 2:], f.grad / 2, rtol=1e-4, atol=1e-6)
