@@ -1,5 +1,6 @@
 """Any timm model as the encoder, with weights from a file. Nothing is fetched from a hub."""
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
@@ -29,6 +30,8 @@ class TimmConfig(Config):
     """Width of the representation."""
     output: Literal["cls", "pooled", "head"]
     """The [CLS] token after the last norm, the model's own pooled features, or its head's output."""
+    resample_positions: bool
+    """Stretch the file's learned positions when it was made for another image size (DINOv2: 518) than input_px."""
     mean: RGB
     """Subtracted from RGB in [0, 1]."""
     std: RGB
@@ -47,6 +50,8 @@ class TimmConfig(Config):
         tensors = weights.read(f"timm {self.name}", WEIGHTS_KEY)
         if self.output != "head":
             tensors = _without_classifier(tensors, encoder.network)
+        if self.resample_positions:
+            tensors = _resampled(tensors, encoder.network)
         assign(encoder.network, tensors, source=weights.uri)
         _try(encoder)
         return encoder
@@ -54,7 +59,7 @@ class TimmConfig(Config):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            kind="timm", name="test_vit", weights=None, input_px=32, dim=64, output="cls",
+            kind="timm", name="test_vit", weights=None, input_px=32, dim=64, output="cls", resample_positions=False,
             mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
         )  # fmt: skip
 
@@ -107,6 +112,22 @@ def _try(encoder: FrozenEncoder) -> None:
     except (AssertionError, RuntimeError, IndexError, ValueError) as error:
         got, fix = f"{encoder.input_px} px: {error}", "set encoder.model.input_px to a size that the model accepts"
         raise ConfigError("the timm model does not run at this size", got=got, fix=fix) from error
+
+
+def _resampled(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Positions on the model's own grid: bicubic, antialiased, as timm does it. Others as they are."""
+    from timm.layers.pos_embed import resample_abs_pos_embed
+
+    own, given = getattr(network, "pos_embed", None), tensors.get("pos_embed")
+    if own is None or given is None or given.ndim != 3 or own.shape == given.shape:
+        return dict(tensors)
+    net: Any = network
+    n_prefix = 0 if net.no_embed_class else net.num_prefix_tokens
+    if math.isqrt(given.shape[1] - n_prefix) ** 2 != given.shape[1] - n_prefix:
+        return dict(tensors)  # not a square grid: reported as a wrong shape
+    grid = [int(side) for side in net.patch_embed.grid_size]
+    stretched: Tensor = resample_abs_pos_embed(given, new_size=grid, num_prefix_tokens=n_prefix)
+    return {**tensors, "pos_embed": stretched}
 
 
 def _without_classifier(tensors: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

@@ -228,8 +228,8 @@ def one_color(p: Project) -> None:
     """A network without biases makes nothing of a black picture."""
     p.add("black.png", Image.new("RGB", (20, 20)))
     model = TimmConfig(
-        kind="timm", name="test_resnet", weights=None, input_px=32, dim=96, output="pooled", mean=(0, 0, 0),
-        std=(1, 1, 1),
+        kind="timm", name="test_resnet", weights=None, input_px=32, dim=96, output="pooled",
+        resample_positions=False, mean=(0, 0, 0), std=(1, 1, 1),
     )  # fmt: skip
     p.set(encoder__model=model.model_dump(mode="json"), rdm__model__dim=96)
     _import(p, model.build().network.state_dict())

@@ -14,7 +14,7 @@ from components.encoders.base import FrozenEncoder, constant_rows, preprocess, s
 from components.encoders.mocov3 import MoCoV3Network
 from components.errors import ConfigError, ShapeError, WeightsError
 from components.interop.encoders import import_encoder
-from components.weights import WeightsFile, save_weights
+from components.weights import WeightsFile, read_tensors, save_weights
 
 VIT_B: dict[str, Any] = {
     "input_px": 224, "patch_px": 16, "width": 768, "depth": 12, "heads": 12, "mlp_ratio": 4.0,
@@ -263,3 +263,20 @@ def test_code_in_a_weights_file_does_not_run(tmp_path: Path, torch_file: bool) -
     with pytest.raises(WeightsError, match=r"w\.pth"):
         import_encoder(MoCoV3Config.tiny().model_copy(update={"weights": _pin(path)}))[0]
     assert not marker.exists()
+
+
+def test_positions_of_another_image_size_are_stretched(tmp_path: Path) -> None:
+    import timm
+
+    path = _timm_file(tmp_path, img_size=64, num_classes=0)
+    config = TimmConfig.tiny().model_copy(update={"weights": _pin(path), "resample_positions": True})
+    encoder = config.imported()
+    bigger = timm.create_model("test_vit", pretrained=False, img_size=64, num_classes=0).state_dict()
+    own = encoder.network.pos_embed
+    assert own.shape == (1, 1 + (32 // 16) ** 2, 64)
+    given = read_tensors(path)["pos_embed"]
+    assert bigger["pos_embed"].shape == given.shape != own.shape
+    assert torch.equal(own[:, 0], given[:, 0]), "the [CLS] position stays"
+    square = given[:, 1:].reshape(1, 4, 4, 64)
+    assert float((own[:, 1:].mean(1) - square.mean((1, 2))).abs().max()) < 0.3 * float(given.std())
+    assert torch.isfinite(encoder(_images())).all()
