@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from components.errors import ArtifactError, ConfigError, MissingError
+from components.errors import ArtifactError, ConfigError, MissingError, TamperedError
+from components.provenance import bundle_digest
 from components.store import open_store
 from flows.tracking.client import mlflow_errors, open_client
 from flows.tracking.record import Tracking
@@ -22,7 +23,8 @@ DIGEST = "rcg.bundle_digest"
 def resolve(reference: str, tracking: Tracking | None, cache: Path = Path(".rcg/models")) -> Path:
     """A local bundle folder for `models:/name@alias`, `models:/name/3` or a path. A remote bundle is fetched once.
 
-    Raises: MissingError for an alias, version or folder that does not exist, ArtifactError for a model of another kind.
+    Raises: MissingError for an alias, version or folder that does not exist, ArtifactError for a model of another kind,
+    TamperedError for a registered bundle whose bytes have changed.
     """
     if not reference.startswith("models:"):
         return _checked(Path(reference), reference)
@@ -44,7 +46,16 @@ def resolve(reference: str, tracking: Tracking | None, cache: Path = Path(".rcg/
             got=f"{reference} -> {source}",
             fix="name one that `rcg register` made",
         )
-    return _checked(_localized(source, cache / digest), reference)
+    folder = _checked(_localized(source, cache / digest), reference)
+    found = bundle_digest(folder)
+    if found != digest:
+        raise TamperedError(
+            f"the bundle of {reference} is not the one that was registered",
+            got=f"content {found} in {folder}",
+            expected=digest,
+            fix="`rcg data copy --from` a store that has it intact; `rcg rollback` if it is the champion",
+        )
+    return folder
 
 
 def _lookup(tracking: Tracking, name: str, alias: str | None, number: str | None) -> "ModelVersion":

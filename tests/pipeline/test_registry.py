@@ -13,16 +13,26 @@ import pytest
 from PIL import Image
 
 from components.data.pictures import to_uint8
-from components.errors import ArtifactError, ConfigError, MissingError, RcgError, RetryableError, WeightsError
+from components.errors import (
+    ArtifactError,
+    ConfigError,
+    MissingError,
+    RcgError,
+    RetryableError,
+    TamperedError,
+    WeightsError,
+)
 from components.provenance import bundle_digest, read_provenance
 from components.rcg import RCG
 from components.store import open_store
 from components.store.base import Store
 from flows.draw import DrawRequest, draw
+from flows.lineage import lineage_of
 from flows.registry import describe_alias, register, resolve
 from flows.runs.records import CommittedRun
 from flows.tracking import Tracking, resolve_tracking
 from flows.tracking.client import open_client
+from flows.verify import VerifyRequest, verify
 from tests.bundles import commit_bundle, make_bundle
 from tests.folders import draw_bars
 
@@ -154,6 +164,41 @@ def test_foreign_models_and_folders_are_refused(tmp_path: Path, tracking: Tracki
         resolve(str(tmp_path), None)
     with pytest.raises(ConfigError, match="switched off"):
         resolve("models:/rcg/1", None)
+
+
+def test_tampered_and_missing_bundles_of_a_version_are_refused(
+    tmp_path: Path, tracking: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(tmp_path / "store")
+    register(tracking, store, commit_bundle(store, make_bundle(tmp_path / "work")), name="altered", tags=TAGS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RCG_MLFLOW_URI", tracking.uri)
+    folder = resolve("models:/altered@challenger", tracking)
+    (folder / "rcg.json").write_text((folder / "rcg.json").read_text() + " ")
+    for command in (
+        lambda: draw(DrawRequest(model="models:/altered@challenger", out=tmp_path / "drawn", n=1, seed=0)),
+        lambda: lineage_of("models:/altered/1"),
+    ):
+        with pytest.raises(TamperedError, match="not the one that was registered"):
+            command()
+    assert not (tmp_path / "drawn").exists()
+    shutil.rmtree(folder)
+    with pytest.raises(MissingError, match="not there"):
+        lineage_of("models:/altered@challenger")
+    open_client(tracking.uri).delete_model_version("altered", "1")
+    with pytest.raises(MissingError, match="no such model"):
+        lineage_of("models:/altered/1")
+
+
+def test_lineage_and_verify_by_alias(
+    root: Path, tmp_path: Path, tracking: Tracking, run: CommittedRun, registered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("RCG_MLFLOW_URI", tracking.uri)
+    assert lineage_of("models:/rcg@challenger").bundle == run.digest
+    draw(DrawRequest(model="models:/rcg/1", out=tmp_path / "drawn", n=2, seed=3))
+    monkeypatch.chdir(tmp_path)  # no bundle beside and none in this store: the registry knows it by digest
+    assert verify(VerifyRequest(tmp_path / "drawn/0001.png")).verdict == "identical"
 
 
 def test_a_bundle_that_does_not_load_is_not_registered(tmp_path: Path, tracking: Tracking, registered: str) -> None:
