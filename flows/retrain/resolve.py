@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from components.data.lock import Lock
 from components.errors import ConfigError, MissingError
+from flows.artifact import parse_json
 from flows.driver import Project
 from flows.registry import Version
 from flows.retrain.drift import drift_of
@@ -33,7 +35,7 @@ def resolve_params(
         return Resolved(text, ["there is no champion yet: params as they are"])
     retrain, changes, why = project.params.retrain, dict[str, Any](), list[str]()
     base = _base(artifacts, champion)
-    moved, reason = _moves(project, lock, base, champion, artifacts)
+    moved, reason = fits_anew(project, lock, base, champion, artifacts)
     changes["collect.base"] = [chunk.name for chunk in lock.chunks] if moved else base
     why.append(f"encoder and codec are {'fitted anew' if moved else 'kept'}: {reason}")
     for stage in _WARM if retrain.init == "champion" else ():
@@ -61,20 +63,19 @@ class Artifacts:
             )
         return run
 
-    def open(self, version: Version, stage: str, scratch: Any) -> StoredArtifact:
+    def read_json(self, version: Version, stage: str, name: str) -> Any:
+        return parse_json(self._project.store.get(self.run(version, stage).keys[name]), f"{name} of {stage}")
+
+    def open(self, version: Version, stage: str, scratch: Path) -> StoredArtifact:
         return StoredArtifact(self._project.store, self.run(version, stage), scratch)
 
 
 def _base(artifacts: Artifacts, champion: Version) -> list[str]:
     """Names of the chunks that the champion's encoder and codec were fitted on."""
-    import json
-
-    run = artifacts.run(champion, "collect")
-    listing = json.loads(artifacts._project.store.get(run.keys["base.json"]))
-    return [chunk["name"] for chunk in listing["chunks"]]
+    return [chunk["name"] for chunk in artifacts.read_json(champion, "collect", "base.json")["chunks"]]
 
 
-def _moves(
+def fits_anew(
     project: Project, lock: Lock, base: Sequence[str], champion: Version, artifacts: Artifacts
 ) -> tuple[bool, str]:
     """Whether encoder and codec are fitted anew, and why."""

@@ -1,5 +1,6 @@
 """Params are changed in place, and drift is about 1 for more of the same."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from components.data.lock import Entry, read_lock, write_lock
 from components.errors import ConfigError
-from flows.params import check_params
+from flows.params import Params, check_params
 from flows.retrain.drift import ratio
-from flows.retrain.resolve import set_values
+from flows.retrain.resolve import fits_anew, set_values
 
 ROOT = Path(__file__).parents[4]
 TEXT = """\
@@ -48,6 +50,28 @@ def test_any_list_of_chunks_is_read_back(numbers: list[int]) -> None:
     chunks = [f"c{number:05d}" for number in numbers]
     found = yaml.safe_load(set_values(TEXT, {"collect.base": chunks}))
     assert found == yaml.safe_load(TEXT) | {"collect": {"base": chunks, "labels": "none"}}
+
+
+@dataclass
+class Asked:
+    """The part of a project that is looked at."""
+
+    params: Params
+
+
+@pytest.mark.parametrize(
+    ("refit", "images", "moves"), [("never", 1, False), ("every_n", 30, True), ("every_n", 31, False)]
+)
+def test_when_encoder_and_codec_are_fitted_anew(tmp_path: Path, refit: str, images: int, moves: bool) -> None:
+    entries = [Entry(f"{i}.png", 5, f"{i:016x}") for i in range(40)]
+    path = tmp_path / "collection.lock"
+    write_lock(path, [], [("c00000", entries[:10]), ("c00001", entries[10:25]), ("c00002", entries[25:])])
+    params = check_params(yaml.safe_load((ROOT / "presets/smoke.yaml").read_text()), "smoke")
+    retrain = params.retrain.model_copy(update={"refit": refit, "refit_images": images})
+    project = Asked(params.model_copy(update={"retrain": retrain}))
+    found, why = fits_anew(project, read_lock(path), ["c00000"], None, None)  # type: ignore[arg-type]
+    assert found == moves
+    assert ("30 images" in why) == (refit == "every_n")
 
 
 def test_drift_is_about_one_for_more_of_the_same_and_large_for_others() -> None:
