@@ -92,7 +92,7 @@ def _section(found: Checkpoint, path: Path, current: Mapping[str, Any]) -> dict[
     """The stage's section: what is there, with the file's model and without training."""
     name, layout = stage_of(found.kind), LAYOUTS[found.kind]
     pin = {"uri": str(path), "sha256": found.sha256}
-    model = layout.facts(found.tensors)
+    model = {**layout.facts(found.tensors), **_told_beside(found.kind, path)}
     base = dict(current) if current else _blank(name)
     if name == "encoder":
         model = {"kind": model.pop("kind"), "weights": pin, **model}
@@ -104,6 +104,15 @@ def _section(found: Checkpoint, path: Path, current: Mapping[str, Any]) -> dict[
     if sampling is not None:
         section["preview"] = {**base["preview"], "sampling": sampling}
     return section
+
+
+def _told_beside(kind: str, path: Path) -> dict[str, Any]:
+    """What diffusers' config.json beside a kl file says of the scale, which no shape tells."""
+    config = path.with_name("config.json")
+    if kind != "kl" or not config.is_file():
+        return {}
+    told = yaml.safe_load(config.read_text())
+    return {"scale": float(told["scaling_factor"])} if isinstance(told, dict) and "scaling_factor" in told else {}
 
 
 def _followers(found: Checkpoint, current: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ import yaml
 from torch import Tensor
 
 from components.base import TargetSpec
+from components.codecs.kl import KlConfig
 from components.codecs.vqgan import VqganConfig
 from components.diffusion.schedule import ScheduleConfig
 from components.encoders.dino import DinoConfig
@@ -120,6 +121,19 @@ def test_without_write_nothing_changes(project: Path) -> None:
     told = rcg("import-checkpoint", "other.pth", "--kind", "rdm")
     assert yaml.safe_load(told[told.index("rdm:\n") : told.index("put this")])["rdm"]["model"]["width"] == RDM.width
     assert (project / "params.yaml").read_bytes() == before
+
+
+def test_a_folder_as_diffusers_writes_it(project: Path) -> None:
+    folder = project / "vae"
+    folder.mkdir()
+    kl = KlConfig.tiny().model_copy(update={"width": 32, "groups": 32}).build()
+    write_checkpoint(folder / "diffusion_pytorch_model.safetensors", "kl", export_tensors("kl", kl))
+    (folder / "config.json").write_text('{"_class_name": "AutoencoderKL", "scaling_factor": 0.13025}')
+    told = rcg("import-checkpoint", "vae")
+    section = yaml.safe_load(told[told.index("codec:\n") : told.index("put this")])["codec"]
+    assert section["model"]["scale"] == 0.13025
+    assert section["model"]["multipliers"] == [1, 2]
+    assert section["weights"]["uri"] == "vae/diffusion_pytorch_model.safetensors"
 
 
 def test_what_cannot_be_imported_leaves_params_alone(project: Path) -> None:
