@@ -1,4 +1,4 @@
-"""What a lock lists already, in 25 bytes per picture: enough to compare a listing with it."""
+"""What a lock lists already, in 25 bytes per picture (50 while it is read): enough to compare a listing with it."""
 
 import hashlib
 from collections.abc import Iterator

@@ -34,8 +34,8 @@ class Snapshot:
 def take_snapshot(source: Source, lock_path: Path, *, rebuild: bool, chunk_size: int = CHUNK_SIZE) -> Snapshot:
     """Append the source's new pictures to the lock in new chunks; the same source gives the same bytes.
 
-    Holds one chunk, and 25 bytes for each picture that the lock lists already. In a rebuild, objects of a bucket that
-    were replaced are pinned by their content: their keys and sizes would not tell the new collection from the old one.
+    Holds one chunk, and some 50 bytes for each picture that the lock lists already. In a rebuild, objects of a bucket
+    that were replaced are pinned by their content: keys and sizes would not tell the new collection from the old one.
     Raises: DataError when pictures that are listed have changed or vanished (unless rebuilding), or there are too few.
     """
     comparison = _Comparison(source, _old_lock(lock_path, rebuild), rebuild, chunk_size)
