@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,13 @@ class S3Server:
 
     def stop(self) -> None:
         self._run("down")
+
+    def client(self) -> Any:
+        """boto3's, whatever the environment says."""
+        import boto3
+
+        session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
+        return session.client("s3", endpoint_url=self.endpoint)
 
     def requests(self) -> list[str]:
         """Operations so far, e.g. s3_PutObject, out of the access log."""

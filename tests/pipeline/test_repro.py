@@ -20,6 +20,8 @@ PARTS = ("flows", "components", "presets", "dvc.yaml", ".dvcignore", ".dvc/confi
 class Project:
     """A checkout in a folder of its own, with its own copy of the code."""
 
+    timeout_s = 300
+
     def __init__(self, root: Path, store: Path) -> None:
         self.root, self.store = root, store
 
@@ -29,7 +31,7 @@ class Project:
         environment |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(self.root)}
         environment |= {"RCG_STORE": str(self.store), "RCG_MLFLOW_URI": "off", "OMP_NUM_THREADS": "2"} | env
         done = subprocess.run(
-            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=300, check=False
+            command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=self.timeout_s, check=False
         )
         text = done.stdout + done.stderr
         assert done.returncode == code, text
