@@ -203,7 +203,7 @@ def test_pod_that_breaks_restricted_is_refused(namespace: str) -> None:
 def test_gpu_job_gets_pods_that_restricted_admits_and_that_hold_no_token() -> None:
     """What the driver makes of overlays/gpu, on pretended GPUs: only CPU and memory requests and the image differ."""
     profile = yaml.safe_load((K8S / "overlays/gpu/profile.yaml").read_text())
-    small = {"image": IMAGE, "image_by_tag": True, "head_cpus": "100m", "head_memory": "2Gi"}
+    small = {"image": IMAGE, "image_by_tag": True, "head_cpus": "100m", "head_memory": "3Gi"}
     settings = Settings.model_validate(profile | small | {"worker_cpus": "50m", "worker_memory": "1Gi"})
     order = Order(a_spec("rdm", params={"test": uuid.uuid4().hex}), settings.store, 1)
     submit(build(read_template(None), order, settings), dry_run=False)
