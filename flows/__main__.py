@@ -33,11 +33,14 @@ def snapshot(
     rebuild: Annotated[
         bool, typer.Option(help="Start the list over: for a source whose old pictures changed.")
     ] = False,
+    shrink: Annotated[
+        bool, typer.Option(help="With --rebuild: it is meant that more than half of the pictures are gone.")
+    ] = False,
 ) -> None:
     """List the pictures of SOURCE in collection.lock, which belongs into git."""
     from flows.collection import take_snapshot
 
-    typer.echo(take_snapshot(source, rebuild=rebuild))
+    typer.echo(take_snapshot(source, rebuild=rebuild, shrink=shrink))
 
 
 @app.command()
