@@ -1,0 +1,47 @@
+"""Every diffusion generator through its stages: `pixels` trains and saves it, `sample` draws with it."""
+
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from components.data.samples import Samples
+from components.pixels import PixelConfig, PixelSampling
+from components.rdm import RdmSampling
+from components.training.ema import EmaConfig
+from components.training.optim import TrainConfig
+from flows.stages.pixels import PixelsParams, PreviewConfig
+from flows.stages.pixels import run as train_pixels
+from flows.stages.sample import SampleParams
+from flows.stages.sample import run as draw
+from tests.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_encode, make_generators
+from tests.toys import worker
+
+SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
+HOW = {member.tiny().kind: member.tiny() for member in get_args(get_args(PixelSampling)[0])}
+CONFIGS = [member.tiny() for member in get_args(get_args(PixelConfig)[0]) if member.tiny().kind != "mage"]
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm_solver_2m"])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.kind)
+def test_train_then_draw(config: Any, sampler: str, tmp_path: Path) -> None:
+    make_generators(tmp_path / "in", "representation")  # rdm and codec; its pixels are replaced
+    make_encode(tmp_path / "in/encode", draw_bars(len(SPLITS))[0], SPLITS)
+    how = HOW[config.kind].model_copy(update={"sampler": sampler, "guidance": 0.5})
+    section = PixelsParams(
+        numerics=1, model=config, seed=0, weights=None, init=None, train=TrainConfig.tiny(), ema=EmaConfig.tiny(),
+        preview=PreviewConfig(every=3, n=4, sampling=how),
+    )  # fmt: skip
+    metrics = train_pixels(
+        section, FolderInputs(tmp_path / "in"), FolderArtifact(tmp_path / "in/pixels"), worker(tmp_path)
+    )
+    assert metrics["val_loss"] > 0
+    sampling = SampleParams(
+        numerics=1, n=5, batch_size=3, seed=1, representations="rdm", grid=4, rdm=RdmSampling.tiny(), pixels=how
+    )
+    out = FolderArtifact(tmp_path / "sample")
+    draw(sampling, FolderInputs(tmp_path / "in"), out, worker(tmp_path))
+    images = Samples(out).images(np.arange(5))
+    assert images.shape == (5, PX, PX, 3)
+    assert len({image.tobytes() for image in images}) == 5
