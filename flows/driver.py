@@ -115,6 +115,7 @@ class Project:
             threads=self.settings.threads,
             checkpoint_every=self.settings.checkpoint_every,
             keep_checkpoints=self.settings.keep_checkpoints,
+            compiled=self.settings.compile,
             mix_versions=self.settings.mix_versions,
             gpus_per_worker=self.settings.gpus_per_worker,
         )

@@ -279,7 +279,7 @@ class _Work:
             device=results[0].device,
             versions=library_versions(),
             host=Process.current().host,
-            context=dict(self.doing.context),
+            context={**self.doing.context, **({"compiled": "true"} if self.doing.settings.compiled else {})},
             started_ms=started_ms,
             ended_ms=_now_ms(),
             adopted_from=None if adoption is None else adoption.source,

@@ -39,6 +39,8 @@ class Stepper:
 
     def _wrap(self, which: int, named: list[tuple[str, nn.Parameter]]) -> nn.Module:
         one = _Pass(self.trainable, which)
+        if self.worker.compiled:
+            one.compile()
         if self.worker.world_size == 1:
             return one
         own = {id(p) for _, p in named}

@@ -62,6 +62,8 @@ class Worker:
     """CPU threads for decoding beside torch's own."""
     stopping: Callable[[], bool] = _never
     """Has this process been told to end (SIGTERM, preemption)? Training then saves a checkpoint and stops."""
+    compiled: bool = False
+    """Train on torch.compile's kernels. Moves low-order bits, as the number of workers does."""
 
     def rows(self, n: int) -> slice:
         """This rank's share of n rows: contiguous, sizes differ by at most one."""

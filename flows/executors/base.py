@@ -47,6 +47,8 @@ class WorkerSettings:
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
     event_interval_s: float = 2.0
+    compiled: bool = False
+    """Train on torch.compile's kernels."""
     mix_versions: bool = False
     """Allow one artifact to hold parts that different library versions made."""
     gpus_per_worker: int = 0
@@ -209,6 +211,7 @@ class _RankRun:
             scratch=private,
             checkpoint_every=settings.checkpoint_every,
             threads=settings.threads,
+            compiled=settings.compiled,
             stopping=place.stopping,
         )
         metrics = body(params, self.inputs(), output, worker)

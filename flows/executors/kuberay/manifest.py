@@ -162,7 +162,7 @@ def pod_settings(order: Order, settings: Settings) -> dict[str, str]:
 
 _PASSED_ON = (
     "workers", "gpus_per_worker", "threads", "checkpoint_every", "keep_checkpoints", "max_failures", "mix_versions",
-    "image",
+    "compile", "image",
 )  # fmt: skip
 
 

@@ -219,6 +219,15 @@ def test_a_cpu_computes_in_fp32_whatever_the_precision(tmp_path: Path) -> None:
     assert asked.curve == fit(toys.worker(tmp_path))[1].curve
 
 
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_compiled_kernels_compute_the_same_but_for_rounding(tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"steps": 3})
+    plain, expected = fit(toys.worker(tmp_path), config)
+    model, result = fit(dataclasses.replace(toys.worker(tmp_path), compiled=True), config)
+    assert result.curve[-1]["loss"] == pytest.approx(expected.curve[-1]["loss"], rel=1e-4)
+    assert model.state_dict().keys() == plain.state_dict().keys()
+
+
 def ranks_train(rank: int, world_size: int, folder: Path) -> dict[str, object]:
     """What is compared between one and two ranks."""
     model, result = fit(toys.worker(folder, rank=rank, world_size=world_size))
