@@ -1,19 +1,23 @@
 """Stage rdm: what it writes, that the result loads and is the averaged one, and which mistakes it names."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from components.data.cache import open_cache
 from components.errors import ConfigError
+from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
 from components.metrics.frechet import frechet
-from components.rdm import RdmConfig, load_rdm
+from components.rdm import Rdm, RdmConfig, load_rdm
 from components.training.ema import EmaConfig
 from components.training.optim import TrainConfig
+from components.weights import WeightsFile, read_tensors
 from flows.stages.rdm import CheckConfig, RdmParams, draw, run
-from tests.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode
+from tests.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode, randomize
 from tests.toys import worker
 
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
@@ -153,3 +157,47 @@ def test_it_starts_from_a_finished_run_named_by_its_digest(tmp_path: Path) -> No
 def test_a_start_that_may_move_or_is_ambiguous_is_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         RdmParams.model_validate(_params().model_dump() | changes)
+
+
+def _reference_file(path: Path, *, class_conditional: bool) -> WeightsFile:
+    """A checkpoint whose averaged and live denoisers differ, as after training."""
+    model = RdmConfig.tiny().model_copy(update={"class_conditional": class_conditional})
+    rdm = Rdm(model, 2)
+    randomize(rdm)
+    made = export_tensors("rdm", rdm)
+    live = {name: t + 1 for name, t in made.items() if name.startswith("model.diffusion_model.")}
+    write_checkpoint(path, "rdm", made | live)
+    return WeightsFile(uri=str(path), sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+@pytest.mark.parametrize("class_conditional", [False, True])
+def test_a_reference_checkpoint_is_imported_and_comes_back(tmp_path: Path, class_conditional: bool) -> None:
+    pin = _reference_file(tmp_path / "rdm.pth", class_conditional=class_conditional)
+    model = RdmConfig.tiny().model_copy(update={"class_conditional": class_conditional})
+    inputs, out = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out")
+    metrics = run(_params(model=model, weights=pin, train=None), inputs, out, worker(tmp_path))
+    assert "loss" not in metrics
+    assert metrics["val_loss"] > 0
+    given = read_checkpoint(tmp_path / "rdm.pth").tensors
+    shadow = given["model_ema.diffusion_modelinput_projweight"]
+    assert torch.equal(load_rdm(out).denoiser.input_proj.weight, shadow)
+    kept = read_tensors(out.path("reference.safetensors"))
+    again = export_tensors("rdm", read_tensors(out.path("weights.safetensors")), kept)
+    assert again.keys() == given.keys()
+    assert all(torch.equal(again[name], t) for name, t in given.items())
+
+
+def test_training_starts_from_the_file(tmp_path: Path) -> None:
+    pin = _reference_file(tmp_path / "rdm.pth", class_conditional=False)
+    slow = TrainConfig.tiny().model_copy(
+        update={"optimizer": TrainConfig.tiny().optimizer.model_copy(update={"lr": 1e-9, "weight_decay": 0.0})}
+    )
+    inputs, out = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out")
+    run(_params(weights=pin, train=slow), inputs, out, worker(tmp_path))
+    shadow = read_checkpoint(tmp_path / "rdm.pth").tensors["model_ema.diffusion_modelinput_projweight"]
+    torch.testing.assert_close(load_rdm(out).denoiser.input_proj.weight, shadow, rtol=0, atol=1e-6)
+
+
+def test_it_trains_or_imports() -> None:
+    with pytest.raises(ValidationError, match=r"rdm\.train and rdm\.weights"):
+        RdmParams.model_validate(_params(train=None).model_dump())
