@@ -8,7 +8,7 @@ import pytest
 
 from components.data.source import open_source
 from flows.pipeline import STAGES
-from tests.pipeline.test_repro import PARTS, ROOT, Project
+from tests.projects import Project
 from tests.s3_rig import S3Server, s3_server
 
 MOST_REQUESTS = 150
@@ -45,14 +45,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucketed]:
         upload_demo(server)
         made = Bucketed(base / "project", base / "unused")
         made.server = server
-        for part in PARTS:
-            source, target = ROOT / part, made.root / part
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(source, target)
-        made.run("git", "init", "-q")
+        made.copy_code()
         made.run("rcg", "preset", "use", "smoke")
         made.run("rcg", "snapshot", "s3://pictures/digits")
         made.run("rcg", "repro")
