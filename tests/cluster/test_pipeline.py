@@ -104,9 +104,8 @@ def test_a_second_repro_creates_no_job(project: Driven) -> None:
 def alone(project: Driven, base: Path, *, given: tuple[str, ...], made: tuple[str, ...]) -> Driven:
     """Some stages again, in one process of this machine and another store, from parents that the cluster made."""
     here = Driven(base / "project", base / "unused", project.environment, str(base / "store"))
-    here.settings = {
-        "RCG_PROFILE": "", "RCG_EXECUTOR": "inline", "RCG_WORKERS": "1", "RCG_MLFLOW_URI": "off", "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    here.settings = {"RCG_PROFILE": "", "RCG_EXECUTOR": "inline", "RCG_WORKERS": "1", "RCG_MLFLOW_URI": "off"}
+    here.settings["OMP_NUM_THREADS"] = "1"  # a pod has less than two cores, hence one thread
     shutil.copytree(project.root, here.root, ignore=shutil.ignore_patterns("artifacts", ".rcg"))
     for stage in given:
         target = here.root / "artifacts" / stage
