@@ -11,6 +11,7 @@ from components.data.lock import Lock
 from components.errors import ConfigError, MissingError
 from flows.artifact import parse_json
 from flows.driver import Project
+from flows.policy import RetrainParams
 from flows.registry import Version
 from flows.retrain.drift import drift_of
 from flows.runs.records import CommittedRun, find_run
@@ -28,14 +29,14 @@ class Resolved:
 
 
 def resolve_params(
-    project: Project, text: str, lock: Lock, champion: Version | None, artifacts: "Artifacts"
+    retrain: RetrainParams, text: str, lock: Lock, champion: Version | None, artifacts: "Artifacts"
 ) -> Resolved:
     """Comments and order of the file stay. Without a champion nothing is resolved: everything is fitted on all."""
     if champion is None:
         return Resolved(text, ["there is no champion yet: params as they are"])
-    retrain, changes, why = project.params.retrain, dict[str, Any](), list[str]()
+    changes, why = dict[str, Any](), list[str]()
     base = _base(artifacts, champion)
-    moved, reason = fits_anew(project, lock, base, champion, artifacts)
+    moved, reason = fits_anew(retrain, lock, base, champion, artifacts)
     changes["collect.base"] = [chunk.name for chunk in lock.chunks] if moved else base
     why.append(f"encoder and codec are {'fitted anew' if moved else 'kept'}: {reason}")
     for stage in _WARM if retrain.init == "champion" else ():
@@ -49,25 +50,25 @@ class Artifacts:
     """The artifacts that a version was made of, by the digests in its tags."""
 
     def __init__(self, project: Project) -> None:
-        self._project = project
+        self.project = project
 
     def run(self, version: Version, stage: str) -> CommittedRun:
         """Raises: MissingError."""
         digest = version.tags.get(f"rcg.content.{stage}", "")
-        run = find_run(self._project.store, stage, digest)
+        run = find_run(self.project.store, stage, digest)
         if run is None:
             raise MissingError(
                 f"the {stage} artifact of version {version.number} is not in the store",
-                got=f"content {digest[:10]} in {self._project.store.uri}",
+                got=f"content {digest[:10]} in {self.project.store.uri}",
                 fix="`rcg data copy --from` the store that has it",
             )
         return run
 
     def read_json(self, version: Version, stage: str, name: str) -> Any:
-        return parse_json(self._project.store.get(self.run(version, stage).keys[name]), f"{name} of {stage}")
+        return parse_json(self.project.store.get(self.run(version, stage).keys[name]), f"{name} of {stage}")
 
     def open(self, version: Version, stage: str, scratch: Path) -> StoredArtifact:
-        return StoredArtifact(self._project.store, self.run(version, stage), scratch)
+        return StoredArtifact(self.project.store, self.run(version, stage), scratch)
 
 
 def _base(artifacts: Artifacts, champion: Version) -> list[str]:
@@ -76,16 +77,15 @@ def _base(artifacts: Artifacts, champion: Version) -> list[str]:
 
 
 def fits_anew(
-    project: Project, lock: Lock, base: Sequence[str], champion: Version, artifacts: Artifacts
+    retrain: RetrainParams, lock: Lock, base: Sequence[str], champion: Version, artifacts: Artifacts
 ) -> tuple[bool, str]:
     """Whether encoder and codec are fitted anew, and why."""
-    retrain = project.params.retrain
     if retrain.refit == "never":
         return False, "retrain.refit is never"
     if retrain.refit == "every_n":
         since = sum(chunk.count for chunk in lock.chunks if chunk.name not in base)
         return since >= retrain.refit_images, f"{since} images since they were fitted, {retrain.refit_images} wanted"
-    drift = drift_of(project, lock, base, champion, artifacts.open)
+    drift = drift_of(artifacts.project, lock, base, champion, artifacts.open)
     return drift > retrain.max_drift, f"drift {drift:.2f}, at most {retrain.max_drift:g} allowed"
 
 

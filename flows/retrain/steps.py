@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import yaml
+
 from components.data.lock import Lock, read_lock
 from components.data.snapshot import Snapshot, take_snapshot
 from components.data.source import open_source
@@ -83,12 +85,13 @@ class _Retraining:
             path = Path(folder, LOCK)
             old = self._write_committed(base, path)
             found = take_snapshot(open_source(project.settings.source), path, rebuild=False)
-            fewest = project.params.retrain.min_new_images
+            text = self._committed_params(base)
+            params = check_params(yaml.safe_load(text), PARAMS).retrain
+            fewest = params.min_new_images
             if found.n_new < fewest:
                 return Result(None, f"no change: {found.n_new} new image(s), {fewest} wanted")
-            text = self._committed_params(base)
             lock = read_lock(path)
-            resolved = resolve_params(project, text, lock, aliases.of(CHAMPION), Artifacts(project))
+            resolved = resolve_params(params, text, lock, aliases.of(CHAMPION), Artifacts(project))
             journal = self._journal(base, target, lock, found, resolved, old)
             if last is not None and last.key == journal.key:
                 return Result(None, f"no change since {last.branch} ({last.end}): {last.told}")
@@ -116,8 +119,6 @@ class _Retraining:
     def _journal(
         self, base: str, target: str, lock: Lock, found: Snapshot, resolved: Resolved, old: set[str]
     ) -> Journal:
-        import yaml
-
         check_params(yaml.safe_load(resolved.text), PARAMS)
         key = digest_of(canonical_json([lock.identity, resolved.text, base]))
         return new_journal(
@@ -133,7 +134,7 @@ class _Retraining:
         work.check_code()
         work.repro("collect")
         usable = work.n_usable()
-        if usable < self.project.params.retrain.min_new_images:
+        if usable < work.project.params.retrain.min_new_images:
             return self._close(work, "unusable", f"only {usable} of {journal.n_new} new image(s) can be used")
         work.repro_rest()
         self.after("repro")

@@ -1,6 +1,5 @@
 """Params are changed in place, and drift is about 1 for more of the same."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from components.data.lock import Entry, read_lock, write_lock
 from components.errors import ConfigError
-from flows.params import Params, check_params
+from flows.params import check_params
 from flows.retrain.drift import ratio
 from flows.retrain.resolve import fits_anew, set_values
 
@@ -52,13 +51,6 @@ def test_any_list_of_chunks_is_read_back(numbers: list[int]) -> None:
     assert found == yaml.safe_load(TEXT) | {"collect": {"base": chunks, "labels": "none"}}
 
 
-@dataclass
-class Asked:
-    """The part of a project that is looked at."""
-
-    params: Params
-
-
 @pytest.mark.parametrize(
     ("refit", "images", "moves"), [("never", 1, False), ("every_n", 30, True), ("every_n", 31, False)]
 )
@@ -68,8 +60,7 @@ def test_when_encoder_and_codec_are_fitted_anew(tmp_path: Path, refit: str, imag
     write_lock(path, [], [("c00000", entries[:10]), ("c00001", entries[10:25]), ("c00002", entries[25:])])
     params = check_params(yaml.safe_load((ROOT / "presets/smoke.yaml").read_text()), "smoke")
     retrain = params.retrain.model_copy(update={"refit": refit, "refit_images": images})
-    project = Asked(params.model_copy(update={"retrain": retrain}))
-    found, why = fits_anew(project, read_lock(path), ["c00000"], None, None)  # type: ignore[arg-type]
+    found, why = fits_anew(retrain, read_lock(path), ["c00000"], None, None)  # type: ignore[arg-type]
     assert found == moves
     assert ("30 images" in why) == (refit == "every_n")
 
