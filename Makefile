@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-cluster check format docs lock bench study clipart clean
+.PHONY: help setup demo test test-unit test-cluster check format docs lock bench bench-cluster study clipart clean
 .PHONY: image image-check cluster-up cluster-down
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -57,6 +57,9 @@ lock: ## resolve requirements.lock anew
 
 bench: setup ## speed and memory, as ratios in one run
 	python -m benchmarks.bench
+
+bench-cluster: setup ## what a cluster and a bucket cost a stage (root; the test cluster)
+	python -m benchmarks.cluster
 
 study: setup ## RCG against its baselines on digits, three seeds; writes docs/results/digits.md
 	python -m benchmarks.study

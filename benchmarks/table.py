@@ -42,8 +42,8 @@ def show(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def save(rows: list[Row]) -> Path:
-    """benchmarks/results/<date>.json."""
+def save(rows: list[Row], of: str = "") -> Path:
+    """benchmarks/results/<date>.json, or <date>-<of>.json."""
     now = datetime.datetime.now(datetime.UTC)
     load = os.getloadavg()
     document = {
@@ -56,7 +56,7 @@ def save(rows: list[Row]) -> Path:
         "rows": [asdict(row) | {"reached": row.reached} for row in rows],
     }
     RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{now:%Y-%m-%d}.json"
+    path = RESULTS / (f"{now:%Y-%m-%d}-{of}.json" if of else f"{now:%Y-%m-%d}.json")
     path.write_text(json.dumps(document, indent=1) + "\n")
     return path
 
