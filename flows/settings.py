@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     gpus_per_worker: int = Field(default=0, ge=0, le=1)
     """GPUs that each Ray worker asks for. With 1, a worker without a GPU is an error unless device is cpu."""
     compile: bool = False
-    """Train on torch.compile's kernels: minutes to start, then faster on a GPU. Moves low-order bits, as `workers` does;
+    """Train on torch.compile's kernels: slow to start, faster on a GPU. Moves low-order bits, as `workers` does;
     run.json records it."""
     mix_versions: bool = False
     """Allow one artifact to hold parts that different library versions made; otherwise an error names them."""

@@ -21,7 +21,8 @@ def an_entry(number: int, version: int, before: int | None, action: Action = "pr
 def a_decision(number: int, version: int = 1, **changes: object) -> Decision:
     challenger = Contestant(version=version, digest="d", collection="c", metrics={"fd": 1.0})
     base = Decision(
-        schema_version=1, number=number, model="rcg", verdict="promoted", question="q", challenger=challenger, champion=None,
+        schema_version=1, number=number, model="rcg", verdict="promoted", question="q", challenger=challenger,
+        champion=None,
         checks=[], differences={}, thresholds={}, protocol={}, notes=[], who="me", time_ms=5,
     )  # fmt: skip
     return base.model_copy(update=changes)
