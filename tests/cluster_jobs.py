@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from components.store import open_store
@@ -25,6 +26,21 @@ JOBS, SYSTEM = "rcg-jobs", "rcg-system"
 RUN = Path(os.environ.get("RCG_CLUSTER_RUN", "/run/rcg-cluster"))
 
 
+def fresh_name(start: str) -> str:
+    """A name that no earlier session used."""
+    return f"{start}-{uuid.uuid4().hex[:10]}"
+
+
+@contextlib.contextmanager
+def credentials(environment: Mapping[str, str]) -> Iterator[None]:
+    """For tests that look into the store and into MLflow themselves: who they are."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            if not name.startswith("RCG_"):
+                patch.setenv(name, value)
+        yield
+
+
 @dataclass
 class Checkout:
     """A folder with params and the demo's collection.lock, a store of its own, and the environment of a driver."""
@@ -33,7 +49,7 @@ class Checkout:
     environment: Mapping[str, str]
     settings: dict[str, str] = field(default_factory=dict)
     steps: int = 20
-    store_uri: str = field(default_factory=lambda: f"s3://rcg/test-{uuid.uuid4().hex[:10]}")
+    store_uri: str = field(default_factory=lambda: fresh_name("s3://rcg/test"))
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -113,11 +129,13 @@ class Checkout:
             return int(json.loads(lines[-1])["step"]) if lines else 0
         return 0
 
-    def checkpoint(self, stage: str = "encoder") -> int:
-        """Step of the newest checkpoint."""
+    def checkpoint(self, stage: str = "encoder", *, attempt: int | None = None, oldest: bool = False) -> int:
+        """Step of the newest (or oldest) checkpoint in the store, of one attempt or of all; 0 for none."""
         with contextlib.suppress(AssertionError):
-            keys = (info.key for info in self.store.list(f"{self.run_prefix(stage)}/checkpoints"))
-            return max((int(found[1]) for key in keys if (found := re.search(r"step-(\d+)", key))), default=0)
+            folder = f"{self.run_prefix(stage)}/checkpoints{'' if attempt is None else f'/{attempt}'}"
+            keys = (info.key for info in self.store.list(folder))
+            steps = sorted(int(found[1]) for key in keys if (found := re.search(r"step-(\d+)", key)))
+            return steps[0 if oldest else -1] if steps else 0
         return 0
 
     def until_step(self, step: int, driver: "Driver", timeout_s: float = 400) -> None:

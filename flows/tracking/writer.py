@@ -3,6 +3,7 @@
 It reads a run's events from the store, so live logging, the end of a stage and a later replay are one code path.
 """
 
+import contextlib
 import io
 import json
 import os
@@ -172,9 +173,11 @@ def main(arguments: list[str]) -> None:
     mode, path = arguments[0], Path(arguments[1])
     if mode == "--sweep":
         return sweep(path)
-    with locked(lock_of(path), wait_s=_LOCK_WAIT_S) as mine:
+    # What MLflow prints must not go to the stage process, which may have ended: writing to it would be an error.
+    answers = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr), locked(lock_of(path), wait_s=_LOCK_WAIT_S) as mine:
         if mine:
-            follow(path, sys.stdout)
+            follow(path, answers)
     return sweep(path.parent)
 
 

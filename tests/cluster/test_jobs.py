@@ -15,22 +15,27 @@ from typing import Any
 import pytest
 
 from tests import cluster_rig
-from tests.cluster_jobs import JOBS, Checkout, Done, api_server_stopped, mlflow_stopped, sleep_until
+from tests.cluster_jobs import (
+    JOBS,
+    Checkout,
+    Done,
+    api_server_stopped,
+    credentials,
+    fresh_name,
+    mlflow_stopped,
+    sleep_until,
+)
 from tests.cluster_rig import kubectl, wait_until
 from tests.s3_rig import S3Server
 
 pytestmark = pytest.mark.timeout(1500)
-STEPS, CHECKPOINT_EVERY = 6000, 250
+STEPS, CHECKPOINT_EVERY = 1200, 100
 TRAINING = {"RCG_WORKERS": "2", "RCG_CHECKPOINT_EVERY": str(CHECKPOINT_EVERY)}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _credentials(driver_environment: Mapping[str, str]) -> Iterator[None]:
-    """The tests look into the store and into MLflow themselves."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in driver_environment.items():
-            if not name.startswith("RCG_"):
-                patch.setenv(name, value)
+    with credentials(driver_environment):
         yield
 
 
@@ -67,7 +72,7 @@ class Survived:
 @pytest.fixture(scope="module")
 def survived(tmp_path_factory: pytest.TempPathFactory, driver_environment: dict[str, str], s3: S3Server) -> Survived:
     """Two drivers at once, one killed with -9; MLflow down; the API server stopped for 60 s, S3 for 30 s of those."""
-    settings = TRAINING | {"RCG_MLFLOW_URI": cluster_rig.MLFLOW_URI, "RCG_MLFLOW_EXPERIMENT": f"jobs-{time.time_ns()}"}
+    settings = TRAINING | {"RCG_MLFLOW_URI": cluster_rig.MLFLOW_URI, "RCG_MLFLOW_EXPERIMENT": fresh_name("jobs")}
     place = Checkout(tmp_path_factory.mktemp("survived"), driver_environment, settings, STEPS)
     place.prepare()
     with mlflow_stopped():
@@ -138,6 +143,7 @@ def test_a_deleted_worker_is_replaced_and_the_weights_are_the_same(
     wait_until(lambda: place.checkpoint() >= CHECKPOINT_EVERY, "a checkpoint", 400)
     lost = place.pods("worker")[-1]
     kubectl("-n", JOBS, "delete", "pod", lost, "--wait=false")
+    wait_until(lambda: place.checkpoint() % CHECKPOINT_EVERY, "the checkpoint before the pod's end", 60)
     done = driver.wait(900)
     assert done.code == 0, done.text
     assert len(place.jobs()) == 1
@@ -145,22 +151,38 @@ def test_a_deleted_worker_is_replaced_and_the_weights_are_the_same(
     assert weights(place) == weights(survived.place)
 
 
-def test_after_a_deleted_head_the_next_attempt_goes_on_from_the_checkpoint(
-    survived: Survived, checkout: Callable[..., Checkout]
+def test_after_a_lost_head_and_a_killed_command_the_next_attempt_goes_on_from_the_checkpoint(
+    checkout: Callable[..., Checkout],
 ) -> None:
-    place = checkout(settings=TRAINING, steps=STEPS)
+    """The operator makes a new head and submits again, within one RayJob; a command that dies ends its RayJob.
+
+    The old workers train on until the new attempt takes the lease, so this training is long; it is not let finish.
+    """
+    place = checkout(settings=TRAINING, steps=100_000)
     place.prepare()
     driver = place.start("run", "encoder")
     wait_until(lambda: place.checkpoint() >= CHECKPOINT_EVERY, "a checkpoint", 400)
     kubectl("-n", JOBS, "delete", "pod", place.pods("head")[0], "--wait=false")
-    done = driver.wait(1200)
-    assert done.code == 0, done.text
-    assert "was lost, the next attempt goes on" in done.text
-    assert [job["metadata"]["name"].rpartition("-")[2] for job in place.jobs()] == ["a1", "a2"]
-    assert place.read("encoder", "run.json")["attempt"] > 1
-    steps = [int(key.split("step-")[1].split("/")[0]) for key in keys(place) if "/checkpoints/2/step-" in key]
-    assert min(steps, default=STEPS) > CHECKPOINT_EVERY  # it did not start over
-    assert weights(place) == weights(survived.place)
+    wait_until(lambda: place.checkpoint(attempt=2), "a checkpoint of the second attempt", 400)
+    assert place.checkpoint(attempt=2, oldest=True) > place.checkpoint(attempt=1)
+    kubectl("-n", JOBS, "exec", place.pods("head")[0], "--", "bash", "-c", KILL_COMMAND)
+    wait_until(lambda: place.checkpoint(attempt=3), "a checkpoint of the third attempt", 400)
+    assert place.checkpoint(attempt=3, oldest=True) > place.checkpoint(attempt=2)
+    assert [job["metadata"]["name"].rpartition("-")[2] for job in place.jobs()] == ["a1", "a3"]
+    assert "was lost, the next attempt goes on" in driver.text
+    driver.send(signal.SIGTERM)
+    done = driver.wait(60)
+    assert done.code == 128 + signal.SIGTERM
+    assert "To end it: rcg cancel encoder" in done.text
+    [canceled] = place.rcg("cancel").text.splitlines()
+    assert canceled.startswith(f"encoder: deleted RayJob {place.jobs()[-1]['metadata']['name'][:-2]}")
+
+
+KILL_COMMAND = """
+for process in /proc/[0-9]*; do
+    if tr '\\0' ' ' < $process/cmdline | grep -q "bin/rcg job"; then kill -9 ${process#/proc/}; fi
+done
+"""
 
 
 def keys(place: Checkout) -> list[str]:
