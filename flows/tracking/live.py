@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from components.errors import RcgError
 from flows.tracking.client import probe
-from flows.tracking.pending import EndStatus, done_path, leave_request, locked, note_end, owner_lock_of
+from flows.tracking.pending import EndStatus, done_path, leave_request, locked, note_end, owner_lock_of, pending_path
 from flows.tracking.record import StageRecord, Tracking
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def note(tracking: Tracking | None, record: StageRecord, warn: Warn) -> None:
     if tracking is None or done_path(tracking, record).exists():
         return
     try:
-        leave_request(tracking, record)
+        if not pending_path(tracking, record).exists():  # one that waits knows more: it is of whoever did the work
+            leave_request(tracking, record)
         probe(tracking.uri)
         start_sweeper(tracking.state)
     except (RcgError, OSError) as error:

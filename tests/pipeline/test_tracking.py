@@ -215,10 +215,13 @@ def test_mlflow_down_costs_one_warning_and_a_later_command_catches_up(tmp_path: 
     values = json.loads(request.read_text())  # MLflow is up again: here, under the address that was meant
     values["tracking"]["uri"], values["tracking"]["artifacts"] = tracking.uri, tracking.artifacts
     request.write_text(json.dumps(values))
-    assert replay(tracking.state) == {}
+    request.rename(request.with_name(f"{record.key(tracking)}.pending.json"))
+    note(tracking, _record(tmp_path, reused=True), _no_warning)  # the same command again: it finds the run finished
+    _wait(tracking)
     (run,) = _children(tracking)
     assert run.data.metrics["fd"] == 2.0
     assert run.data.metrics["loss"] == pytest.approx(1 / 3)
+    assert "rcg.reused_from" not in run.data.tags
 
 
 def test_short_stage_costs_next_to_nothing_and_is_tracked(tmp_path: Path, tracking: Tracking) -> None:
