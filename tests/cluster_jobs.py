@@ -50,6 +50,7 @@ class Checkout:
     settings: dict[str, str] = field(default_factory=dict)
     steps: int = 20
     store_uri: str = field(default_factory=lambda: fresh_name("s3://rcg/test"))
+    _drivers: "list[Driver]" = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.root.mkdir(parents=True, exist_ok=True)
@@ -75,13 +76,17 @@ class Checkout:
                 [str(Path(sys.executable).with_name("rcg")), *arguments], cwd=self.root, stdin=subprocess.DEVNULL,
                 stdout=file, stderr=subprocess.STDOUT, env=base | self.environment | mine, start_new_session=True,
             )  # fmt: skip
-        return Driver(process, output)
+        self._drivers.append(Driver(process, output))
+        return self._drivers[-1]
 
     def rcg(self, *arguments: str, timeout_s: float = 600, **settings: str) -> "Done":
         return self.start(*arguments, **settings).wait(timeout_s)
 
     def clean(self) -> None:
-        """No jobs of this store any more."""
+        """No drivers of this checkout and no jobs of its store any more."""
+        for driver in self._drivers:
+            if driver.process.poll() is None:
+                driver.send(signal.SIGKILL)
         selector = f"rcg/store={store_key(self.store_uri)}"
         kubectl("-n", JOBS, "delete", "rayjobs", "-l", selector, "--wait=false", "--ignore-not-found")
 

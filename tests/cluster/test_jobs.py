@@ -180,7 +180,7 @@ def test_after_a_lost_head_and_a_killed_command_the_next_attempt_goes_on_from_th
 
 KILL_COMMAND = """
 for process in /proc/[0-9]*; do
-    if tr '\\0' ' ' < $process/cmdline | grep -q "bin/rcg job"; then kill -9 ${process#/proc/}; fi
+    if tr '\\0' ' ' < $process/cmdline | grep -q "bin/rcg [j]ob"; then kill -9 ${process#/proc/}; fi
 done
 """
 

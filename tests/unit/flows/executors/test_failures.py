@@ -1,0 +1,123 @@
+"""What statuses mean. Those in tests/data/rayjobs.json are recorded from a real cluster; others follow its API."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.executors.kuberay.failures import (
+    cannot_start,
+    deployment_status,
+    has_started,
+    is_live,
+    lost,
+    no_room,
+    verdict,
+)
+from flows.runs.records import Failure
+
+RECORDED = json.loads((Path(__file__).parents[3] / "data/rayjobs.json").read_text())
+JOBS, PODS = RECORDED["jobs"], RECORDED["pods"]
+
+
+def failure(kind: Any) -> Failure:
+    return Failure(schema_version=1, failure_class=kind, message="picture 3 is damaged")
+
+
+def job(**status: str) -> dict[str, Any]:
+    return {"metadata": {"name": "a"}, "status": status}
+
+
+@pytest.mark.parametrize("name", ["new", "initializing", "running", "succeeded but not complete"])
+def test_these_go_on(name: str) -> None:
+    assert verdict(JOBS[name], None, None) is None
+    assert is_live(JOBS[name])
+    assert has_started(JOBS[name]) == (deployment_status(JOBS[name]) == "Running")
+
+
+def test_a_failed_status_alone_is_not_the_end() -> None:
+    assert verdict(job(jobDeploymentStatus="Running", jobStatus="FAILED"), failure("data"), None) is None
+    for status in ("Suspended", "Suspending", "Retrying", "Waiting", "of a later version"):
+        assert verdict(job(jobDeploymentStatus=status, jobStatus="FAILED"), None, None) is None
+        assert is_live(job(jobDeploymentStatus=status))
+
+
+@pytest.mark.parametrize(
+    ("found", "told", "kind"),
+    [
+        (JOBS["complete"], None, "succeeded"),
+        (JOBS["app failed"], None, "transient"),
+        (JOBS["app failed"], "transient", "transient"),
+        (JOBS["app failed"], "data", "permanent"),
+        (JOBS["app failed"], "config", "permanent"),
+        (JOBS["app failed"], "code", "permanent"),
+        (JOBS["pre-running deadline"], None, "capacity"),
+        (job(jobDeploymentStatus="Failed", jobStatus="RUNNING", reason="DeadlineExceeded"), None, "budget"),
+        (job(jobDeploymentStatus="Failed", reason="SubmissionFailed"), None, "transient"),
+        (job(jobDeploymentStatus="Failed", reason="JobStatusCheckTimeoutExceeded"), None, "transient"),
+        (job(jobDeploymentStatus="ValidationFailed", reason="ValidationRayJobSpecFailed"), None, "permanent"),
+        (job(jobDeploymentStatus="Complete", jobStatus="STOPPED"), None, "stopped"),
+    ],
+)
+def test_ends(found: dict[str, Any], told: Any, kind: str) -> None:
+    ended = verdict(found, None if told is None else failure(told), None)
+    assert ended is not None
+    assert ended.kind == kind
+    assert not is_live(found)
+
+
+def test_a_job_that_is_being_deleted_is_not_live() -> None:
+    going = copy.deepcopy(JOBS["running"])
+    going["metadata"]["deletionTimestamp"] = "2026-11-23T17:00:00Z"
+    assert not is_live(going)
+
+
+def test_messages_are_those_of_whoever_knows_best() -> None:
+    assert verdict(JOBS["app failed"], failure("data"), "OOMKilled").message == "picture 3 is damaged"
+    assert "preRunningDeadlineSeconds" in verdict(JOBS["pre-running deadline"], None, None).message
+    assert verdict(JOBS["pre-running deadline"], None, "no GPU left").message == "no GPU left"
+    lines = verdict(JOBS["app failed"], None, "worker w OOMKilled").message.splitlines()
+    assert lines[0] == "worker w OOMKilled"
+    assert lines[1].startswith("AppFailed: Job entrypoint command failed with exit code 3")
+    assert any(line.startswith("error: base.json") for line in lines)
+    many = job(jobDeploymentStatus="Failed", reason="AppFailed", message="\n".join(map(str, range(1000))))
+    assert verdict(many, None, None).message.splitlines() == ["AppFailed: 0", *map(str, range(980, 1000))]
+
+
+@pytest.mark.parametrize("name", ["image not pulled", "pull backs off"])
+def test_an_image_that_cannot_be_pulled_is_named(name: str) -> None:
+    fault = cannot_start([PODS["unschedulable"], PODS[name]])
+    assert fault is not None
+    assert fault.about == "image"
+    assert fault.message.startswith("localhost/rcg:absent: ")
+    assert cannot_start([PODS["unschedulable"]]) is None
+
+
+def test_what_the_scheduler_says() -> None:
+    assert "Insufficient cpu" in no_room([PODS["pull backs off"], PODS["unschedulable"]])
+    assert no_room([PODS["pull backs off"]]) is None
+    assert no_room([]) is None
+
+
+def pod(**status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "w-1", "labels": {"ray.io/node-type": "worker"}}, "status": status}
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (pod(reason="Evicted", message="low on memory"), "worker w-1 Evicted: low on memory"),
+        (
+            pod(conditions=[{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]),
+            "worker w-1 PreemptionByScheduler",
+        ),
+        (pod(containerStatuses=[{"name": "r", "lastState": {"terminated": {"reason": "OOMKilled"}}}]), "OOMKilled"),
+        (pod(containerStatuses=[{"name": "r", "state": {"terminated": {"reason": "OOMKilled"}}}]), "OOMKilled"),
+    ],
+)
+def test_pods_that_ended_before_their_time(found: dict[str, Any], words: str) -> None:
+    assert lost([PODS["unschedulable"], found]).startswith("worker w-1")
+    assert words in lost([found])
+    assert lost([PODS["unschedulable"], {"metadata": {"name": "x"}}]) is None
