@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 _PARTS = (
-    "flows", "components", "presets", "k8s/base", "dvc.yaml", ".dvcignore", ".dvc/config", ".dvc/.gitignore", ".gitignore",
+    "flows", "components", "presets", "k8s/base", "dvc.yaml", ".dvcignore", ".dvc/config", ".dvc/.gitignore",
+    ".gitignore",
 )  # fmt: skip
 
 
