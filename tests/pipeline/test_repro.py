@@ -111,7 +111,7 @@ def test_params_that_are_wrong_are_all_named_before_anything_starts(project: Pro
     before = project.runs()
     data = yaml.safe_load(text)
     data["rdm"]["model"]["dim"] = 17
-    data["sample"]["rdm"]["steps"] = 7
+    data["sample"]["rdm"]["steps"] = 5000
     params.write_text(yaml.safe_dump(data))
     try:
         told = project.run("rcg", "run", "rdm", code=2)
