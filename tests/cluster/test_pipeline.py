@@ -86,6 +86,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, driver_environment: Mapping[s
         project.copy_code()
         project.run("rcg", "preset", "use", "smoke")
         project.run("rcg", "snapshot", pictures)
+        project.commit()
         yield Made(project, project.run("rcg", "repro", "--parallel"))
         kubectl("-n", JOBS, "delete", "rayjobs", "-l", f"rcg/store={store_key(project.uri)}", "--wait=false")
 

@@ -193,7 +193,7 @@ def memory_folder() -> Iterator[Path]:
                 Driver(pid, Path()).wait()
 
 
-def until(condition: Callable[[], object], timeout_s: float = 20) -> None:
+def until(condition: Callable[[], object], timeout_s: float = 60) -> None:
     """Wait for a condition of another process."""
     end = time.monotonic() + timeout_s
     while not condition():
