@@ -225,7 +225,7 @@ def _representation_metrics(train: CacheSplit, n_views: int) -> Metrics:
     if n_views > 1:
         other = train.rows(sample, view=1)["representation"].double().numpy()
         metrics["view_cosine"] = float((z * other).sum(1).mean() / (dim - 1))
-    return metrics
+    return {name: float(f"{value:.9g}") for name, value in metrics.items()}  # BLAS's threads move the digits beyond
 
 
 def _draw_reconstructions(part: CacheSplit, shards: _Shards, out: Output) -> float:
