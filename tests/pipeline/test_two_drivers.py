@@ -100,7 +100,7 @@ def test_a_stopped_holder_that_wakes_after_the_takeover_cannot_commit(project: P
     until(lambda: in_training(project, 1))
     stop(first)
     second = project.start("fit")
-    until(lambda: holder(project) == second.pid and in_training(project, 2))
+    until(lambda: holder(project) == second.pid)  # at the checkpoint it waits before it reports anything
     stop(second)
     let_go(project)
     before = files_of(project)
