@@ -1,31 +1,14 @@
 """The layouts that stage `codec` imports. VQGAN and VQ-f8 carry the names of their files; kl comes from diffusers."""
 
 import re
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
-from components.interop.layout import Imported, Layout, Tensors, depth_of, side_of
+from components.interop.layout import Imported, Layout, SameNames, Tensors, depth_of, side_of
 from components.weights import check_tensors
 
 _CODES = "quantize.embedding.weight"
-
-
-class SameNames(Layout):
-    """A module whose names are the file's own; what the file has besides is kept."""
-
-    unread: ClassVar[tuple[str, ...]] = ()
-    """Prefixes of names that no forward pass reads."""
-
-    def imported(self, tensors: Tensors) -> Imported:
-        weights = {name: t for name, t in tensors.items() if not self.tolerates(name)}
-        return Imported(weights, {name: t for name, t in tensors.items() if name not in weights})
-
-    def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
-        return dict(kept) | dict(weights)
-
-    def tolerates(self, name: str) -> bool:
-        return name.startswith(self.unread)
 
 
 class VqganLayout(SameNames):
@@ -34,16 +17,9 @@ class VqganLayout(SameNames):
     kind = "vqgan"
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
-        n_levels = depth_of(tensors, "encoder.down.")
-        widths = [side_of(tensors, f"encoder.down.{i}.block.0.conv1.weight", 0) for i in range(n_levels)]
-        width = side_of(tensors, "encoder.conv_in.weight", 0)
         return {
             "kind": "vqgan",
-            "px": 256,
-            "width": width,
-            "multipliers": [w // width for w in widths],
-            "n_blocks": depth_of(tensors, "encoder.down.0.block."),
-            "groups": 32,
+            **_levels(tensors),
             "n_codes": side_of(tensors, _CODES, 0),
             "code_dim": side_of(tensors, _CODES, 1),
             "shortcut": "branch",
@@ -88,18 +64,27 @@ class KlLayout(Layout):
         return {"kind": "kl", **_shape(ours), "scale": 0.18215, "posterior": "sample", "dtype": "float32"}
 
 
-def _shape(tensors: Tensors) -> dict[str, Any]:
-    """The part of the facts that kl and vq-f8 share, from names as CompVis gives them."""
-    n_levels = depth_of(tensors, "encoder.down.")
+def _levels(tensors: Tensors) -> dict[str, Any]:
+    """The part of the facts that all three share, from names as CompVis gives them."""
     width = side_of(tensors, "encoder.conv_in.weight", 0)
+    n_levels = depth_of(tensors, "encoder.down.")
     widths = [side_of(tensors, f"encoder.down.{i}.block.0.conv1.weight", 0) for i in range(n_levels)]
     return {
         "px": 256,
         "width": width,
         "multipliers": [w // width for w in widths],
         "n_blocks": depth_of(tensors, "encoder.down.0.block."),
-        "attention_levels": [i for i in range(n_levels) if f"encoder.down.{i}.attn.0.q.weight" in tensors],
         "groups": 32,
+    }
+
+
+def _shape(tensors: Tensors) -> dict[str, Any]:
+    """What kl and vq-f8 share besides."""
+    levels = _levels(tensors)
+    n_levels = len(levels["multipliers"])
+    return {
+        **levels,
+        "attention_levels": [i for i in range(n_levels) if f"encoder.down.{i}.attn.0.q.weight" in tensors],
         "latent_dim": side_of(tensors, "decoder.conv_in.weight", 1),
     }
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from components.encoders import EncoderModel
 from components.encoders.base import WEIGHTS_KEY, FrozenEncoder
 from components.encoders.timm import TimmConfig
-from components.interop.layout import Imported, Layout, Tensors, adopt, depth_of, heads_of, side_of
+from components.interop.layout import SameNames, Tensors, adopt, depth_of, heads_of, side_of
 from components.interop.signatures import OUTER
 from components.weights import required
 
@@ -17,11 +17,10 @@ _MOCO_BASE = "module.base_encoder."
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class VitLayout(Layout):
+class VitLayout(SameNames):
     """timm's names, some prefixed by the training framework."""
 
     unread: ClassVar[tuple[str, ...]] = ("masked_embed",)
-    """Prefixes of names that no forward pass reads."""
 
     def __init__(self, *, headless: bool = False) -> None:
         self.headless = headless
@@ -29,15 +28,8 @@ class VitLayout(Layout):
     def plain(self, tensors: Tensors) -> dict[str, Tensor]:
         return {_stripped(name): tensor for name, tensor in tensors.items()}
 
-    def imported(self, tensors: Tensors) -> Imported:
-        weights = {name: t for name, t in tensors.items() if not self.tolerates(name)}
-        return Imported(weights, {name: t for name, t in tensors.items() if name not in weights})
-
-    def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
-        return dict(kept) | dict(weights)
-
     def tolerates(self, name: str) -> bool:
-        return name.startswith(self.unread) or (self.headless and name.startswith("head."))
+        return super().tolerates(name) or (self.headless and name.startswith("head."))
 
     def shape(self, tensors: Tensors) -> dict[str, Any]:
         """The backbone's part of the facts."""

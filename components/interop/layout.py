@@ -88,6 +88,23 @@ class Layout(ABC):
         check_tensors(found, wanted, source=source, model=f"this {self.kind}, in the reference's layout")
 
 
+class SameNames(Layout):
+    """A module whose names are the file's own; what the file has besides is kept."""
+
+    unread: ClassVar[tuple[str, ...]] = ()
+    """Prefixes of names that no forward pass reads."""
+
+    def imported(self, tensors: Tensors) -> Imported:
+        weights = {name: t for name, t in tensors.items() if not self.tolerates(name)}
+        return Imported(weights, {name: t for name, t in tensors.items() if name not in weights})
+
+    def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
+        return dict(kept) | dict(weights)
+
+    def tolerates(self, name: str) -> bool:
+        return name.startswith(self.unread)
+
+
 def adopt(module: nn.Module, file: WeightsFile, layouts: Sequence[Layout], *, where: str) -> dict[str, Tensor]:
     """Load a reference file, or one of our own, into module; returns what is kept for exporting.
 
