@@ -3,7 +3,7 @@
 Paper: 2112.10752 (LDM), 2012.09841 (VQGAN). Works in [-1, 1].
 """
 
-from typing import Self, cast
+from typing import Literal, Self, cast
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.base import Config
+from components.base import Config, TargetSpec
+from components.codecs.base import check_levels
 
 
 class AutoencoderConfig(Config):
@@ -31,24 +32,34 @@ class AutoencoderConfig(Config):
     """Groups of every GroupNorm; divides all widths (published: 32)."""
     latent_dim: int = Field(ge=1)
     """Channels of a latent (published: 4)."""
+    dtype: Literal["float16", "float32"]
+    """In which latents are cached."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        factor = 2 ** (len(self.multipliers) - 1)
-        if self.px % factor:
-            raise ValueError(
-                f"px is {self.px}, which {len(self.multipliers)} levels cannot halve; use a multiple of {factor}"
-            )
-        if bad := [m for m in self.multipliers if self.width * m % self.groups]:
-            raise ValueError(f"width {self.width} x {bad[0]} does not split into {self.groups} groups; lower groups")
+        check_levels(self.px, self.width, self.multipliers, self.groups)
         if bad := [i for i in self.attention_levels if not 0 <= i < len(self.multipliers)]:
             raise ValueError(f"attention_levels names level {bad[0]}; there are 0 … {len(self.multipliers) - 1}")
         return self
 
     @property
+    def space(self) -> Literal["latents"]:
+        return "latents"
+
+    @property
     def side(self) -> int:
         """Side of the latent."""
         return self.px >> (len(self.multipliers) - 1)
+
+    def target(self, channels: int) -> TargetSpec:
+        """What is cached: latents of so many channels."""
+        return TargetSpec(
+            space=self.space,
+            shape=(channels, self.side, self.side),
+            dtype=self.dtype,
+            n_codes=None,
+            image_px=self.px,
+        )
 
     @property
     def widths(self) -> list[int]:

@@ -1,6 +1,7 @@
 """What every codec is: an image <-> what a pixel generator works on."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Protocol
 
 from jaxtyping import Float
@@ -40,6 +41,15 @@ class Codec(nn.Module, ABC):
         if target.shape[1:] != spec.shape or str(target.dtype) != f"torch.{spec.dtype}":
             got = f"{tuple(target.shape)} {target.dtype}"
             raise ShapeError("target does not fit the codec", got=got, expected=f"(b, {spec.shape}) {spec.dtype}")
+
+
+def check_levels(px: int, width: int, multipliers: Sequence[int], groups: int) -> None:
+    """Raises: ValueError, for a config's validator, when an autoencoder of these levels cannot be built."""
+    factor = 2 ** (len(multipliers) - 1)
+    if px % factor:
+        raise ValueError(f"px is {px}, which {len(multipliers)} levels cannot halve; use a multiple of {factor}")
+    if bad := [m for m in multipliers if width * m % groups]:
+        raise ValueError(f"width {width} x {bad[0]} does not split into {groups} groups; lower groups")
 
 
 class CodecModel(Protocol):

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from components.base import TargetSpec
 from components.codecs.autoencoder import AutoencoderConfig, Decoder, Encoder
 from components.codecs.base import Codec
 from components.rng import RowRng, derive_seed
@@ -26,12 +25,6 @@ class KlConfig(AutoencoderConfig):
     """Factor of the cached latents, which gives them a variance near 1 (Stable Diffusion: 0.18215)."""
     posterior: Literal["mode", "sample"]
     """What of the posterior is cached: its mean, or a draw whose noise is a function of the picture."""
-    dtype: Literal["float16", "float32"]
-    """In which latents are cached."""
-
-    @property
-    def space(self) -> Literal["latents"]:
-        return "latents"
 
     @classmethod
     def tiny(cls) -> Self:
@@ -54,13 +47,7 @@ class Kl(Codec):
         self.decoder = Decoder(config)
         self.quant_conv = nn.Conv2d(2 * config.latent_dim, 2 * config.latent_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.latent_dim, config.latent_dim, 1)
-        self.spec = TargetSpec(
-            space="latents",
-            shape=(config.latent_dim, config.side, config.side),
-            dtype=config.dtype,
-            n_codes=None,
-            image_px=config.px,
-        )
+        self.spec = config.target(config.latent_dim)
 
     def moments(self, images: Float[Tensor, "b 3 px px"]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the posterior, not scaled. Shapes: (b, *spec.shape) each."""

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import TargetSpec
 from components.codecs.autoencoder import AutoencoderConfig, Decoder, Encoder
 from components.codecs.base import Codec
 from components.codecs.vqgan import Codebook
@@ -24,12 +23,6 @@ class VqF8Config(AutoencoderConfig):
     """Entries of the codebook (published: 16384)."""
     code_dim: int = Field(ge=1)
     """Channels of what is cached, and dimension of an entry (published: 4)."""
-    dtype: Literal["float16", "float32"]
-    """In which latents are cached."""
-
-    @property
-    def space(self) -> Literal["latents"]:
-        return "latents"
 
     @classmethod
     def tiny(cls) -> Self:
@@ -52,13 +45,7 @@ class VqF8(Codec):
         self.quantize = Codebook(config.n_codes, config.code_dim)
         self.quant_conv = nn.Conv2d(config.latent_dim, config.code_dim, 1)
         self.post_quant_conv = nn.Conv2d(config.code_dim, config.latent_dim, 1)
-        self.spec = TargetSpec(
-            space="latents",
-            shape=(config.code_dim, config.side, config.side),
-            dtype=config.dtype,
-            n_codes=None,
-            image_px=config.px,
-        )
+        self.spec = config.target(config.code_dim)
 
     def encode(self, images: Float[Tensor, "b 3 px px"]) -> Tensor:
         self.check_images(images)

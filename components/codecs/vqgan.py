@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as tf
 
 from components.base import Config, TargetSpec
-from components.codecs.base import Codec
+from components.codecs.base import Codec, check_levels
 
 
 class VqganConfig(Config):
@@ -41,13 +41,7 @@ class VqganConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        factor = 2 ** (len(self.multipliers) - 1)
-        if self.px % factor:
-            raise ValueError(
-                f"px is {self.px}, which {len(self.multipliers)} levels cannot halve; use a multiple of {factor}"
-            )
-        if bad := [m for m in self.multipliers if self.width * m % self.groups]:
-            raise ValueError(f"width {self.width} x {bad[0]} does not split into {self.groups} groups; lower groups")
+        check_levels(self.px, self.width, self.multipliers, self.groups)
         return self
 
     @property
