@@ -10,8 +10,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -29,30 +27,18 @@ _OVER = ("Complete", "Failed", "ValidationFailed")
 
 
 def main() -> None:
-    with installation() as environment, TemporaryDirectory() as folder:
+    lacking = cluster_rig.missing()
+    if lacking:
+        sys.exit(lacking)
+    with TemporaryDirectory() as folder:
+        environment = cluster_rig.install(Path(folder) / "kubeconfig")
+        os.environ.update({name: value for name, value in environment.items() if not name.startswith("RCG_")})
         pairs = [_pair(Path(folder) / str(turn), environment) for turn in range(TURNS)]
         rows = _job_rows(pairs)
     from benchmarks.s3_transfer import transfer_rows
 
     rows += transfer_rows()
     sys.stdout.write(f"{show(rows)}\n\nsaved to {save(rows, 'cluster')}\n")
-
-
-@contextmanager
-def installation() -> Iterator[dict[str, str]]:
-    """The environment of a driver; the cluster is started if it has to be, and stays."""
-    lacking = cluster_rig.missing()
-    if lacking:
-        sys.exit(lacking)
-    cluster_rig.up()
-    server = cluster_rig.s3_server()
-    server.start()
-    cluster_rig.images()
-    cluster_rig.apply()
-    with TemporaryDirectory() as folder:
-        environment = cluster_rig.client_environment(cluster_rig.driver_kubeconfig(Path(folder) / "kubeconfig"))
-        os.environ.update(environment)
-        yield {"RCG_PROFILE": str(cluster_rig.K8S / "overlays/local/profile.yaml"), **environment}
 
 
 def _pair(folder: Path, environment: dict[str, str]) -> dict[str, float]:
@@ -81,8 +67,9 @@ def _bare(place: Checkout) -> float:
     data_copy(place.store, copy, [prefix])
     key = f"{place.run_prefix('encoder')}/spec.json"
     copy.put(key, place.store.get(key))
-    name = f"{job['metadata']['name'].rpartition('-a')[0]}-bare"
-    manifest: dict[str, Any] = json.loads(json.dumps(job).replace(place.store_uri, uri).replace(_name(job), name))
+    driven = str(job["metadata"]["name"])
+    name = f"{driven.rpartition('-a')[0]}-bare"
+    manifest: dict[str, Any] = json.loads(json.dumps(job).replace(place.store_uri, uri).replace(driven, name))
     manifest["metadata"] = {key: manifest["metadata"][key] for key in ("labels", "annotations")} | {"name": name}
     manifest.pop("status")
     start = time.monotonic()
@@ -98,10 +85,6 @@ def _bare(place: Checkout) -> float:
     if status != "Complete":
         sys.exit(f"the bare RayJob ended as {status}")
     return seconds
-
-
-def _name(job: dict[str, Any]) -> str:
-    return str(job["metadata"]["name"])
 
 
 def _job_rows(pairs: list[dict[str, float]]) -> list[Row]:

@@ -191,20 +191,25 @@ def _run(command: list[str], *, stdin: str | None = None, **environment: str) ->
 
 
 def main(command: str) -> None:
-    actions = {"up": install, "image": full_image, "down": remove}
+    actions = {"up": install_by_hand, "image": full_image, "down": remove}
     if command not in actions:
         sys.exit(f"what is `{command}`? one of {', '.join(actions)}")
     actions[command]()
 
 
-def install() -> None:
-    """Everything that the tests have, kept up for trying things by hand; prints what to export."""
+def install(kubeconfig: Path) -> dict[str, str]:
+    """Everything that the tests have, kept up; returns the environment of a driver, who signs in by `kubeconfig`."""
     up()
     s3_server().start()
     images()
     apply()
-    kubeconfig = driver_kubeconfig(ROOT / ".rcg/driver.kubeconfig")
-    values = {"RCG_PROFILE": "k8s/overlays/local/profile.yaml", **client_environment(kubeconfig)}
+    profile = {"RCG_PROFILE": str(K8S / "overlays/local/profile.yaml")}
+    return profile | client_environment(driver_kubeconfig(kubeconfig))
+
+
+def install_by_hand() -> None:
+    """Prints what to export."""
+    values = install(ROOT / ".rcg/driver.kubeconfig")
     sys.stdout.write("".join(f"export {name}={value}\n" for name, value in values.items()))
 
 

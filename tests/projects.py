@@ -14,6 +14,17 @@ _PARTS = (
 )  # fmt: skip
 
 
+def copy_code(root: Path) -> None:
+    """What a pipeline needs of this checkout."""
+    for part in _PARTS:
+        source, target = ROOT / part, root / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
+
+
 class Project:
     """A checkout in a folder of its own, with its own copy of the code."""
 
@@ -24,13 +35,7 @@ class Project:
 
     def copy_code(self) -> None:
         """What a pipeline needs, in a new git repository."""
-        for part in _PARTS:
-            source, target = ROOT / part, self.root / part
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(source, target)
+        copy_code(self.root)
         self.run("git", "init", "-q")
 
     def run(self, *command: str, code: int = 0, **env: str) -> str:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +15,8 @@ import yaml
 from PIL import Image
 
 from components.data.source import DemoSource
+from tests.projects import BIN, ROOT, copy_code
 
-ROOT = Path(__file__).parents[2]
-BIN = Path(sys.executable).parent
-PARTS = ("flows", "components", "presets", "dvc.yaml", ".dvcignore", ".dvc/config", ".dvc/.gitignore", ".gitignore")
 STEPS = ("lock", "snapshot", "branch", "repro", "results", "gate", "forward", "close")
 N_FIRST, N_NEW, N_POISON = 300, 30, 300
 GATE = {
@@ -35,13 +32,7 @@ class Life:
         self.root, self.pictures, self.store = base / "checkout", base / "pictures", base / "store"
         self.root.mkdir()
         self.pictures.mkdir()
-        for part in PARTS:
-            source, target = ROOT / part, self.root / part
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy2(source, target)
+        copy_code(self.root)
         (self.root / "params.yaml").write_text(yaml.safe_dump(_params(), sort_keys=False))
         self.git("init", "-q", "-b", "main")
         self.commit()
