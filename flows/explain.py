@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -127,17 +127,27 @@ def _explain(project: Project, views: Mapping[str, Outlook], stage: Stage) -> Ex
 
 def _waiting(project: Project, view: Outlook, above: str) -> Explanation:
     """What is known of a stage whose inputs are not made yet: what of its own has changed, and the cost if it runs."""
-    verdict = f"waits for {above}; runs unless what it reads comes out the same"
+    unless = f"waits for {above}; runs unless what it reads comes out the same"
     if view.spec is None:
-        return Explanation(view.stage.name, verdict, runs=True, waits_for=above)
+        return Explanation(view.stage.name, unless, runs=True, waits_for=above)
     try:
         earlier = earlier_runs(project.store, view.spec)
     except RcgError:
         earlier = []
+    run = view.status.run if view.status is not None else None
+    if run is not None:
+        cost = cost_of(view.spec.identity.params, [Earlier(view.spec.fingerprint, view.spec, run, []), *earlier])
+        return Explanation(view.stage.name, unless, runs=True, waits_for=above, cost=cost)
     cost = cost_of(view.spec.identity.params, earlier)
-    if cost is None and view.status is not None and view.status.run is not None:
-        cost = cost_of(view.spec.identity.params, [Earlier(view.spec.fingerprint, view.spec, view.status.run, [])])
-    return Explanation(view.stage.name, verdict, runs=True, waits_for=above, cost=cost)
+    nearest = _own_changes(earlier[0]) if earlier else None
+    verdict = unless if nearest is None else f"waits for {above}; then it will run"
+    return Explanation(view.stage.name, verdict, runs=True, waits_for=above, nearest=nearest, cost=cost)
+
+
+def _own_changes(earlier: Earlier) -> Earlier | None:
+    """What differs besides inputs, which will be others anyway; None if nothing does."""
+    own = [difference for difference in earlier.differences if difference.kind != "inputs"]
+    return replace(earlier, differences=own) if own else None
 
 
 def _outcome(project: Project, spec: Spec, status: RunStatus, verdict: str) -> Explanation:

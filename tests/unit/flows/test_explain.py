@@ -138,6 +138,24 @@ def test_reasons_cost_and_total_after_a_longer_training(bench: Bench) -> None:
     assert "all that would or might run: about 10 min, 0.33 worker-hours" in everything
 
 
+def test_a_stage_that_waits_says_what_of_its_own_changed(bench: Bench) -> None:
+    bench.finish_all()
+    steps = bench.project.sections["rdm"]["train"]["steps"]
+
+    def both(values: dict[str, Any]) -> None:
+        _steps(3 * steps)(values)
+        values["sample"]["n"] += 1
+
+    bench.edit(both)
+    by_stage = {e.stage: e for e in explain(bench.project, None)}
+    sample, bundle = by_stage["sample"], by_stage["bundle"]
+    assert sample.verdict == "waits for rdm; then it will run"
+    assert sample.nearest is not None
+    assert [d.name for d in sample.nearest.differences] == ["n"]
+    assert bundle.verdict == "waits for rdm; runs unless what it reads comes out the same"
+    assert bundle.nearest is None
+
+
 def test_the_most_alike_run_is_compared_with_not_the_last(bench: Bench) -> None:
     bench.finish_all(seconds=100)
     first = bench.spec("rdm").fingerprint
