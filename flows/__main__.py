@@ -196,10 +196,14 @@ def gc(
     """Delete runs that no branch, tag, registered version or checkout stands on, and checkpoints of finished ones."""
     from flows.cleanup import gc as collect_garbage
     from flows.driver import Project
-    from flows.retrain.lock import StoreLock
+    from flows.retrain.lock import open_lock
 
     project = Project.here()
-    typer.echo(collect_garbage(project, StoreLock(project.store), days=days, delete=delete))
+    typer.echo(collect_garbage(project, open_lock(project), days=days, delete=delete))
+    if project.settings.executor == "kuberay":
+        from flows.cluster import sweep_jobs
+
+        typer.echo(sweep_jobs(project, days=days, delete=delete))
 
 
 @app.command()

@@ -1,8 +1,10 @@
 """What the commands say of the cluster and do to it, beside running stages: cancel, status, doctor."""
 
+from datetime import UTC, datetime, timedelta
+
 from components.errors import ConfigError
 from flows.driver import Project, find_stage
-from flows.executors.kuberay import cancel, live_jobs, missing_rights, open_cluster
+from flows.executors.kuberay import cancel, ended_jobs, live_jobs, missing_rights, open_cluster
 from flows.pipeline import STAGES
 
 
@@ -15,6 +17,15 @@ def cancel_jobs(name: str | None) -> str:
     stages = [find_stage(name).name] if name else list(STAGES)
     lines = cancel(open_cluster(project.settings), project.store, stages)
     return "\n".join(lines or [f"no RayJob is at work on {name or 'any stage'} in {project.settings.kube_namespace}"])
+
+
+def sweep_jobs(project: Project, *, days: float, delete: bool) -> str:
+    """Delete the RayJobs of this store that ended more than so many days ago, or say how many would go."""
+    cluster = open_cluster(project.settings)
+    found = ended_jobs(cluster, project.store, datetime.now(UTC) - timedelta(days=days))
+    for job in found if delete else ():
+        cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
+    return f"{len(found)} ended RayJob(s) {'deleted' if delete else 'would be deleted'}"
 
 
 def jobs_text(project: Project) -> str:

@@ -6,6 +6,9 @@ from typing import Protocol
 
 from components.errors import ConflictError
 from components.store.base import Prefix, Store
+from flows.driver import Project
+from flows.gate.champion import who
+from flows.process import Process
 from flows.runs.lease import Lease, Watch, acquire
 
 _HEARTBEAT_S = 10.0
@@ -21,6 +24,17 @@ class RunLock(Protocol):
         Raises: ConflictError naming the holder.
         """
         ...
+
+
+def open_lock(project: Project) -> "RunLock":
+    """A Kubernetes Lease where settings name its namespace, else a lock in the store."""
+    settings = project.settings
+    if settings.lease_namespace is None:
+        return StoreLock(project.store)
+    from flows.executors.kuberay.api import KubeApi
+    from flows.executors.kuberay.lease import KubeLease
+
+    return KubeLease(KubeApi(settings.lease_namespace, settings.kube_context), f"{who()} {Process.current()}")
 
 
 class StoreLock:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from flows.executors.kuberay.cluster import Cluster, missing_rights
 from flows.executors.kuberay.follow import Pace
-from flows.executors.kuberay.launch import KubeRay, cancel, live_jobs
+from flows.executors.kuberay.launch import KubeRay, cancel, ended_jobs, live_jobs
 from flows.settings import Settings
 
-__all__ = ["KubeRay", "cancel", "live_jobs", "missing_rights", "open_cluster", "open_kuberay"]
+__all__ = ["KubeRay", "cancel", "ended_jobs", "live_jobs", "missing_rights", "open_cluster", "open_kuberay"]
 
 
 @lru_cache(maxsize=1)

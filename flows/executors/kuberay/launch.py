@@ -5,6 +5,7 @@ import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from types import FrameType
 
@@ -256,10 +257,20 @@ def cancel(cluster: Cluster, store: Store, stages: list[str]) -> list[str]:
     return lines
 
 
+def ended_jobs(cluster: Cluster, store: Store, before: datetime) -> list[Object]:
+    """RayJobs of this store that ended earlier than that. KubeRay keeps them, and their submitters' logs, for good."""
+    ended = [(job, job.get("status", {}).get("endTime")) for job in _jobs_of(cluster, store) if not is_live(job)]
+    return [job for job, time in ended if time is not None and datetime.fromisoformat(time) < before]
+
+
 def live_jobs(cluster: Cluster, store: Store) -> list[tuple[str, str]]:
     """(name, status) of the RayJobs that are at work on runs of this store."""
     return [(job["metadata"]["name"], deployment_status(job)) for job in _live(cluster, store)]
 
 
 def _live(cluster: Cluster, store: Store) -> list[Object]:
-    return [job for job in cluster.jobs({STORE: store_key(store.uri)}) if is_live(job)]
+    return [job for job in _jobs_of(cluster, store) if is_live(job)]
+
+
+def _jobs_of(cluster: Cluster, store: Store) -> list[Object]:
+    return cluster.jobs({STORE: store_key(store.uri)})

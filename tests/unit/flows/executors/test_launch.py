@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from components.store.base import Prefix
 from components.training.worker import Report
 from flows.executors import WorkerSettings, open_executor
 from flows.executors.base import Launch
-from flows.executors.kuberay import KubeRay, cancel, live_jobs, missing_rights, patience
+from flows.executors.kuberay import KubeRay, cancel, ended_jobs, live_jobs, missing_rights, patience
 from flows.executors.kuberay.cluster import AccessError, Object, UnreachableError
 from flows.executors.kuberay.follow import Pace, is_news
 from flows.job import Doing, failure_class, work
@@ -384,3 +385,15 @@ def test_params_are_checked_before_anything_is_created(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"parts\.rows"):
         rig.run(running)
     assert rig.cluster.created == []
+
+
+def test_only_jobs_that_ended_long_ago_are_swept(rig: Rig) -> None:
+    rig.run(running, rig.succeeds)
+    [job] = rig.cluster.kept.values()
+    year = datetime(2027, 1, 1, tzinfo=UTC)
+    assert ended_jobs(rig.cluster, rig.store, year) == [], "KubeRay has not said when"
+    job["status"]["endTime"] = "2026-11-23T19:52:25Z"
+    assert [found["metadata"]["name"] for found in ended_jobs(rig.cluster, rig.store, year)] == rig.cluster.created
+    assert ended_jobs(rig.cluster, rig.store, datetime(2026, 11, 23, 19, 52, tzinfo=UTC)) == []
+    set_status(job, "Running", "RUNNING")
+    assert ended_jobs(rig.cluster, rig.store, year) == []
