@@ -5,11 +5,15 @@ FROM ${BASE}
 ARG VENV
 ENV PATH=${VENV}/bin:/usr/local/bin:/usr/bin:/bin LANG=C.UTF-8 PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     PYTHONPATH=/opt/rcg HOME=/home/rcg
+RUN apt-get update -qq \
+    && apt-get install -y -qq --no-install-recommends git openssh-client \
+    && rm -rf /var/lib/apt/lists/* \
+    && /usr/sbin/useradd --uid 1000 --create-home rcg
 WORKDIR /opt/rcg
 COPY flows flows
 COPY components components
+COPY k8s/base/rayjob.yaml k8s/base/rayjob.yaml
 RUN python -m flows.image > code.json \
-    && python -m compileall -q flows components \
-    && install --directory --owner 1000 --group 1000 /home/rcg
+    && python -m compileall -q flows components
 WORKDIR /home/rcg
 USER 1000:1000

@@ -70,8 +70,7 @@ def images() -> None:
     volumes = [part for path in host_mounts() for part in ("--volume", f"{path}:{path}:ro")]
     base = ["--build-arg", f"BASE={BASE_IMAGE}"]
     thin = ["--file", str(K8S / "thin.Dockerfile"), "--build-arg", f"VENV={sys.prefix}", *volumes, *base]
-    code = [K8S / "thin.Dockerfile", *ROOT.glob("flows/**/*.py"), *ROOT.glob("components/**/*.py")]
-    _image(THIN, ROOT, thin, code)
+    _image(THIN, ROOT, thin, [K8S / "thin.Dockerfile", *_copied()])
     for name in ("postgres", "mlflow"):
         _image(f"localhost/rcg-{name}:local", K8S / name, base, (K8S / name).iterdir())
 
@@ -79,8 +78,12 @@ def images() -> None:
 def full_image() -> None:
     """Build and import the image that production uses, CPU flavor: minutes and some 10 GB."""
     options = ["--file", str(K8S / "Dockerfile"), "--build-arg", "FLAVOR=cpu", "--build-arg", f"BASE={BASE_IMAGE}"]
-    sources = [ROOT / "requirements.lock", K8S / "Dockerfile", *ROOT.glob("flows/**/*.py")]
-    _image(FULL, ROOT, options, [*sources, *ROOT.glob("components/**/*.py")])
+    _image(FULL, ROOT, options, [ROOT / "requirements.lock", K8S / "Dockerfile", *_copied()])
+
+
+def _copied() -> list[Path]:
+    """What both images copy."""
+    return [K8S / "base/rayjob.yaml", *ROOT.glob("flows/**/*.py"), *ROOT.glob("components/**/*.py")]
 
 
 def _image(name: str, context: Path, options: list[str], sources: Iterable[Path]) -> None:

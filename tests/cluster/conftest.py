@@ -1,12 +1,14 @@
 """A cluster with overlays/local in it, an S3 server beside it, and the driver's own account: once per session."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests import cluster_rig
+from tests.cluster_jobs import credentials
+from tests.cluster_project import Made, made_project
 from tests.s3_rig import S3Server
 
 
@@ -56,3 +58,11 @@ def driver_environment(s3: S3Server, driver_kubeconfig: Path) -> dict[str, str]:
     """What a driver outside the cluster needs to use overlays/local: everything that is no RCG_ setting of a test."""
     settings = {"RCG_PROFILE": str(cluster_rig.K8S / "overlays/local/profile.yaml")}
     return settings | s3.environment | cluster_rig.client_environment(driver_kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory, driver_environment: Mapping[str, str]) -> Iterator[Made]:
+    """A pipeline that ran on the cluster. Tests look at it; the retraining at the end goes on from it."""
+    root = tmp_path_factory.mktemp("pipeline") / "checkout"
+    with credentials(driver_environment), made_project(root, driver_environment) as project:
+        yield project

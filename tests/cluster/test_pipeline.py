@@ -1,94 +1,18 @@
 """The whole pipeline on the cluster: pictures in a bucket, every stage a RayJob of two workers, MLflow beside it."""
 
-import json
-import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.data.source import open_source
-from components.store import open_store
-from flows.executors.kuberay.manifest import store_key
 from flows.pipeline import STAGES
 from tests import cluster_rig
-from tests.cluster_jobs import JOBS, credentials, fresh_name
-from tests.cluster_rig import kubectl, wait_until
-from tests.projects import Project
+from tests.cluster_project import Made
+from tests.cluster_rig import wait_until
 
 pytestmark = pytest.mark.timeout(2400)
 ON_CLUSTER = [name for name in STAGES if name != "bundle"]
 INLINE = {"RCG_EXECUTOR": "inline", "RCG_WORKERS": "1", "RCG_MLFLOW_URI": "off", "OMP_NUM_THREADS": "1"}
-
-
-class ClusterProject(Project):
-    """A checkout whose store is a bucket; the environment of a driver comes with every command."""
-
-    timeout_s = 2100
-
-    def __init__(self, root: Path, store: str, environment: Mapping[str, str]) -> None:
-        super().__init__(root, Path())
-        self.uri, self.environment = store, dict(environment)
-
-    def run(self, *command: str, code: int = 0, **env: str) -> str:
-        return super().run(*command, code=code, **self.environment | {"RCG_STORE": self.uri} | env)
-
-    def pointer(self, stage: str) -> dict[str, Any]:
-        """artifacts/<stage>/run.json: which run it is."""
-        found: dict[str, Any] = json.loads((self.root / "artifacts" / stage / "run.json").read_text())
-        return found
-
-    def record(self, stage: str) -> dict[str, Any]:
-        """How the run was made."""
-        found: dict[str, Any] = json.loads(open_store(self.uri).get(f"{self.pointer(stage)['prefix']}/run.json"))
-        return found
-
-    def curve(self, stage: str) -> list[dict[str, float]]:
-        found: list[dict[str, float]] = json.loads((self.root / "artifacts" / stage / "plots/loss.json").read_text())
-        return found
-
-    def elsewhere(self, root: Path) -> "ClusterProject":
-        """The same checkout with a store that is empty."""
-        shutil.copytree(self.root, root)
-        return ClusterProject(root, fresh_name("s3://rcg/test"), self.environment)
-
-    def jobs(self) -> list[dict[str, Any]]:
-        selector = f"rcg/store={store_key(self.uri)}"
-        found: list[dict[str, Any]] = json.loads(kubectl("-n", JOBS, "get", "rayjobs", "-l", selector, "-o", "json"))[
-            "items"
-        ]
-        return found
-
-
-@dataclass(frozen=True)
-class Made:
-    project: ClusterProject
-    told: str
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, driver_environment: Mapping[str, str]) -> Iterator[Made]:
-    """`rcg repro --parallel` of the smoke preset, its pictures uploaded first."""
-    with credentials(driver_environment):
-        pictures = fresh_name("s3://rcg/pictures")
-        bucket, demo = open_store(pictures), open_source("demo")
-        for item in demo.list():
-            bucket.put(item.key, demo.read(item.key))
-        settings = {
-            "RCG_MLFLOW_URI": cluster_rig.MLFLOW_URI, "RCG_MLFLOW_EXPERIMENT": fresh_name("pipeline"),
-            "RCG_MODEL_NAME": fresh_name("rcg"), "RCG_WORKERS": "2", "RCG_CHECKPOINT_EVERY": "10", "RCG_JOB_TTL_S": "5",
-            "RCG_WORKER_CPUS": "150m", "RCG_WORKER_MEMORY": "1500Mi", "RCG_HEAD_MEMORY": "2500Mi",
-        }  # fmt: skip
-        root = tmp_path_factory.mktemp("pipeline") / "checkout"
-        project = ClusterProject(root, fresh_name("s3://rcg/test"), {**driver_environment, **settings})
-        project.copy_code()
-        project.run("rcg", "preset", "use", "smoke")
-        project.run("rcg", "snapshot", pictures)
-        project.commit()
-        yield Made(project, project.run("rcg", "repro", "--parallel"))
-        kubectl("-n", JOBS, "delete", "rayjobs", "-l", f"rcg/store={store_key(project.uri)}", "--wait=false")
 
 
 def test_every_stage_ran_as_a_job_of_two_workers_in_pods_of_its_own(made: Made) -> None:

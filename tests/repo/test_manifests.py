@@ -79,6 +79,12 @@ def test_pod_is_hardened(where: str, spec: Object) -> None:
         assert volume.keys() - {"name"} <= allowed, volume["name"]
 
 
+@pytest.mark.parametrize(("where", "spec"), PODS, ids=[where for where, _ in PODS])
+def test_pod_gets_no_variables_of_services(where: str, spec: Object) -> None:
+    """RCG_MLFLOW_PORT, made of the Service's name, would be refused as a setting that does not exist."""
+    assert spec["enableServiceLinks"] is False
+
+
 def test_rayjob_template() -> None:
     spec = RAYJOB["spec"]
     cluster = spec["rayClusterSpec"]
