@@ -1,6 +1,6 @@
 """All measurements in one run, mostly as ratios: `make bench`. Takes about an hour on two cores.
 
-python -m benchmarks.bench [cache] [attention] [commands] [memory] [paper]
+python -m benchmarks.bench [cache] [attention] [commands] [incremental] [memory] [paper]
 """
 
 import sys
@@ -25,6 +25,12 @@ def commands() -> list[Row]:
     from benchmarks.commands import command_rows
 
     return command_rows()
+
+
+def incremental() -> list[Row]:
+    from benchmarks.incremental import incremental_rows
+
+    return incremental_rows()
 
 
 def memory() -> list[Row]:
@@ -53,6 +59,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "commands": commands,
     "cache": cache,
     "attention": attention,
+    "incremental": incremental,
     "memory": memory,
     "paper": paper,
 }

@@ -66,8 +66,8 @@ def waited(command: list[str | Path], where: Path) -> float:
     return time.perf_counter() - start
 
 
-def make_project(project: Path) -> None:
-    """A copy of this checkout in which all nine stages are done."""
+def copy_code(project: Path) -> None:
+    """What a pipeline needs of this checkout."""
     for name in _PROJECT:
         target = project / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +75,11 @@ def make_project(project: Path) -> None:
             shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(ROOT / name, target)
+
+
+def make_project(project: Path) -> None:
+    """A copy of this checkout in which all nine stages are done."""
+    copy_code(project)
     shutil.copyfile(ROOT / "presets/smoke.yaml", project / "params.yaml")
     run(["git", "init", "--quiet"], project)
     run([BIN / "rcg", "snapshot", "demo"], project)
