@@ -76,6 +76,11 @@ def test_drawn_from_given_pictures(bundle: FolderArtifact) -> None:
     _draw(bundle, between=(Path("0.png"), Path("1.png")))
     assert _verdict(bundle, "drawn/0001.png", "0.png", "1.png") == "identical"
     assert _verdict(bundle, "drawn/grid.png", "0.png", "1.png") == "identical"
+    _draw(bundle, between=(Path("0.png"), Path("1.png")), share=0.3)
+    assert _verdict(bundle, "drawn/0004.png", "0.png", "1.png") == "identical"
+    said = read_provenance(Path("drawn/0004.png").read_bytes()).condition
+    _altered("drawn/0004.png", 0, condition=said | {"share": "0.8"})
+    assert _verdict(bundle, "altered.png", "0.png", "1.png") == "differs", "another share is another picture"
 
 
 def test_altered_pixels_and_false_claims_differ(bundle: FolderArtifact) -> None:
