@@ -22,6 +22,7 @@ from flows.gate.verdict import checks
 from flows.registry import CHALLENGER, CHAMPION, PREVIOUS, Aliases, register
 from flows.runs.records import CommittedRun
 from flows.settings import Settings
+from flows.versions import read_story
 from tests.bundles import make_bundle
 from tests.folders import FolderArtifact, draw_bars, make_collect
 from tests.made_runs import a_spec, make_run
@@ -143,6 +144,16 @@ def test_a_life_first_second_refused_held_rolled_back_twice(world: World) -> Non
     assert world.promote(3).result == "promoted"
     assert "rolled back" not in world.aliases.version(3).tags["rcg.rolled_back"]
     _check_records(world)
+    _check_story(world)
+
+
+def _check_story(world: World) -> None:
+    """What the page tells of the registry."""
+    story = read_story(world.project)
+    assert story.notes == []
+    assert [version.number for version in story.versions] == [1, 2, 3]
+    assert story.versions[2].aliases == ("challenger", "champion")
+    assert story.versions[0].aliases == ("previous-champion",)
 
 
 def _check_records(world: World) -> None:
