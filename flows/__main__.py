@@ -272,7 +272,8 @@ def lineage(
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page with the graph.")] = None,
 ) -> None:
     """Say what a picture, model or artifact was made of: data, params, code, versions."""
-    from flows.lineage import lineage_text, write_html
+    from flows.lineage import lineage_text
+    from flows.pages.lineage import write_html
 
     if html is not None:
         typer.echo(write_html(reference, html, model=model))

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.errors import ArtifactError, ConfigError, MissingError, RcgError, TamperedError
+from components.errors import ArtifactError, MissingError, RcgError, TamperedError
 from components.provenance import Provenance, bundle_digest, read_provenance
 from flows.artifact import digest_of, parse_json, read_head
 from flows.driver import Project, committed
@@ -56,18 +56,6 @@ def lineage_text(reference: str, *, model: str | None = None, as_json: bool) -> 
     if as_json:
         return json.dumps(found.as_json(), indent=2, sort_keys=True)
     return "\n".join(_lines(found))
-
-
-def write_html(reference: str, target: Path, *, model: str | None = None) -> str:
-    """Write the same as one self-contained page; returns the line to print."""
-    from flows.pages.lineage import lineage_page
-
-    found = lineage_of(reference, model)
-    if target.is_dir():
-        raise ConfigError("the page needs a file name", got=target, fix=f"--html {target / 'lineage.html'}")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(lineage_page(found))
-    return f"lineage of {found.subject} in {target}"
 
 
 def lineage_of(reference: str, model: str | None = None) -> Lineage:

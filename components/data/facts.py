@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from components.data.decode import DecodeRecipe, decode
 from components.data.duplicates import difference_hash
 from components.data.lock import Entry
-from components.data.source import Source, pin_of
+from components.data.source_base import Source, pin_of
 from components.errors import DataError
 
 if TYPE_CHECKING:

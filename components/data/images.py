@@ -12,7 +12,8 @@ import numpy as np
 
 from components.base import Reader
 from components.data.decode import DecodeRecipe, decode, square
-from components.data.source import Source, open_source
+from components.data.source import open_source
+from components.data.source_base import Source
 from components.errors import DataError
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from components.data.lock import MetadataFile
-from components.data.source import Source
+from components.data.source_base import Source
 from components.errors import DataError
 
 

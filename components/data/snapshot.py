@@ -11,7 +11,7 @@ import numpy as np
 
 from components.data.known import Known, Verdict
 from components.data.lock import Entry, Lock, MetadataFile, read_lock, write_lock
-from components.data.source import Item, Source
+from components.data.source_base import Item, Source
 from components.errors import DataError, TamperedError
 
 CHUNK_SIZE = 512

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from components.data.source import Item, check_name, is_wanted
+from components.data.source_base import Item, check_name, is_wanted
 from components.errors import ConfigError, DataError, StoreRefusedError
 from components.store.s3_bucket import PATIENCE_S, Bucket, split_uri
 from components.store.s3_clients import Piece, Pin

@@ -2,18 +2,27 @@
 
 from collections.abc import Mapping
 from html import escape
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from components.errors import ConfigError
+from flows.lineage import Lineage, lineage_of
 from flows.pages.graph import Node, graph
 from flows.pages.markup import facts, page, pre
 from flows.pipeline import STAGES
 from flows.runs.ancestry import Facts, made_at, took
 
-if TYPE_CHECKING:
-    from flows.lineage import Lineage
+
+def write_html(reference: str, target: Path, *, model: str | None = None) -> str:
+    """Write what `rcg lineage` tells as one self-contained page; returns the line to print."""
+    found = lineage_of(reference, model)
+    if target.is_dir():
+        raise ConfigError("the page needs a file name", got=target, fix=f"--html {target / 'lineage.html'}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(lineage_page(found))
+    return f"lineage of {found.subject} in {target}"
 
 
-def lineage_page(found: "Lineage") -> str:
+def lineage_page(found: Lineage) -> str:
     """The document."""
     count = sum(chunk["count"] for chunk in found.collection.get("chunks", []))
     lead = f"Made from {count:,} pictures." if count else "What it was made of, from the top down."

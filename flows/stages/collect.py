@@ -19,7 +19,8 @@ from components.data.memo_keys import facts_key
 from components.data.metadata import Note, folder_label, read_notes, sorted_classes
 from components.data.pictures import grid, png_bytes
 from components.data.snapshot import verify_source
-from components.data.source import Source, open_source
+from components.data.source import open_source
+from components.data.source_base import Source
 from components.data.splits import LEFT_OUT, SPLITS, SplitConfig, Splitter
 from components.errors import ConfigError, DataError
 from components.training.distributed import barrier

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.lineage import write_html
+from flows.pages.lineage import write_html
 from flows.report import write_report
 from tests.chromium import BINARY, Chromium, browser
 from tests.made_project import MadeProject

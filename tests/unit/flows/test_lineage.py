@@ -10,7 +10,8 @@ from components.data.pictures import png_bytes
 from components.errors import ArtifactError, ConfigError, MissingError, TamperedError
 from components.provenance import Provenance, bundle_digest, with_provenance
 from components.store import open_store
-from flows.lineage import lineage_of, lineage_text, write_html
+from flows.lineage import lineage_of, lineage_text
+from flows.pages.lineage import write_html
 from flows.pipeline import STAGES
 from flows.runs.ancestry import CONTEXT, keep_context
 from flows.runs.transfer import data_copy

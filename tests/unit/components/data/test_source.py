@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.data.source import FolderSource, open_source, pin_of
+from components.data.source import FolderSource, open_source
+from components.data.source_base import pin_of
 from components.errors import ConfigError, DataError
 
 

@@ -14,7 +14,8 @@ from components.data.decode import DecodeRecipe
 from components.data.facts import examine, read_pinned
 from components.data.lock import Entry, read_lock
 from components.data.snapshot import take_snapshot, verify_source
-from components.data.source import FolderSource, Source, open_source
+from components.data.source import FolderSource, open_source
+from components.data.source_base import Source
 from components.errors import ConfigError, DataError
 from tests.s3_faults import FaultyProxy, faulty_proxy, once
 from tests.s3_rig import aws_environment, moto_server, s3_server
