@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -47,29 +48,41 @@ def missing() -> str | None:
     return None
 
 
+def environment() -> Path:
+    """The virtual environment of the pods: a second one, as a pod's own /tmp or home would hide one below them.
+
+    Made once for each requirements.lock, of hard links into uv's cache, with bytecode: pods see it read-only and would
+    compile at every start.
+    """
+    lock = (ROOT / "requirements.lock").read_bytes() + sys.version.encode()
+    folder = CACHE / "rcg-env" / hashlib.sha256(lock).hexdigest()[:12]
+    stamp = folder / ".ready"
+    if not stamp.exists():
+        shutil.rmtree(folder.parent, ignore_errors=True)
+        uv, python = str(Path(sys.executable).with_name("uv")), str(folder / "bin/python")
+        link = {"UV_LINK_MODE": os.environ.get("UV_LINK_MODE", "hardlink")}
+        _run([sys._base_executable, "-m", "venv", "--without-pip", str(folder)])
+        install = [uv, "pip", "install", "--quiet", "--python", python]
+        _run([*install, "--require-hashes", "--requirements", str(ROOT / "requirements.lock")], **link)
+        _run([*install, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], **link)
+        subprocess.run(
+            [python, "-m", "compileall", "-q", "-j", "0", str(folder / "lib")], capture_output=True, check=False
+        )
+        stamp.touch()
+    return folder
+
+
 def host_mounts() -> list[str]:
-    """The virtual environment and its interpreter, which every container sees at the same path."""
-    environment = [sys.prefix, *([] if sys.base_prefix == "/usr" else [sys.base_prefix])]
-    return [str(Path(path).resolve()) for path in environment]
+    """The environment of the pods and its interpreter, which every container sees at the same path."""
+    return [str(environment()), *([] if sys.base_prefix == "/usr" else [str(Path(sys.base_prefix).resolve())])]
 
 
 def up() -> None:
     """A healthy cluster with the environment mounted; one that is there already is kept."""
-    _compile()
     spec = STATE / "oci-spec.json"
     mounted = {mount["source"] for mount in json.loads(spec.read_text())["mounts"]} if spec.exists() else set()
     fresh = [] if mounted >= set(host_mounts()) else ["--fresh"]
     _run([str(RIG / "up"), *fresh], RCG_CLUSTER_MOUNTS=" ".join(host_mounts()))
-
-
-def _compile() -> None:
-    """Bytecode for all of the environment, once: containers see it read-only and would compile it at every start."""
-    stamp = Path(sys.prefix) / ".compiled"
-    if not stamp.exists():
-        subprocess.run(
-            [sys.executable, "-m", "compileall", "-q", "-j", "0", f"{sys.prefix}/lib"], capture_output=True, check=False
-        )
-        stamp.touch()
 
 
 def down() -> None:
@@ -80,7 +93,7 @@ def images() -> None:
     """Build and import what overlays/local names, each when its sources changed."""
     volumes = [part for path in host_mounts() for part in ("--volume", f"{path}:{path}:ro")]
     base = ["--build-arg", f"BASE={BASE_IMAGE}"]
-    thin = ["--file", str(K8S / "thin.Dockerfile"), "--build-arg", f"VENV={sys.prefix}", *volumes, *base]
+    thin = ["--file", str(K8S / "thin.Dockerfile"), "--build-arg", f"VENV={environment()}", *volumes, *base]
     _image(THIN, ROOT, thin, [K8S / "thin.Dockerfile", *_copied()])
     for name in ("postgres", "mlflow"):
         _image(f"localhost/rcg-{name}:local", K8S / name, base, (K8S / name).iterdir())
