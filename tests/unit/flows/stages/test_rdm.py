@@ -18,6 +18,7 @@ from components.training.optim import TrainConfig
 from components.weights import WeightsFile, read_tensors
 from flows.stages.rdm import CheckConfig, RdmParams, draw, run
 from tests.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode, randomize
+from tests.starts import REFUSED, check_start
 from tests.toys import worker
 
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
@@ -135,25 +136,10 @@ def test_global_randomness_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_it_starts_from_a_finished_run_named_by_its_digest(tmp_path: Path) -> None:
-    inputs, first = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "in/init")
-    run(_params(), inputs, first, worker(tmp_path))
-    still = TrainConfig.tiny().optimizer.model_copy(update={"lr": 1e-30, "weight_decay": 0.0})
-    params = _params(init=f"sha256:{first.digest}", train=TrainConfig.tiny().model_copy(update={"optimizer": still}))
-    run(params, inputs, FolderArtifact(tmp_path / "still"), worker(tmp_path))
-    weights = "weights.safetensors"
-    assert FolderArtifact(tmp_path / "still").read_bytes(weights) == first.read_bytes(weights)
-    run(params.model_copy(update={"init": None}), inputs, FolderArtifact(tmp_path / "cold"), worker(tmp_path))
-    assert FolderArtifact(tmp_path / "cold").read_bytes(weights) != first.read_bytes(weights)
+    check_start(run, _params(), _inputs(tmp_path / "in"), tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"init": "champion"}, "belongs in retrain.init"),
-        ({"init": "sha256:12"}, "content digest"),
-        ({"init": f"sha256:{'a' * 64}", "weights": {"uri": "x", "sha256": "b" * 64}}, "both say where to start"),
-    ],
-)
+@pytest.mark.parametrize(("changes", "words"), REFUSED)
 def test_a_start_that_may_move_or_is_ambiguous_is_refused(changes: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         RdmParams.model_validate(_params().model_dump() | changes)
