@@ -28,7 +28,7 @@ PICTURES = (
 )
 NUMBERS = {
     "collect": ("images", "near_duplicates", "rejected", "train", "val", "test"),
-    "encoder": ("effective_rank",),
+    "encoder": ("effective_rank", "knn_accuracy", "knn_accuracy_pixels"),
     "codec": ("psnr_db", "mean_absolute_error", "perplexity", "codes_used"),
     "rdm": ("representation_fd", "representation_fd_floor"),
     "pixels": ("loss", "val_loss"),
