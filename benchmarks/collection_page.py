@@ -14,8 +14,6 @@ from typing import Any
 import yaml
 from PIL import Image
 
-from flows.pipeline import STAGES
-
 RESULTS = Path(__file__).parents[1] / "docs/results"
 _WIDEST_PX = 1400
 PICTURES = (
@@ -59,12 +57,6 @@ def write_page(project: Path, name: str, title: str, folder: Path = RESULTS) -> 
     for stage, names in NUMBERS.items():
         metrics = _read(project, stage, "metrics.json")
         lines += [f"| {stage} | {key} | {metrics[key]:.4g} |" for key in names if key in metrics]
-    lines += ["", "## Time", "", "| stage | seconds |", "| --- | --- |"]
-    for stage in STAGES:
-        record = json.loads(
-            (project / ".rcg/store" / _read(project, stage, "run.json")["prefix"] / "run.json").read_text()
-        )
-        lines.append(f"| {stage} | {(record['ended_ms'] - record['started_ms']) / 1000:.0f} |")
     path = folder / f"{name}.md"
     path.write_text("\n".join(lines) + "\n")
     return path
