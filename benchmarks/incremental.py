@@ -30,8 +30,8 @@ def incremental_rows() -> list[Row]:
         full = _encode(project, pictures)
         for key in keys[:NEW]:
             ImageOps.mirror(Image.open(pictures / key)).save(pictures / f"new-{Path(key).name}")
-        (first,) = {chunk["name"] for chunk in _artifact(project, "collect", "base.json")["chunks"]}
-        _write_params(project, [first])
+        fitted = [chunk["name"] for chunk in _artifact(project, "collect", "base.json")["chunks"]]
+        _write_params(project, fitted)
         more = _encode(project, pictures)
     raw = {"full": full, "more": more, "new": NEW}
     return [Row("encoding 2% more pictures, of encoding all", "ViT-S shapes, four views", more / full, "", 0.03, raw)]
