@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.table import Row
+from tests.projects import copy_code
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
-_PROJECT = ("dvc.yaml", ".dvcignore", ".dvc/config", "components", "flows", "presets")
 
 _TIMED_RUN = """
 import functools, json, sys, time
@@ -64,17 +64,6 @@ def waited(command: list[str | Path], where: Path) -> float:
     start = time.perf_counter()
     run(command, where)
     return time.perf_counter() - start
-
-
-def copy_code(project: Path) -> None:
-    """What a pipeline needs of this checkout."""
-    for name in _PROJECT:
-        target = project / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(ROOT / name, target)
 
 
 def make_project(project: Path) -> None:

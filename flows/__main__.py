@@ -272,12 +272,13 @@ def lineage(
     html: Annotated[Path | None, typer.Option(help="Write a self-contained page with the graph.")] = None,
 ) -> None:
     """Say what a picture, model or artifact was made of: data, params, code, versions."""
-    from flows.lineage import lineage_text
-    from flows.pages.lineage import write_html
-
     if html is not None:
+        from flows.pages.lineage import write_html
+
         typer.echo(write_html(reference, html, model=model))
         return
+    from flows.lineage import lineage_text
+
     typer.echo(lineage_text(reference, model=model, as_json=as_json))
 
 

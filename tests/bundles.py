@@ -2,17 +2,22 @@
 
 from pathlib import Path
 
-from components.encoders import MoCoV3Config
-from components.encoders.mocov3 import MoCoV3Network
 from components.pixels.dit import DitSampling
 from components.rcg import SamplingDefaults
 from components.rdm import RdmSampling
 from components.store.base import Store
-from components.weights import save_weights
 from flows.artifact import SCHEMA, FileEntry, digest_of
 from flows.runs.records import CommittedRun, RunRecord, commit
 from flows.stages.bundle import BundleParams, run
-from tests.folders import FolderArtifact, FolderInputs, draw_bars, make_collect, make_encode, make_generators, randomize
+from tests.folders import (
+    FolderArtifact,
+    FolderInputs,
+    draw_bars,
+    make_collect,
+    make_encode,
+    make_encoder,
+    make_generators,
+)
 from tests.toys import worker
 
 SPLITS = ["train"] * 4 + ["val"] * 2
@@ -29,12 +34,7 @@ def make_parents(root: Path, condition: str = "representation", *, class_rdm: bo
     make_generators(root, condition, class_rdm=class_rdm)
     make_encode(root / "encode", draw_bars(len(SPLITS))[0], SPLITS)
     make_collect(root / "collect", root.parent / "pictures", SPLITS)
-    encoder, config = FolderArtifact(root / "encoder"), MoCoV3Config.tiny()
-    network = MoCoV3Network(config)
-    randomize(network)
-    with encoder.file("weights.safetensors") as path:
-        save_weights(path, network.state_dict())
-    encoder.write_json("config.json", config.model_dump(mode="json"))
+    make_encoder(root / "encoder")
     FolderArtifact(root / "evaluate").write_json("metrics.json", METRICS)
     return FolderInputs(root)
 

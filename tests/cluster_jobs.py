@@ -26,6 +26,14 @@ JOBS, SYSTEM = "rcg-jobs", "rcg-system"
 RUN = Path(os.environ.get("RCG_CLUSTER_RUN", "/run/rcg-cluster"))
 
 
+def demand(lacking: str | None) -> None:
+    """Skip aloud for want of something, or fail where RCG_CLUSTER_REQUIRED=1."""
+    if lacking and os.environ.get("RCG_CLUSTER_REQUIRED") == "1":
+        pytest.fail(lacking)
+    if lacking:
+        pytest.skip(lacking)
+
+
 def fresh_name(start: str) -> str:
     """A name that no earlier session used."""
     return f"{start}-{uuid.uuid4().hex[:10]}"

@@ -15,11 +15,13 @@ from components.codecs.none import NoneConfig
 from components.data.cache import CacheInfo
 from components.data.images import index_name, index_schema
 from components.data.shards import ShardWriter, shard_name
+from components.encoders import MoCoV3Config
 from components.pixels import save_pixels
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
 from components.pixels.dit import DitConfig
 from components.rdm import Rdm, RdmConfig, save_rdm
+from components.weights import save_weights
 from flows.artifact import FileEntry, Manifest
 
 PX, DIM, CLASSES = 8, 8, ("bar", "post")
@@ -176,6 +178,17 @@ def make_generators(root: Path, condition: str, *, labeled: bool = True, class_r
     save_rdm(rdm, FolderArtifact(root / "rdm"))
     codec = NoneConfig(kind="none", channels=1, px=PX)
     FolderArtifact(root / "codec").write_json("config.json", codec.model_dump(mode="json"))
+
+
+def make_encoder(root: Path) -> FolderArtifact:
+    """An encoder artifact: the smallest MoCo v3, with random weights."""
+    artifact, config = FolderArtifact(root), MoCoV3Config.tiny()
+    network = config.build().network
+    randomize(network)
+    with artifact.file("weights.safetensors") as path:
+        save_weights(path, network.state_dict())
+    artifact.write_json("config.json", config.model_dump(mode="json"))
+    return artifact
 
 
 def randomize(module: torch.nn.Module, seed: int = 0) -> None:

@@ -26,7 +26,7 @@ class RunLock(Protocol):
         ...
 
 
-def open_lock(project: Project) -> "RunLock":
+def open_lock(project: Project) -> RunLock:
     """A Kubernetes Lease where settings name its namespace, else a lock in the store."""
     settings = project.settings
     if settings.lease_namespace is None:

@@ -1,13 +1,12 @@
 """A cluster with overlays/local in it, an S3 server beside it, and the driver's own account: once per session."""
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests import cluster_rig
-from tests.cluster_jobs import credentials
+from tests.cluster_jobs import credentials, demand
 from tests.cluster_project import Made, made_project
 from tests.s3_rig import S3Server
 
@@ -21,11 +20,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def bare_cluster() -> None:
     """Kubernetes and KubeRay, nothing of ours in it. Skips aloud, or fails where RCG_CLUSTER_REQUIRED=1."""
-    lacking = cluster_rig.missing()
-    if lacking and os.environ.get("RCG_CLUSTER_REQUIRED") == "1":
-        pytest.fail(lacking)
-    if lacking:
-        pytest.skip(lacking)
+    demand(cluster_rig.missing())
     cluster_rig.up()
 
 

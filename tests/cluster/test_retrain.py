@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from components.data.source import DemoSource
 from components.store import open_store
 from tests import cluster_rig, git_server
-from tests.cluster_jobs import SYSTEM
+from tests.cluster_jobs import SYSTEM, demand
 from tests.cluster_project import ClusterProject, Made
 from tests.cluster_rig import kubectl, wait_until
 from tests.git_server import GitServer
@@ -121,11 +121,7 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    lacking = git_server.missing()
-    if lacking and os.environ.get("RCG_CLUSTER_REQUIRED") == "1":
-        pytest.fail(lacking)
-    if lacking:
-        pytest.skip(lacking)
+    demand(git_server.missing())
     folder = tmp_path_factory.mktemp("story")
     server = GitServer(folder / "git")
     server.start()

@@ -28,7 +28,9 @@ class ToyParams(Config):
     numerics: int
     train: TrainConfig
     kill_at: int | None
-    """The last of several ranks kills itself here, once."""
+    """The last of several ranks kills itself while it fetches this step, once, and once `durable` is."""
+    durable: int | None
+    """A checkpoint of this step can be read when the kill comes; uploads go on beside the steps."""
     bad_data_at: int | None
     """The last rank finds a damaged picture here."""
     stop_at: int | None
@@ -74,11 +76,17 @@ def _disturb(params: ToyParams, worker: Worker, n_fetched: int) -> None:
         os.kill(params.driver, signal.SIGTERM)
         time.sleep(2)  # longer than the driver needs to pass it on
     if n_fetched == params.kill_at and worker.world_size > 1 and _first(params.marks / "killed"):
+        _wait_for_checkpoint(worker, params.durable)
         os.kill(os.getpid(), signal.SIGKILL)
     if n_fetched == params.bad_data_at:
         with (params.marks / "seen").open("a") as file:
             file.write("x")
         raise DataError("picture 3 is damaged", got="half a file")
+
+
+def _wait_for_checkpoint(worker: Worker, step: int | None) -> None:
+    while step is not None and (worker.checkpoints.load_latest() or (0, {}))[0] < step:
+        time.sleep(0.05)
 
 
 def _first(mark: Path) -> bool:

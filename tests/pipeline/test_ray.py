@@ -31,7 +31,7 @@ TRAIN = TrainConfig.tiny().model_dump() | {"steps": 24, "batch_size": 6, "log_ev
 def make_spec(tmp_path: Path, **params: Any) -> Spec:
     marks = tmp_path / "marks"
     marks.mkdir(parents=True, exist_ok=True)
-    nothing = dict.fromkeys(("kill_at", "bad_data_at", "stop_at"))
+    nothing = dict.fromkeys(("kill_at", "durable", "bad_data_at", "stop_at"))
     given = {"numerics": 1, "train": TRAIN, "driver": 0, "marks": str(marks)} | nothing | params
     identity = Identity(schema_version=SCHEMA, stage="toy", params=given, inputs={}, modules={})
     return Spec(
@@ -90,7 +90,7 @@ def local_ray() -> Iterator[Path]:
 def test_stopped_then_killed_it_still_makes_the_inline_artifact(
     tmp_path: Path, local_ray: Path, inline: tuple[CommittedRun, LocalStore, Log]
 ) -> None:
-    params = {"stop_at": 6, "kill_at": 6, "driver": os.getpid()}
+    params = {"stop_at": 6, "kill_at": 6, "durable": 10, "driver": os.getpid()}
     with pytest.raises(RetryableError, match="told to stop: saved a checkpoint of step"):
         execute(tmp_path, ray_executor(), 1, **params)
     run, store, log = execute(tmp_path, ray_executor(), 2, **params)  # another number of workers may go on

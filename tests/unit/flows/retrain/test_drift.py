@@ -10,8 +10,6 @@ import yaml
 from PIL import Image
 
 from components.data.lock import Lock, read_lock
-from components.encoders import MoCoV3Config
-from components.weights import save_weights
 from flows.driver import Project
 from flows.params import check_params
 from flows.policy import RetrainParams
@@ -20,7 +18,7 @@ from flows.retrain.drift import drift_of
 from flows.retrain.resolve import fits_anew
 from flows.settings import Settings
 from tests.collected import Place, add_scenes
-from tests.folders import FolderArtifact, randomize
+from tests.folders import make_encoder
 
 N_OLD, N_NEW = 80, 30
 ROOT = Path(__file__).parents[4]
@@ -35,12 +33,7 @@ class World:
         self.place.snapshot(chunk_size=40)
         self.base = [chunk.name for chunk in self.lock.chunks]
         self.place.collect()
-        encoder, config = FolderArtifact(root / "encoder"), MoCoV3Config.tiny()
-        encoder.write_json("config.json", config.model_dump(mode="json"))
-        network = config.build().network
-        randomize(network)
-        save_weights(encoder.path("weights.safetensors"), network.state_dict())
-        self.place.artifacts["encoder"] = encoder
+        self.place.artifacts["encoder"] = make_encoder(root / "encoder")
         self.project = Project(root, Settings(store=str(root / "store"), source=self.place.source, mlflow_uri="off"))
         self.champion = Version(1, "0" * 64, "", {})
 

@@ -18,15 +18,13 @@ from components.data.images import Pixels as ImagePixels
 from components.data.shards import shard_name
 from components.data.source import DemoSource
 from components.data.views import ViewRecipe
-from components.encoders import MoCoV3Config
 from components.encoders.base import FrozenEncoder, standardize
 from components.errors import ArtifactError, DataError
-from components.weights import save_weights
 from flows.stages import encode
 from flows.stages.encode import EncodeParams
 from tests.collected import PARAMS as COLLECT
 from tests.collected import Committed, Place, add_scenes
-from tests.folders import FolderArtifact, randomize
+from tests.folders import FolderArtifact, make_encoder
 from tests.ranks import run_ranks
 from tests.toys import worker
 
@@ -58,17 +56,8 @@ def _place(root: Path, n: int = 24, chunk_size: int = 7, labels: str = "none") -
     place.collect(params=COLLECT.model_copy(update={"labels": labels}))
     codec = FolderArtifact(root / "codec")
     codec.write_json("config.json", NoneConfig(kind="none", channels=3, px=PX).model_dump(mode="json"))
-    place.artifacts |= {"codec": codec, "encoder": _real_encoder(root / "encoder")}
+    place.artifacts |= {"codec": codec, "encoder": make_encoder(root / "encoder")}
     return place
-
-
-def _real_encoder(root: Path) -> FolderArtifact:
-    artifact, config = FolderArtifact(root), MoCoV3Config.tiny()
-    artifact.write_json("config.json", config.model_dump(mode="json"))
-    network = config.build().network
-    randomize(network)
-    save_weights(artifact.path("weights.safetensors"), network.state_dict())
-    return artifact
 
 
 def _encode(place: Place, name: str = "a", params: EncodeParams = PARAMS) -> tuple[Metrics, Committed]:
