@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-cluster check format docs lock bench bench-cluster study clipart clean
+.PHONY: help setup demo test test-unit test-cluster check format docs lock bench bench-cluster study study-clipart clipart clean
 .PHONY: image image-check cluster-up cluster-down
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -66,6 +66,9 @@ bench-cluster: setup ## what a cluster and a bucket cost a stage (root; the test
 
 study: setup ## RCG against its baselines on digits, three seeds; writes docs/results/digits.md
 	python -m benchmarks.study
+
+study-clipart: data/clipart ## the same on color clip art, RCG against unconditional, with MAGE and with DiT
+	python -m benchmarks.study clipart-mage clipart-dit
 
 clipart: data/clipart ## a second collection: 2,900 color clip-art pictures from a Debian package
 

@@ -1,6 +1,7 @@
 """`make study`: does a representation help? RCG against its baselines, with one generator, one budget and three seeds.
 
-python -m benchmarks.study [PRESET]     python -m benchmarks.study --quick: every step in seconds, for nobody to quote
+python -m benchmarks.study [NAME …]     digits (all that `make study` runs), clipart-mage, clipart-dit
+python -m benchmarks.study smoke        every step in seconds, for nobody to quote
 
 Arms differ in what the pixel generator is told, and in nothing else:
 
@@ -25,7 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.study_results import Options, Result, Study, named, write_results
+from benchmarks.study_results import About, Options, Result, Study, named, write_results
 from components.data.snapshot import take_snapshot
 from components.data.source import open_source
 from flows.driver import Project
@@ -37,45 +38,6 @@ from flows.provenance import git_state
 TEST_SEED = 1000  # sampling seeds of the reported numbers, apart from those that chose the options
 
 Sections = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is run, and where to."""
-
-    preset: Path
-    workspace: Path
-    out: Path
-    seeds: tuple[int, ...]
-    guidance: tuple[float, ...]
-    steps: tuple[int, ...]
-    samplers: tuple[Options, ...]
-    """For diffusion; other generators have one way to sample."""
-
-
-_SAMPLERS: tuple[Options, ...] = (
-    {"sampler": "ddim", "eta": 0.0},
-    {"sampler": "ddim", "eta": 1.0},  # the ancestral one
-    {"sampler": "dpm_solver_2m", "eta": 0.0},
-)
-FULL = Plan(
-    preset=Path("presets/digits.yaml"),
-    workspace=Path(".rcg/study"),
-    out=Path("docs/results"),
-    seeds=(0, 1, 2),
-    guidance=(0.0, 0.5, 1.0, 2.0),
-    steps=(25,),
-    samplers=_SAMPLERS,
-)
-QUICK = Plan(
-    preset=Path("presets/smoke.yaml"),
-    workspace=Path(".rcg/study-quick"),
-    out=Path(".rcg/study-quick/results"),
-    seeds=(0,),
-    guidance=(0.0, 1.0),
-    steps=(5,),
-    samplers=_SAMPLERS[:2],
-)
 
 
 @dataclass(frozen=True)
@@ -98,16 +60,84 @@ ARMS = (
     Arm("class", "class", "rdm"),
     Arm("cluster", "cluster", "rdm"),
 )
+SAMPLERS: tuple[Options, ...] = (
+    {"sampler": "ddim", "eta": 0.0},
+    {"sampler": "ddim", "eta": 1.0},  # the ancestral one
+    {"sampler": "dpm_solver_2m", "eta": 0.0},
+)
+TEMPERATURES: tuple[Options, ...] = ({"temperature": 1.0}, {"temperature": 4.0})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run, and where to."""
+
+    about: About
+    preset: Path
+    source: str
+    workspace: Path
+    out: Path
+    seeds: tuple[int, ...]
+    guidance: tuple[float, ...]
+    samplers: tuple[Options, ...]
+    arms: tuple[Arm, ...] = ARMS
+    pixel_steps: int | None = None
+    """Steps of the pixel generator's training, where the preset's would take too long nine times."""
+
+
+_DIGITS = Plan(
+    about=About("digits", "RCG and its baselines on handwritten digits", "make study"),
+    preset=Path("presets/digits.yaml"),
+    source="demo",
+    workspace=Path(".rcg/study"),
+    out=Path("docs/results"),
+    seeds=(0, 1, 2),
+    guidance=(0.0, 0.5, 1.0, 2.0),
+    samplers=SAMPLERS,
+)
+_CLIPART = replace(
+    _DIGITS, source="data/clipart", guidance=(0.0, 1.0), arms=ARMS[:3], pixel_steps=1200
+)  # needs `make clipart`
+PLANS = {
+    "digits": _DIGITS,
+    "clipart-mage": replace(
+        _CLIPART,
+        about=About("clipart-mage", "RCG against nothing on color clip art: MAGE", "make study-clipart"),
+        preset=Path("presets/clipart.yaml"),
+        workspace=Path(".rcg/study-clipart-mage"),
+        samplers=TEMPERATURES,
+    ),
+    "clipart-dit": replace(
+        _CLIPART,
+        about=About("clipart-dit", "RCG against nothing on color clip art: DiT on pixels", "make study-clipart"),
+        preset=Path("presets/clipart-dit.yaml"),
+        workspace=Path(".rcg/study-clipart-dit"),
+        samplers=SAMPLERS[1:],
+    ),
+    "smoke": replace(
+        _DIGITS,
+        about=About("smoke", "Every step of the study, in seconds", "python -m benchmarks.study smoke"),
+        preset=Path("presets/smoke.yaml"),
+        workspace=Path(".rcg/study-smoke"),
+        out=Path(".rcg/study-smoke/results"),
+        seeds=(0,),
+        guidance=(0.0, 1.0),
+        samplers=SAMPLERS[:2],
+    ),
+}
 
 
 class Runner:
     """Runs stages one after the other in a workspace of their own, and reads what they made."""
 
-    def __init__(self, preset: Path, root: Path) -> None:
-        self.root, self.project = root, Project.here()
-        self.sections: Sections = check_params(read_yaml(preset), str(preset)).model_dump(mode="json")
+    def __init__(self, plan: Plan) -> None:
+        self.root, self.source, self.project = plan.workspace, plan.source, Project.here()
+        self.sections: Sections = check_params(read_yaml(plan.preset), str(plan.preset)).model_dump(mode="json")
+        if plan.pixel_steps is not None:
+            self.sections["pixels"]["train"]["steps"] = plan.pixel_steps
+        root = self.root
         root.mkdir(parents=True, exist_ok=True)
-        take_snapshot(open_source("demo"), root / "collection.lock", rebuild=False)
+        take_snapshot(open_source(self.source), root / "collection.lock", rebuild=False)
         self.lock = (root / "collection.lock").read_text()
         self.doing: Doing = self.project.doing(context=git_state(self.project.root), tracked=False)
         self.started = time.monotonic()
@@ -117,7 +147,7 @@ class Runner:
         kind = STAGES[stage]
         lock = None if kind.needs else self.lock
         params = self.sections[stage] if section is None else section
-        spec = make_spec(kind, params, self.project.store, self.root, source="demo", lock=lock)
+        spec = make_spec(kind, params, self.project.store, self.root, source=self.source, lock=lock)
         before = time.monotonic()
         quiet = stage in ("sample", "evaluate")  # many and short
         doing = replace(self.doing, open_log=None) if quiet else self.doing
@@ -156,9 +186,9 @@ def seeded(section: Sections, seed: int) -> Sections:
 
 def grid(plan: Plan, arm: Arm, sampling: Sections) -> list[Options]:
     """The options to choose from. Guidance changes nothing without a condition, so there the grid has fewer points."""
-    samplers = plan.samplers if "sampler" in sampling else ({},)
+    samplers = [options for options in plan.samplers if options.keys() <= sampling.keys()] or [{}]
     guidance = plan.guidance if arm.guides else plan.guidance[:1]
-    return [{**sampler, "guidance": g, "steps": n} for sampler in samplers for n in plan.steps for g in guidance]
+    return [{**sampler, "guidance": g} for sampler in samplers for g in guidance]
 
 
 def choose(runner: Runner, plan: Plan, arm: Arm) -> tuple[Options, list[tuple[Options, float]]]:
@@ -172,12 +202,12 @@ def choose(runner: Runner, plan: Plan, arm: Arm) -> tuple[Options, list[tuple[Op
 
 def run_study(plan: Plan) -> Study:
     """All arms and seeds."""
-    runner = Runner(plan.preset, plan.workspace)
+    runner = Runner(plan)
     for stage in ("collect", "encoder", "codec", "encode"):
         runner.run(stage)
-    study = Study(encoder=runner.metrics("encoder"))
-    for condition in dict.fromkeys(arm.condition for arm in ARMS):
-        arms = [arm for arm in ARMS if arm.condition == condition]
+    study = Study(plan.about, encoder=runner.metrics("encoder"))
+    for condition in dict.fromkeys(arm.condition for arm in plan.arms):
+        arms = [arm for arm in plan.arms if arm.condition == condition]
         for seed in plan.seeds:
             runner.train(condition, seed)
             for arm in arms:
@@ -191,18 +221,19 @@ def run_study(plan: Plan) -> Study:
     return study
 
 
-def main() -> None:
-    """Preset (presets/digits.yaml unless given) -> docs/results/digits.md and its pictures."""
+def main(wanted: list[str]) -> int:
+    """Each study that is named (digits unless one is) -> docs/results/NAME.md and its pictures."""
     logging.basicConfig(level=logging.WARNING)
-    words = [word for word in sys.argv[1:] if word != "--quick"]
-    plan = FULL if words == sys.argv[1:] else QUICK
-    if words:
-        plan = replace(plan, preset=Path(words[0]))
-    started = time.monotonic()
-    study = run_study(plan)
-    path = write_results(study, plan.out, minutes=(time.monotonic() - started) / 60)
-    print(f"wrote {path}")
+    unknown = [name for name in wanted if name not in PLANS]
+    if unknown:
+        print(f"no such study: {', '.join(unknown)}; there are {', '.join(PLANS)}", file=sys.stderr)
+        return 2
+    for name in wanted or ["digits"]:
+        plan, started = PLANS[name], time.monotonic()
+        study = run_study(plan)
+        print(f"wrote {write_results(study, plan.out, minutes=(time.monotonic() - started) / 60)}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

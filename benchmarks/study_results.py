@@ -1,4 +1,4 @@
-"""Results of the study as docs/results/digits.md, a plot, a grid per arm, and the raw numbers."""
+"""Results of a study as docs/results/NAME.md, a plot, a grid per arm, and the raw numbers."""
 
 import json
 import platform
@@ -34,15 +34,30 @@ class Result:
     metrics: Metrics
 
 
+@dataclass(frozen=True)
+class About:
+    """What a study is called, and the command that makes it."""
+
+    name: str
+    title: str
+    command: str
+
+
 @dataclass
 class Study:
     """Everything that was found."""
 
+    about: About
     encoder: Metrics
     results: list[Result] = field(default_factory=list)
     chosen: dict[str, Options] = field(default_factory=dict)
     tried: dict[str, list[tuple[Options, float]]] = field(default_factory=dict)
     pictures: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def arms(self) -> list[str]:
+        """Those that were run, the best told first."""
+        return [arm for arm in ORDER if self.of(arm)]
 
     def of(self, arm: str) -> list[Result]:
         return [result for result in self.results if result.arm == arm]
@@ -55,38 +70,40 @@ class Study:
 
 
 def write_results(study: Study, folder: Path, *, minutes: float) -> Path:
-    """Write digits.md and what it shows; returns its path."""
+    """Write the page and what it shows; returns its path."""
+    name = study.about.name
     folder.mkdir(parents=True, exist_ok=True)
     for arm, png in study.pictures.items():
-        (folder / f"digits-{arm}.png").write_bytes(png)
+        (folder / f"{name}-{arm}.png").write_bytes(png)
     raw = {
         "encoder": study.encoder,
         "chosen": study.chosen,
         "tried": study.tried,
         "results": [{"arm": r.arm, "seed": r.seed, **r.metrics} for r in study.results],
     }
-    (folder / "digits.json").write_text(json.dumps(raw, indent=1, sort_keys=True) + "\n")
-    _plot(study, folder / "digits-fd.png")
-    path = folder / "digits.md"
+    (folder / f"{name}.json").write_text(json.dumps(raw, indent=1, sort_keys=True) + "\n")
+    _plot(study, folder / f"{name}-fd.png")
+    path = folder / f"{name}.md"
     path.write_text("\n".join(_page(study, minutes)) + "\n")
     return path
 
 
 def _page(study: Study, minutes: float) -> list[str]:
-    one = study.results[0].metrics
+    one, name = study.results[0].metrics, study.about.name
+    seeds = len({r.seed for r in study.results})
     floor = mean(r.metrics["fd_floor"] for r in study.results)
     return [
-        "# RCG and its baselines on handwritten digits",
+        f"# {study.about.title}",
         "",
-        "Written by `make study`. One generator, one budget, three seeds; arms differ only in what the generator",
-        f"is told. {one['n_generated']:.0f} samples per run are compared with the {one['n_held_out']:.0f} images of",
+        f"Written by `{study.about.command}`. One generator, one budget, {seeds} seeds; arms differ only in what",
+        f"the generator is told. {one['n_generated']:.0f} samples per run are compared with the {one['n_held_out']:.0f} images of",
         "the test split, in features of a label classifier that conditions nothing and names",
         f"{one['network_accuracy']:.1%} of them correctly. Real training images score {floor:.3g}: that is the floor.",
-        "All numbers are in [digits.json](digits.json).",
+        f"All numbers are in [{name}.json]({name}.json).",
         "",
         *_claims(study),
         "",
-        "![Frechet distance of every arm and seed](digits-fd.png)",
+        f"![Frechet distance of every arm and seed]({name}-fd.png)",
         "",
         "## Every seed",
         "",
@@ -108,12 +125,7 @@ def _page(study: Study, minutes: float) -> list[str]:
         "",
         "## Pictures",
         "",
-        *[
-            line
-            for arm in ORDER
-            if arm in study.pictures
-            for line in (f"### {arm}", "", f"![{arm}](digits-{arm}.png)", "")
-        ],
+        *[line for arm in study.arms for line in (f"### {arm}", "", f"![{arm}]({name}-{arm}.png)", "")],
         *_where(minutes),
     ]
 
@@ -131,6 +143,8 @@ def _where(minutes: float) -> list[str]:
 def _claims(study: Study) -> list[str]:
     lines = ["| ratio of mean FD | measured | wanted | reached |", "|---|---|---|---|"]
     for other, wanted in CLAIMS:
+        if not study.of(other):
+            continue
         ratio = study.ratio("rcg", other)
         reached = "yes" if ratio <= wanted else "no"
         lines.append(f"| RCG / {other} | {ratio:.2f} | at most {wanted} | {reached} |")
@@ -140,7 +154,7 @@ def _claims(study: Study) -> list[str]:
 
 def _table(study: Study) -> list[str]:
     lines = [f"| arm | seed | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for arm in ORDER:
+    for arm in study.arms:
         for result in study.of(arm):
             lines.append(f"| {arm} | {result.seed} | {_cells([result])} |")
         lines.append(f"| **{arm}** | mean | {_cells(study.of(arm))} |")
@@ -152,8 +166,8 @@ def _cells(results: Sequence[Result]) -> str:
 
 
 def _options(study: Study) -> list[str]:
-    lines = ["| arm | chosen | FD on val of every point tried (sampler, guidance/steps) |", "|---|---|---|"]
-    for arm in ORDER:
+    lines = ["| arm | chosen | FD on val of every point tried (sampler, guidance) |", "|---|---|---|"]
+    for arm in study.arms:
         tried = ", ".join(f"{named(options)}: {fd:.3g}" for options, fd in study.tried[arm])
         lines.append(f"| {arm} | {named(study.chosen[arm])} | {tried} |")
     return lines
@@ -163,7 +177,8 @@ def named(options: Options) -> str:
     """A point of the grid in few words; eta counts for ddim alone."""
     how = f"{options['sampler']} " if "sampler" in options else ""
     eta = f"eta {options['eta']:g} " if options.get("sampler") == "ddim" else ""
-    return f"{how}{eta}{options['guidance']:g}/{options['steps']:g}"
+    heat = f"temperature {options['temperature']:g} " if "temperature" in options else ""
+    return f"{how}{eta}{heat}guidance {options['guidance']:g}"
 
 
 def _encoder(metrics: Metrics) -> list[str]:
@@ -178,14 +193,15 @@ def _plot(study: Study, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7, 3.2), layout="constrained")
-    for row, arm in enumerate(reversed(ORDER)):
+    arms = study.arms[::-1]
+    for row, arm in enumerate(arms):
         values = [result.metrics["fd"] for result in study.of(arm)]
         axes.barh(row, mean(values), color="#2f6fde" if arm == "rcg" else "#b9c0cc")
         axes.plot(values, [row] * len(values), "o", color="#1d1f23", markersize=4)
     axes.axvline(
         mean(r.metrics["fd_floor"] for r in study.results), color="#d9801a", linestyle="--", label="real images"
     )
-    axes.set_yticks(range(len(ORDER)), list(reversed(ORDER)))
+    axes.set_yticks(range(len(arms)), arms)
     axes.set_xlabel("Frechet distance to the test split; dots are seeds")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

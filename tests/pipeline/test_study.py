@@ -23,7 +23,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_all_arms_and_resume(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = replace(study.QUICK, preset=Path("smoke.yaml"))
+    plan = replace(study.PLANS["smoke"], preset=Path("smoke.yaml"))
     found = study.run_study(plan)
     first = capsys.readouterr().out
     assert {result.arm for result in found.results} == set(ORDER) == set(found.pictures)
@@ -40,8 +40,8 @@ def test_all_arms_and_resume(project: Path, capsys: pytest.CaptureFixture[str]) 
 
     page = write_results(found, project / "docs", minutes=1).read_text()
     assert "| RCG / unconditional |" in page
-    assert "ddim eta 1 1/5: " in page
+    assert "ddim eta 1 guidance 1: " in page
     for arm in ORDER:
         assert f"| {arm} | 0 |" in page
-        assert (project / "docs" / f"digits-{arm}.png").is_file()
-    assert json.loads((project / "docs/digits.json").read_text())["chosen"].keys() == set(ORDER)
+        assert (project / "docs" / f"smoke-{arm}.png").is_file()
+    assert json.loads((project / "docs/smoke.json").read_text())["chosen"].keys() == set(ORDER)
