@@ -9,9 +9,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export GOMP_SPINCOUNT ?= 10000
-# Test files side by side, each file in one process.
+# Test files side by side, each file in one process of one thread: small tensors gain nothing from a second.
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
-PYTEST := pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 UV := UV_LINK_MODE=$(or $(UV_LINK_MODE),hardlink) $(BIN)/uv
 
 help: ## print these notes
@@ -35,7 +35,7 @@ test: setup ## every test that needs no cluster and no GPU
 	$(PYTEST) -m "not cluster and not gpu"
 
 test-unit: setup ## the fast tests only
-	$(PYTEST) -m "not ranks" tests/unit tests/contract tests/reference tests/repo
+	$(PYTEST) -m "not processes" tests/unit tests/contract tests/reference tests/repo
 
 test-cluster: setup ## the tests on a real one-node Kubernetes (root; scripts in RCG_RIGS, default ../shared)
 	RCG_CLUSTER_REQUIRED=1 pytest -m cluster --ignore tests/cluster/test_image.py tests/cluster

@@ -66,7 +66,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def main(wanted: list[str]) -> int:
-    """Measure and print, and save a complete run; 1 when a target was missed."""
+    """Measure, print and save; 1 when a target was missed."""
     unknown = [name for name in wanted if name not in PARTS]
     if unknown:
         print(f"no such part: {', '.join(unknown)}; there are {', '.join(PARTS)}", file=sys.stderr)
@@ -77,8 +77,7 @@ def main(wanted: list[str]) -> int:
             found = measure()
             print(show(found), flush=True)
             rows += found
-    if not wanted:
-        print(f"saved in {save(rows)}")
+    print(f"saved in {save(rows, '-'.join(wanted))}")
     return int(any(row.reached is False for row in rows))
 
 

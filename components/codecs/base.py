@@ -1,7 +1,7 @@
 """What every codec is: an image <-> what a pixel generator works on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from jaxtyping import Float
@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from components.base import TargetSpec
 from components.errors import ShapeError
+from components.nn.groups import in_groups
+
+_PIXELS = 256**2
+"""Image pixels that go through an autoencoder at once on a CPU."""
 
 
 class Codec(nn.Module, ABC):
@@ -26,6 +30,10 @@ class Codec(nn.Module, ABC):
     @abstractmethod
     def decode(self, target: Tensor) -> Float[Tensor, "b 3 px px"]:
         """Shapes: (b, *spec.shape) of spec.dtype -> (b, 3, px, px), clamped to [0, 1]."""
+
+    def in_groups(self, call: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """call(x) of one of the networks, over groups of images that suit a CPU's cache."""
+        return in_groups(call, x, rows=_PIXELS // self.spec.image_px**2)
 
     def check_images(self, images: Tensor) -> None:
         px = self.spec.image_px

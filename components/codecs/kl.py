@@ -51,7 +51,7 @@ class Kl(Codec):
 
     def moments(self, images: Float[Tensor, "b 3 px px"]) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the posterior, not scaled. Shapes: (b, *spec.shape) each."""
-        mean, log_variance = self.quant_conv(self.encoder(images * 2 - 1)).chunk(2, dim=1)
+        mean, log_variance = self.quant_conv(self.in_groups(self.encoder, images * 2 - 1)).chunk(2, dim=1)
         return mean, (0.5 * log_variance.clamp(*_LOG_VARIANCE)).exp()
 
     def encode(self, images: Float[Tensor, "b 3 px px"]) -> Tensor:
@@ -65,7 +65,7 @@ class Kl(Codec):
     def decode(self, target: Tensor) -> Float[Tensor, "b 3 px px"]:
         self.check_target(target)
         z = target.to(torch.float32) / self.config.scale
-        images: Tensor = self.decoder(self.post_quant_conv(z))
+        images = self.in_groups(self.decoder, self.post_quant_conv(z))
         return ((images + 1) / 2).clamp(0, 1)
 
 

@@ -49,11 +49,11 @@ class VqF8(Codec):
 
     def encode(self, images: Float[Tensor, "b 3 px px"]) -> Tensor:
         self.check_images(images)
-        z_e: Tensor = self.quant_conv(self.encoder(images * 2 - 1))
+        z_e: Tensor = self.quant_conv(self.in_groups(self.encoder, images * 2 - 1))
         return z_e.to(getattr(torch, self.spec.dtype))
 
     def decode(self, target: Tensor) -> Float[Tensor, "b 3 px px"]:
         self.check_target(target)
         index = self.quantize.nearest(target.to(torch.float32))
-        images: Tensor = self.decoder(self.post_quant_conv(self.quantize(index)))
+        images = self.in_groups(self.decoder, self.post_quant_conv(self.quantize(index)))
         return ((images + 1) / 2).clamp(0, 1)

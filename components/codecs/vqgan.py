@@ -179,7 +179,7 @@ class Vqgan(Codec):
 
     def encode(self, images: Float[Tensor, "b 3 px px"]) -> Tensor:
         self.check_images(images)
-        z_e: Tensor = self.encoder(images)
+        z_e = self.in_groups(self.encoder, images)
         if self.spec.space == "tokens":
             return self.quantize.nearest(z_e).to(torch.int32)
         return z_e.to(torch.float16)
@@ -188,8 +188,7 @@ class Vqgan(Codec):
         self.check_target(target)
         tokens = self.spec.space == "tokens"
         index = target.long() if tokens else self.quantize.nearest(target.to(torch.float32))
-        images: Tensor = self.decoder(self.quantize(index))
-        return images.clamp(0, 1)
+        return self.in_groups(self.decoder, self.quantize(index)).clamp(0, 1)
 
 
 def _norm(channels: int, config: VqganConfig) -> nn.GroupNorm:

@@ -7,10 +7,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from components.errors import ConfigError, ShapeError
+from components.nn.groups import in_groups
 
 RGB = tuple[float, float, float]
 WEIGHTS_KEY = "encoder.model.weights"
 """Where params.yaml names an encoder's weights file."""
+_PIXELS = 8 * 224**2
+"""Preprocessed pixels that go through the network at once on a CPU."""
 
 
 class Encoder(Protocol):
@@ -83,7 +86,7 @@ class FrozenEncoder(nn.Module):
         x = preprocess(images, px=self.input_px, mean=self.mean, std=self.std)
         if len(x) == 0:
             return x.new_empty(0, self.dim)
-        z = self.represent(x)
+        z = in_groups(self.represent, x, rows=_PIXELS // self.input_px**2)
         if z.shape != (len(images), self.dim):
             raise ConfigError(
                 "the encoder's network gives vectors of another width",

@@ -44,7 +44,15 @@ def moto_endpoint() -> Iterator[str]:
         yield endpoint
 
 
-@pytest.fixture(params=STORES)
+def _params() -> list[object]:
+    """Every store; those that need a server are marked so."""
+    return [
+        pytest.param(name, marks=[] if endpoint is None else pytest.mark.processes, id=name)
+        for name, (endpoint, _) in STORES.items()
+    ]
+
+
+@pytest.fixture(params=_params())
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     endpoint, make = STORES[request.param]
     if endpoint is not None:

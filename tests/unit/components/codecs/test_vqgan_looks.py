@@ -198,7 +198,7 @@ def _grads(rank: int, n_ranks: int) -> dict[str, torch.Tensor]:
     return grads
 
 
-@pytest.mark.ranks
+@pytest.mark.processes
 def test_two_ranks_agree_with_one() -> None:
     grads, others = _grads(0, 1), run_ranks(2, _grads)[1]
     assert grads.keys() == others.keys()

@@ -139,7 +139,7 @@ def _two_steps(rank: int, n_ranks: int) -> tuple[dict[str, torch.Tensor], dict[s
     return model.state_dict(), grads, float(mean)
 
 
-@pytest.mark.ranks
+@pytest.mark.processes
 def test_two_ranks_agree_with_one() -> None:
     (state, grads, loss), (other_state, other_grads, other_loss) = _two_steps(0, 1), run_ranks(2, _two_steps)[1]
     assert loss == pytest.approx(other_loss, rel=1e-5)

@@ -20,6 +20,8 @@ from components.errors import ConfigError, DataError
 from tests.s3_faults import FaultyProxy, faulty_proxy, once
 from tests.s3_rig import aws_environment, moto_server, s3_server
 
+pytestmark = pytest.mark.processes
+
 RECIPE = DecodeRecipe(background=(0, 0, 0), max_pixels=10**6)
 
 

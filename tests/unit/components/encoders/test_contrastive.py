@@ -102,7 +102,7 @@ def _work(rank: int, _n: int) -> dict[str, Any]:
     return {"loss": loss, "grads": grads, "running": trainer.momentum_encoder.head[7].running_var}
 
 
-@pytest.mark.ranks
+@pytest.mark.processes
 def test_two_ranks_agree_with_one() -> None:
     ranks = run_ranks(2, _work)
     trainer = _trainer()

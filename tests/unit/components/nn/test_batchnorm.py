@@ -41,7 +41,7 @@ def ranks() -> list[dict[str, Any]]:
     return run_ranks(2, _work)
 
 
-@pytest.mark.ranks
+@pytest.mark.processes
 def test_two_ranks_equal_torchs_batchnorm_of_all_rows(ranks: list[dict[str, torch.Tensor]]) -> None:
     x, weight = _inputs()
     x.requires_grad_(True)
@@ -59,7 +59,7 @@ def test_two_ranks_equal_torchs_batchnorm_of_all_rows(ranks: list[dict[str, torc
         assert rank["running"][2] == 1
 
 
-@pytest.mark.ranks
+@pytest.mark.processes
 def test_gathered_rows_carry_gradients_back(ranks: list[dict[str, torch.Tensor]]) -> None:
     x, _ = _inputs()
     for i, rank in enumerate(ranks):

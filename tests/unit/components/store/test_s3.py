@@ -15,6 +15,8 @@ from components.store.s3 import S3Store
 from tests.s3_faults import FaultyProxy, Request, faulty_proxy, once
 from tests.s3_rig import S3Server, aws_environment, free_port, moto_server, s3_server
 
+pytestmark = pytest.mark.processes
+
 LARGE = bytes(range(256)) * (17 * 2**12)  # 17 MiB: two parts
 SKEWED = (403, "RequestTimeTooSkewed")
 

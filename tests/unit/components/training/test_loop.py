@@ -220,6 +220,7 @@ def test_a_cpu_computes_in_fp32_whatever_the_precision(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.processes
 def test_compiled_kernels_compute_the_same_but_for_rounding(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"steps": 3})
     plain, expected = fit(toys.worker(tmp_path), config)
@@ -265,7 +266,7 @@ def _diverges_on_the_last_rank(rank: int, world_size: int, folder: Path) -> str:
     return "no"
 
 
-@pytest.mark.ranks
+@pytest.mark.processes
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
     from tests.ranks import run_ranks
 

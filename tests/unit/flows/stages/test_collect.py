@@ -278,7 +278,7 @@ def _collect_as_rank(rank: int, n: int, root: str) -> tuple[dict[str, float], di
     return metrics, {name: entry.sha256 for name, entry in out.files.items()}, out.keys
 
 
-@pytest.mark.ranks
+@pytest.mark.processes
 def test_two_ranks_make_the_artifact_of_one(tmp_path: Path) -> None:
     place, apart = Place(tmp_path / "one"), Place(tmp_path / "two")
     for each in (place, apart):

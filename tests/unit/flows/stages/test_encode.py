@@ -232,7 +232,7 @@ def _encode_as_rank(rank: int, n: int, root: str) -> tuple[Metrics, dict[str, st
     return metrics, {name: entry.sha256 for name, entry in out.files.items()}
 
 
-@pytest.mark.ranks
+@pytest.mark.processes
 def test_two_ranks_make_the_artifact_of_one(tmp_path: Path) -> None:
     [(metrics, whole)] = run_ranks(
         1, _encode_as_rank, str(tmp_path / "one")
