@@ -1,6 +1,7 @@
 """Paper-scale speed: ours against a plain implementation, row by row, in one run.
 
     python -m benchmarks.paper_scale [row …] [--repeats N]
+    python -m benchmarks.paper_scale row --profile          where our side's time goes, operator by operator
 
 Each side runs in a process of its own, so that its peak memory is its own; the sides take turns. Times are brought to
 160 GFLOP/s by a 2048^3 matrix product before and after each call. A plain side that is further from the published
@@ -70,6 +71,19 @@ def measure_here(name: str, side: str, repeats: int) -> dict[str, Any]:
     return {"at_160_s": median(times), "probe": median(probes), "peak_mb": peak, "share": max(products, default=None)}
 
 
+def profile_here(name: str) -> str:
+    """One call of our side, as a table of operators."""
+    from torch.profiler import ProfilerActivity, profile
+
+    from benchmarks.paper_cases import CASES
+
+    call, _ = CASES[name].sides["ours"]()
+    call()  # warms up
+    with profile(activities=[ProfilerActivity.CPU]) as found:
+        call()
+    return str(found.key_averages().table(sort_by="self_cpu_time_total", row_limit=10, max_name_column_width=40))
+
+
 def measure(name: str, repeats: int) -> dict[str, dict[str, Any]]:
     """Both sides, in turns: {side: medians over the turns}."""
     found: dict[str, dict[str, Any]] = {}
@@ -119,11 +133,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("rows", nargs="*", metavar="row", help=", ".join(CASES))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--side", choices=("plain", "ours"), help="time one side of one row, and print JSON")
+    parser.add_argument("--profile", action="store_true", help="print where our side's time goes")
     given = parser.parse_args(arguments)
     if unknown := [name for name in given.rows if name not in CASES]:
         parser.error(f"no such row: {', '.join(unknown)}; there are {', '.join(CASES)}")
     if given.side:
         print(json.dumps(measure_here(given.rows[0], given.side, given.repeats)))
+        return 0
+    if given.profile:
+        for name in given.rows:
+            print(profile_here(name))
         return 0
     rows = paper_rows(given.rows or list(CASES), given.repeats)
     if not given.rows:

@@ -23,16 +23,16 @@ def module_digests(module: str, root: Path = _ROOT) -> dict[str, str]:
     """
     top = module.partition(".")[0]
     counted: dict[str, str] = {}
-    waiting = [module]
+    waiting, seen = [module], {module}
     while waiting:
         name = waiting.pop()
-        if name in counted or (name != module and not _counts(name, top)):
-            continue
         path = _source(name, root)
         if path is None:
             continue  # an attribute of a module: `from components.base import Config`
         counted[name], imported = _read(path.read_bytes(), name, path.name == "__init__.py")
-        waiting += [*imported, *_parents(name)]
+        found = {other for other in (*imported, *_parents(name)) if other not in seen and _counts(other, top)}
+        waiting += found
+        seen |= found
     return dict(sorted(counted.items()))
 
 
