@@ -110,6 +110,7 @@ PLANS = {
         about=About("clipart-mage", "RCG against nothing on color clip art: MAGE", "make study-clipart"),
         preset=Path("presets/clipart.yaml"),
         workspace=Path(".rcg/study-clipart-mage"),
+        seeds=(0, 1),  # its steps take twice as long as those of dit
     ),
     "clipart-dit": replace(
         _CLIPART,

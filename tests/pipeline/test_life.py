@@ -39,10 +39,10 @@ class Life:
         with (base / "commands.log").open("w") as log:
             command = [sys.executable, str(ROOT / "tests/pipeline/life_driver.py")]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
-            self._driver = subprocess.Popen(command, cwd=self.root, env=self._env(), text=True, **pipes)  # type: ignore[call-overload]
+            self._driver = subprocess.Popen(command, cwd=self.root, env=self.env(), text=True, **pipes)  # type: ignore[call-overload]
         self.log = base / "commands.log"
 
-    def _env(self) -> dict[str, str]:
+    def env(self) -> dict[str, str]:
         env = {k: v for k, v in os.environ.items() if not k.startswith("RCG_")}
         env |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
         return env | {
@@ -110,14 +110,34 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
     made.end()
 
 
-def test_1_first_champion_is_promoted_on_floors_alone(life: Life) -> None:
+@pytest.fixture
+def shelf(life: Life, tmp_path: Path) -> Iterator[str]:
+    """The checkout has a DVC remote; its configuration, for a clone to have it as well."""
+    config = life.root / ".dvc/config.local"
+    config.write_text(
+        f"[core]\n    remote = shelf\n['remote \"shelf\"']\n    url = {tmp_path}/shelf\n    verify = true\n"
+    )
+    yield config.read_text()
+    config.unlink()
+
+
+def test_1_first_champion_is_promoted_on_floors_alone(life: Life, shelf: str, tmp_path: Path) -> None:
     life.add_digits(0, N_FIRST)
     told = life.do("retrain")
     assert told["end"] == "promoted", told
+    _a_clone_pulls_the_bundle_and_draws(life, shelf, tmp_path / "clone")
     assert life.do("where")["champion"] == 1
     assert "collection.lock" in life.git("ls-files"), "main was fast-forwarded"
     assert life.git("status", "--porcelain") == ""
     assert life.do("retrain")["text"].startswith("no change: 0 new")
+
+
+def _a_clone_pulls_the_bundle_and_draws(life: Life, shelf: str, clone: Path) -> None:
+    life.git("clone", "-q", ".", str(clone))
+    (clone / ".dvc/config.local").write_text(shelf)
+    for command in (["dvc", "pull", "-q", "artifacts/bundle"], ["rcg", "sample", "-n", "1"]):
+        subprocess.run([BIN / command[0], *command[1:]], cwd=clone, env=life.env(), check=True, capture_output=True)
+    assert (clone / "samples/0000.png").is_file()
 
 
 def test_2_new_images_and_a_kill_after_every_step_come_to_the_same_end(life: Life) -> None:
