@@ -1,15 +1,17 @@
 """What a component knows of where it runs: its rank, its device, where to checkpoint and how to report."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from components.base import Metrics
+from components.errors import RetryableError
 
+T = TypeVar("T")
 State = Mapping[str, object]
 """A checkpoint: nested dicts, lists, numbers, strings and tensors; nothing that needs pickled code."""
 
@@ -61,10 +63,17 @@ class Worker:
     threads: int
     """CPU threads for decoding beside torch's own."""
     stopping: Callable[[], bool] = _never
-    """Has this process been told to end (SIGTERM, preemption)? Training then saves a checkpoint and stops."""
+    """Has this process been told to end (SIGTERM, preemption)? Training saves a checkpoint and stops; see parts()."""
     compiled: bool = False
     """Train on torch.compile's kernels. Moves low-order bits, as the number of workers does."""
 
     def rows(self, n: int) -> slice:
         """This rank's share of n rows: contiguous, sizes differ by at most one."""
         return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
+
+    def parts(self, items: Iterable[T]) -> Iterator[T]:
+        """items, for a stage whose work has parts. Raises: RetryableError between two of them, when told to stop."""
+        for i, item in enumerate(items):
+            if i > 0 and self.stopping():
+                raise RetryableError("told to stop between two parts of the work", fix="run the same command again")
+            yield item

@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class InlineExecutor:
-    """Never imports ray. SIGTERM lets a training stage save a checkpoint and stop; a second one ends at once."""
+    """Never imports ray. SIGTERM lets a stage save what it has and stop; a second one ends at once."""
 
     def check(self, spec: Spec, settings: WorkerSettings) -> None:
         if settings.n_workers != 1:
@@ -43,7 +43,7 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
         if asked.is_set():
             raise SystemExit(128 + signal.SIGTERM)
         asked.set()
-        _log.warning("asked to stop: a training stage saves a checkpoint first; ask again to stop at once")
+        _log.warning("asked to stop: the stage saves what it has first; ask again to stop at once")
 
     before = signal.signal(signal.SIGTERM, on_signal)
     try:

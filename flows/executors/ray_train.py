@@ -249,7 +249,7 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stopping(file: Path) -> Iterator[Path]:
-    """The first SIGTERM creates the file, so that training saves a checkpoint and stops; a second one ends at once."""
+    """The first SIGTERM creates the file, so that the stage saves what it has and stops; a second one ends at once."""
     if threading.current_thread() is not threading.main_thread():
         yield file
         return

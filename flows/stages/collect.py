@@ -61,7 +61,7 @@ def run(params: CollectParams, inputs: Inputs, out: Output, worker: Worker) -> M
         verify_source(source, lock)
     facts = _Facts(params, lock, source, out, worker.threads)
     mine = lock.chunks[worker.rows(len(lock.chunks))]
-    for chunk in mine:
+    for chunk in worker.parts(mine):
         facts.ensure(chunk)
     barrier(worker)
     if worker.rank != 0:

@@ -50,7 +50,7 @@ def run(params: EncodeParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     """Raises: DataError naming the pictures, ArtifactError when codec output is not finite."""
     shards = _Shards(params, inputs, out, worker)
     mine = shards.chunks[worker.rows(len(shards.chunks))]
-    for chunk in mine:
+    for chunk in worker.parts(mine):
         shards.ensure(chunk)
     barrier(worker)
     if worker.rank != 0:

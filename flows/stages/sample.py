@@ -105,7 +105,7 @@ def run(params: SampleParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     mine = range(info.n_shards)[worker.rows(info.n_shards)]
     n_turns = -(-info.n_shards // worker.world_size)
     shown: list[np.ndarray] = []
-    for turn in range(n_turns):  # as many turns on every rank: reporting is collective
+    for turn in worker.parts(range(n_turns)):  # as many turns on every rank: reporting is collective
         if turn < len(mine):
             images, z, label = sampler.draw(*info.bounds(mine[turn]))
             with out.file(shard_name(mine[turn])) as path:

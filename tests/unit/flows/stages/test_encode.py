@@ -19,7 +19,7 @@ from components.data.shards import shard_name
 from components.data.source import DemoSource
 from components.data.views import ViewRecipe
 from components.encoders.base import FrozenEncoder, standardize
-from components.errors import ArtifactError, DataError
+from components.errors import ArtifactError, DataError, RetryableError
 from flows.stages import encode
 from flows.stages.encode import EncodeParams
 from tests.collected import PARAMS as COLLECT
@@ -85,6 +85,17 @@ def test_every_representation_is_of_the_pixels_beside_it(tmp_path: Path, monkeyp
         assert (batch["representation"] - expected).abs().max() < 1e-4
     views = [_all(cache.training(), view)["target"] for view in range(3)]
     assert all((views[i] != views[j]).flatten(1).any(1).all() for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_told_to_stop_it_ends_after_the_shard_at_hand_and_goes_on_with_the_next(tmp_path: Path) -> None:
+    place = _place(tmp_path)
+    with pytest.raises(RetryableError, match="told to stop"):
+        encode.run(PARAMS, place, place.output("encode", "stopped"), worker(tmp_path, stopping=lambda: True))
+    first = place.memos("encode")
+    assert len(first) == 1
+    _, artifact = _encode(place)
+    assert first < place.memos("encode")
+    assert artifact.digests() == _encode(_place(tmp_path / "other"))[1].digests()
 
 
 def test_plain_views_are_the_pictures_of_the_index(tmp_path: Path) -> None:

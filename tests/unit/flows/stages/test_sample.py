@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from components.data.samples import Samples
-from components.errors import ConfigError
+from components.errors import ConfigError, RetryableError
 from components.pixels.dit import DitSampling
 from components.rdm import RdmSampling
 from components.training.worker import Report
@@ -53,6 +53,13 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path: Path, condition: s
     assert contents(_draw(inputs, tmp_path / "3", _params(), world_size=3)) == alone
     assert contents(_draw(inputs, tmp_path / "9", _params(), world_size=9)) == alone
     assert sorted(alone) == [*(f"images/{i:06d}.safetensors" for i in range(4)), "pictures/grid.png", "samples.json"]
+
+
+def test_told_to_stop_it_ends_after_the_images_at_hand(tmp_path: Path) -> None:
+    inputs, out = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out")
+    with pytest.raises(RetryableError, match="told to stop"):
+        run(_params(), inputs, out, worker(tmp_path, stopping=lambda: True))
+    assert sorted(contents(out)) == ["images/000000.safetensors"]
 
 
 def test_more_images_begin_with_the_same_ones_and_another_seed_changes_all(tmp_path: Path) -> None:
