@@ -1,5 +1,6 @@
 """The few collectives that stages need, over torch's default process group. All of them are no-ops on one rank."""
 
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -44,7 +45,16 @@ def any_rank(worker: Worker, flag: bool) -> bool:
     return bool(sum_ranks(worker, torch.tensor([float(flag)], device=worker.device)).item())
 
 
-def barrier(worker: Worker) -> None:
-    """Wait for every rank."""
+def share_out(worker: Worker, items: Sequence[T], ensure: Callable[[T], object]) -> None:
+    """ensure(item) of each item by one rank; then of all by rank 0, which finds there what the others have made.
+
+    Raises: RetryableError between two items, when told to stop.
+    """
+    mine = worker.rows(len(items))
+    for item in worker.parts(items[mine]):
+        ensure(item)
     if worker.world_size > 1:
         dist.barrier()
+    if worker.rank == 0:
+        for item in (*items[: mine.start], *items[mine.stop :]):
+            ensure(item)

@@ -23,7 +23,7 @@ from components.data.source import open_source
 from components.data.source_base import Source
 from components.data.splits import LEFT_OUT, SPLITS, SplitConfig, Splitter
 from components.errors import ConfigError, DataError
-from components.training.distributed import barrier
+from components.training.distributed import share_out
 from components.training.worker import Worker
 from flows.artifact import Inputs, Output
 
@@ -60,15 +60,9 @@ def run(params: CollectParams, inputs: Inputs, out: Output, worker: Worker) -> M
     if worker.rank == 0:
         verify_source(source, lock)
     facts = _Facts(params, lock, source, out, worker.threads)
-    mine = lock.chunks[worker.rows(len(lock.chunks))]
-    for chunk in worker.parts(mine):
-        facts.ensure(chunk)
-    barrier(worker)
+    share_out(worker, lock.chunks, facts.ensure)
     if worker.rank != 0:
         return {}
-    for chunk in lock.chunks:
-        if chunk not in mine:
-            facts.ensure(chunk)  # another rank has made it
     return _index(params, _Labels(params, source, lock), base, facts)
 
 

@@ -21,7 +21,7 @@ from components.data.splits import LEFT_OUT
 from components.data.views import PLAIN, View, ViewRecipe, random_views, render
 from components.encoders import constant_rows, load_encoder
 from components.errors import ArtifactError, DataError
-from components.training.distributed import barrier
+from components.training.distributed import share_out
 from components.training.worker import Worker
 from flows.artifact import Inputs, Output
 
@@ -49,15 +49,9 @@ class EncodeParams(Config):
 def run(params: EncodeParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
     """Raises: DataError naming the pictures, ArtifactError when codec output is not finite."""
     shards = _Shards(params, inputs, out, worker)
-    mine = shards.chunks[worker.rows(len(shards.chunks))]
-    for chunk in worker.parts(mine):
-        shards.ensure(chunk)
-    barrier(worker)
+    share_out(worker, shards.chunks, shards.ensure)
     if worker.rank != 0:
         return {}
-    for chunk in shards.chunks:
-        if chunk not in mine:
-            shards.ensure(chunk)  # another rank has made it
     return _finish(params, shards, out)
 
 
