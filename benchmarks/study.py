@@ -86,7 +86,9 @@ class Plan:
 
 
 _DIGITS = Plan(
-    about=About("digits", "RCG and its baselines on handwritten digits", "make study"),
+    about=About(
+        "digits", "RCG and its baselines on handwritten digits", "make study", {"unconditional": 0.5, "class": 1.15}
+    ),
     preset=Path("presets/digits.yaml"),
     source="demo",
     workspace=Path(".rcg/study"),
@@ -107,20 +109,20 @@ PLANS = {
     "digits": _DIGITS,
     "clipart-mage": replace(
         _CLIPART,
-        about=About("clipart-mage", "RCG against nothing on color clip art: MAGE", "make study-clipart"),
+        about=About("clipart-mage", "RCG against nothing on color clip art: MAGE", "make study-clipart", {}),
         preset=Path("presets/clipart.yaml"),
         workspace=Path(".rcg/study-clipart-mage"),
-        seeds=(0, 1),  # its steps take twice as long as those of dit
+        seeds=(0, 1),
     ),
     "clipart-dit": replace(
         _CLIPART,
-        about=About("clipart-dit", "RCG against nothing on color clip art: DiT on pixels", "make study-clipart"),
+        about=About("clipart-dit", "RCG against nothing on color clip art: DiT on pixels", "make study-clipart", {}),
         preset=Path("presets/clipart-dit.yaml"),
         workspace=Path(".rcg/study-clipart-dit"),
     ),
     "smoke": replace(
         _DIGITS,
-        about=About("smoke", "Every step of the study, in seconds", "python -m benchmarks.study smoke"),
+        about=About("smoke", "Every step of the study, in seconds", "python -m benchmarks.study smoke", {"class": 2.0}),
         preset=Path("presets/smoke.yaml"),
         workspace=Path(".rcg/study-smoke"),
         out=Path(".rcg/study-smoke/results"),
@@ -223,7 +225,9 @@ def run_study(plan: Plan) -> Study:
     fit_judge_once()
     for stage in ("collect", "encoder", "codec", "encode"):
         runner.run(stage)
-    study = Study(plan.about, encoder=runner.metrics("encoder"))
+    run = runner.sections["pixels"]["train"]
+    budget = f"{run['steps']:,} steps of {run['batch_size']} images (preset {plan.preset.stem})"
+    study = Study(plan.about, budget, encoder=runner.metrics("encoder"))
     for condition in dict.fromkeys(arm.condition for arm in plan.arms):
         arms = [arm for arm in plan.arms if arm.condition == condition]
         for seed in plan.seeds:

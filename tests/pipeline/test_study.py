@@ -40,6 +40,7 @@ def test_all_arms_and_resume(project: Path, capsys: pytest.CaptureFixture[str]) 
 
     page = write_results(found, project / "docs", minutes=1).read_text()
     assert "| RCG / unconditional |" in page
+    assert page.count("at most 2.0") == 1
     assert "ddim eta 1 guidance 1: " in page
     for arm in ORDER:
         assert f"| {arm} | 0 |" in page
