@@ -98,9 +98,9 @@ def _page(study: Study, minutes: float) -> list[str]:
         f"# {study.about.title}",
         "",
         f"Written by `{study.about.command}`. One generator, {study.budget}, {seeds} seeds;",
-        f"arms differ only in what the generator is told. {one['n_generated']:.0f} samples per run are compared with the",
-        f"{one['n_held_out']:.0f} images of "
-        "the test split, in features of a label classifier that conditions nothing and names",
+        f"arms differ only in what the generator is told. {one['n_generated']:.0f} samples per run are",
+        f"compared with the {one['n_held_out']:.0f} images of the test split,",
+        "in features of a label classifier that conditions nothing and names",
         f"{one['network_accuracy']:.1%} of them correctly. Real training images score {floor:.3g}: that is the floor.",
         f"All numbers are in [{name}.json]({name}.json).",
         "",
