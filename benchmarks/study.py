@@ -171,6 +171,8 @@ class Runner:
             section = seeded(self.sections[stage], seed)
             if stage == "pixels":
                 section["model"]["condition"]["kind"] = condition
+                if condition == "none":
+                    section["preview"]["sampling"]["guidance"] = 0.0
             self.run(stage, section)
 
     def measure(self, arm: Arm, seed: int, options: Options, split: str) -> dict[str, float]:
