@@ -48,6 +48,9 @@ POD_STOPS, POD_RANK = Path("/tmp/rcg-stops"), Path("/tmp/rcg-rank")
 _OBJECT_STORE_BYTES = 80_000_000
 _EVENTS_EVERY_S = 1.0
 _LOOK_S = 60
+_WAIT_S = 7 * 24 * 3600
+"""How long ranks may wait for each other: as long as one of them needs for its share of encode; Ray notices the dead.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class RayExecutor:
         trainer: Any = TorchTrainer(  # a union of two classes to a type checker, as Ray declares it
             cast(Any, _rank),
             train_loop_config={"task": task},
-            torch_config=TorchConfig(backend="nccl" if task.cuda else "gloo"),
+            torch_config=TorchConfig(backend="nccl" if task.cuda else "gloo", timeout_s=_WAIT_S),
             scaling_config=ScalingConfig(num_workers=settings.n_workers, use_gpu=use_gpu),
             run_config=RunConfig(
                 name=f"{task.job.spec.stage}-{task.job.attempt}",
