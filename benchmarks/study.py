@@ -17,11 +17,13 @@ Frechet distance to the val split with the first seed; the numbers of the table 
 Every run is an ordinary run of the pipeline's stages, kept in the store: killed and started again, the study continues.
 """
 
+import contextlib
 import copy
 import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -185,8 +187,9 @@ class Runner:
         return self.metrics("evaluate")
 
 
-def fit_judge_once() -> None:
-    """Train the network that measures once per process: it is the same for all arms, seeds and options."""
+@contextlib.contextmanager
+def judge_fitted_once() -> Iterator[None]:
+    """Within: train the network that measures once, as it is the same for all arms, seeds and options of a study."""
     fit, found = evaluate.fit_network, dict[Any, Any]()
 
     def fit_or_recall(config: Any, task: Any, images: Any, n_classes: int, how: Any, worker: Any, *, seed: int) -> Any:
@@ -196,6 +199,10 @@ def fit_judge_once() -> None:
         return found[key]
 
     evaluate.fit_network = fit_or_recall
+    try:
+        yield
+    finally:
+        evaluate.fit_network = fit
 
 
 def seeded(section: Sections, seed: int) -> Sections:
@@ -221,10 +228,10 @@ def choose(runner: Runner, plan: Plan, arm: Arm) -> tuple[Options, list[tuple[Op
     return best, tried
 
 
+@judge_fitted_once()
 def run_study(plan: Plan) -> Study:
     """All arms and seeds."""
     runner = Runner(plan)
-    fit_judge_once()
     for stage in ("collect", "encoder", "codec", "encode"):
         runner.run(stage)
     run = runner.sections["pixels"]["train"]
