@@ -114,7 +114,6 @@ PLANS = {
         about=About("clipart-mage", "RCG against nothing on color clip art: MAGE", "make study-clipart", {}),
         preset=Path("presets/clipart.yaml"),
         workspace=Path(".rcg/study-clipart-mage"),
-        seeds=(0, 1),
     ),
     "clipart-dit": replace(
         _CLIPART,

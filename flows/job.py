@@ -42,7 +42,7 @@ from flows.runs.records import (
 from flows.runs.workspace import Workspace
 
 if TYPE_CHECKING:
-    from components.training.worker import Report
+    from components.training.report import Report
 
 INIT = "init"
 """Key of a stage's params that names a finished run of the same stage, which then is an input of that name."""

@@ -12,7 +12,7 @@ from flows.usage import PREFIX
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from components.training.worker import Report
+    from components.training.report import Report
     from flows.job import EndStatus, Log
     from flows.runs.events import Event
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from components.training.worker import Report
+    from components.training.report import Report
 
 PREFIX = "system/"
 """MLflow shows such metrics on a page of their own."""

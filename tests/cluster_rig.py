@@ -62,12 +62,9 @@ def environment() -> Path:
         uv, python = str(Path(sys.executable).with_name("uv")), str(folder / "bin/python")
         link = {"UV_LINK_MODE": os.environ.get("UV_LINK_MODE", "hardlink")}
         _run([sys._base_executable, "-m", "venv", "--without-pip", str(folder)])
-        install = [uv, "pip", "install", "--quiet", "--python", python]
+        install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
         _run([*install, "--require-hashes", "--requirements", str(ROOT / "requirements.lock")], **link)
         _run([*install, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], **link)
-        subprocess.run(
-            [python, "-m", "compileall", "-q", "-j", "0", str(folder / "lib")], capture_output=True, check=False
-        )
         stamp.touch()
     return folder
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from components.base import Batch, Generator
 from components.rng import BatchRng
 from components.training.checkpoint import NoCheckpoints
-from components.training.worker import CheckpointStore, Report, Worker
+from components.training.report import Report
+from components.training.worker import CheckpointStore, Worker
 
 N_EXAMPLES = 37
 

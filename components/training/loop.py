@@ -19,9 +19,10 @@ from components.training.curve import Curve, diverged
 from components.training.distributed import any_rank, gather_objects
 from components.training.optim import TrainConfig, lr_at
 from components.training.order import Batches
+from components.training.report import Report
 from components.training.step import Stepper
 from components.training.trainable import Fetch, Preview, Trainable
-from components.training.worker import Report, Worker
+from components.training.worker import Worker
 
 __all__ = ["Fetch", "Preview", "TrainResult", "Trainable", "train"]
 

@@ -1,15 +1,14 @@
 """What a component knows of where it runs: its rank, its device, where to checkpoint and how to report."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
 
-from components.base import Metrics
 from components.errors import RetryableError
+from components.training.report import Report
 
 T = TypeVar("T")
 State = Mapping[str, object]
@@ -30,16 +29,6 @@ class CheckpointStore(Protocol):
     def flush(self) -> None:
         """Return after what was saved is durable."""
         ...
-
-
-@dataclass(frozen=True)
-class Report:
-    """One interval's news from rank 0: step metrics and pictures (h, w, 3) uint8."""
-
-    step: int
-    metrics: Metrics = field(default_factory=dict)
-    images: Mapping[str, np.ndarray] = field(default_factory=dict)
-    total_steps: int | None = None
 
 
 def _never() -> bool:

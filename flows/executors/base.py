@@ -30,7 +30,7 @@ from flows.usage import Usage
 if TYPE_CHECKING:
     import torch
 
-    from components.training.worker import Report
+    from components.training.report import Report
 
 Device = Literal["auto", "cpu", "cuda"]
 METRICS = "metrics.json"
@@ -250,7 +250,7 @@ class _RankRun:
 
     def finish_events(self) -> None:
         """All that was told is in the store on return; of a stage that told nothing, what it used."""
-        from components.training.worker import Report
+        from components.training.report import Report
 
         if not self.usage.looked:
             self.events.on_report(Report(0, self.usage.look()))

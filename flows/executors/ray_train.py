@@ -23,7 +23,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 
 from components.errors import ConfigError, RcgError, RetryableError, StoreError, StoreRefusedError
 from components.store import open_store
-from components.training.worker import Report
+from components.training.report import Report
 from flows.executors.base import Job, Place, RankResult, WorkerSettings, load_stage, pick_device, run_rank
 from flows.runs.events import read_events
 from flows.runs.records import Spec

@@ -13,7 +13,7 @@ from flows.artifact import Record, canonical_json, parse_json
 if TYPE_CHECKING:
     import numpy as np
 
-    from components.training.worker import Report
+    from components.training.report import Report
 
 
 class Event(Record):

@@ -21,7 +21,8 @@ from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization
 from components.metrics.report import Figure, Page, Panel, build
 from components.training.optim import TrainConfig
-from components.training.worker import Report, Worker
+from components.training.report import Report
+from components.training.worker import Worker
 from flows.artifact import Inputs, Output
 
 _N_NEIGHBORS = 3  # training neighbors shown below a random sample

@@ -16,7 +16,8 @@ from components.pixels import PixelGenerator, PixelSampling, load_pixels
 from components.provenance import SCHEMA, Provenance, with_provenance
 from components.rdm import Rdm, RdmSampling, load_rdm
 from components.rng import derive_seed, image_rng
-from components.training.worker import Report, Worker
+from components.training.report import Report
+from components.training.worker import Worker
 from flows.artifact import Inputs, Output
 
 

@@ -15,7 +15,7 @@ from flows.tracking.pending import EndStatus, done_path, leave_request, locked, 
 from flows.tracking.record import StageRecord, Tracking
 
 if TYPE_CHECKING:
-    from components.training.worker import Report
+    from components.training.report import Report
 
 SWEEPER_LOCK = "sweeper.lock"
 LOG = "writer.log"

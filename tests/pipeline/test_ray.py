@@ -14,7 +14,7 @@ import torch
 from components.errors import ConfigError, DataError, RetryableError
 from components.store.local import LocalStore
 from components.training.optim import TrainConfig
-from components.training.worker import Report
+from components.training.report import Report
 from flows.artifact import SCHEMA
 from flows.executors import Executor, WorkerSettings
 from flows.executors.base import Device

@@ -15,7 +15,7 @@ import pytest
 
 from components.errors import ConfigError
 from components.store import open_store
-from components.training.worker import Report
+from components.training.report import Report
 from flows.artifact import SCHEMA, FileEntry, digest_of
 from flows.runs.events import EventWriter
 from flows.runs.records import RunRecord, commit
@@ -253,7 +253,7 @@ def test_killed_stage_ends_its_writer(tmp_path: Path, tracking: Tracking) -> Non
     code = f"""
 import time
 from pathlib import PosixPath
-from components.training.worker import Report
+from components.training.report import Report
 from flows.tracking import LiveLog, StageRecord, Tracking
 log = LiveLog({tracking!r}, {record!r}, print)
 log.on_report(Report(step=1, metrics={{"loss": 1.0}}))

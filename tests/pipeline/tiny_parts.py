@@ -7,7 +7,8 @@ import numpy as np
 from components.base import Config, Metrics
 from components.errors import DataError
 from components.rng import derive_seed
-from components.training.worker import Report, Worker
+from components.training.report import Report
+from components.training.worker import Worker
 from flows.artifact import Inputs, Output
 
 

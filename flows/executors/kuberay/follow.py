@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from components.errors import RcgError, StoreError
 from components.store.base import Prefix, Store
+from components.training.report import Report
 from flows.executors.kuberay.cluster import Cluster, Object
 from flows.executors.kuberay.failures import (
     Fault,
@@ -27,15 +27,12 @@ from flows.runs.events import read_events
 from flows.runs.rayjobs import read_failure
 from flows.runs.records import Spec
 
-if TYPE_CHECKING:
-    from components.training.worker import Report
-
 
 @dataclass(frozen=True)
 class Pace:
     """How often things are looked at."""
 
-    poll_s: float = 2.0
+    poll_s: float = 1.0
     pods_s: float = 5.0
     hopeless_s: float = 20.0
     """A container that cannot start is given up after so long: the pull was tried more than once then."""
@@ -46,7 +43,7 @@ class Listener:
     """Who is told what a followed job does."""
 
     say: Callable[[str], None]
-    on_report: "Callable[[Report], None]"
+    on_report: Callable[[Report], None]
 
 
 class Followed:
@@ -141,8 +138,6 @@ class Followed:
 
     def _show_events(self) -> None:
         """News of the run; a store that does not answer is asked again at the next look."""
-        from components.training.worker import Report
-
         with contextlib.suppress(StoreError):
             for event in read_events(self.store, self.spec.prefix, after=self.position):
                 self.position, self.step = max(self.position, event.position), event.step

@@ -12,7 +12,7 @@ from types import FrameType
 from components.errors import ArtifactError, ConfigError, ConflictError, RcgError, RetryableError
 from components.store.base import Prefix, Store
 from flows.artifact import SCHEMA
-from flows.executors.base import Launch, Launcher, WorkerSettings, load_stage
+from flows.executors.base import Launch, Launcher, WorkerSettings
 from flows.executors.kuberay.cluster import Cluster, Object
 from flows.executors.kuberay.failures import Verdict, deployment_status, is_live
 from flows.executors.kuberay.follow import Followed, Listener, Pace
@@ -50,9 +50,9 @@ class KubeRay(Launcher):
         self._open = cluster
 
     def check(self, spec: Spec, settings: WorkerSettings) -> None:  # noqa: ARG002  (self.settings has more)
+        """Not the params: params.yaml was checked when the spec was made, and once more would import torch."""
         _check_settings(self.settings, spec)
         check_image(spec, self.settings.image, self.root)
-        load_stage(spec)
         self._open()
         build(read_template(self.settings.rayjob_template), Order(spec, self.settings.store, 1), self.settings)
 

@@ -18,7 +18,8 @@ from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, Trainable, TrainResult, train
 from components.training.optim import TrainConfig, lr_at
 from components.training.order import global_indices, noise_rng
-from components.training.worker import Report, Worker
+from components.training.report import Report
+from components.training.worker import Worker
 from tests import toys
 
 CONFIG = TrainConfig.model_validate(

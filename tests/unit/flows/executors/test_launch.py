@@ -13,7 +13,7 @@ import pytest
 from components.errors import ArtifactError, ConfigError, DataError, RcgError, RetryableError, StoreError
 from components.store import LocalStore
 from components.store.base import Prefix
-from components.training.worker import Report
+from components.training.report import Report
 from flows.executors import WorkerSettings, open_executor
 from flows.executors.base import Launch
 from flows.executors.kuberay import KubeRay, cancel, ended_jobs, live_jobs, missing_rights, patience
@@ -377,14 +377,6 @@ def test_a_source_that_pods_cannot_see_is_refused(tmp_path: Path) -> None:
         rig.run(running)
     rig.spec = rig.spec.model_copy(update={"source": str(tmp_path / "pictures")})
     rig.driver.check(rig.spec, WorkerSettings())
-
-
-def test_params_are_checked_before_anything_is_created(tmp_path: Path) -> None:
-    rig = Rig(tmp_path)
-    rig.spec = spec(rows="many")
-    with pytest.raises(ConfigError, match=r"parts\.rows"):
-        rig.run(running)
-    assert rig.cluster.created == []
 
 
 def test_only_jobs_that_ended_long_ago_are_swept(rig: Rig) -> None:

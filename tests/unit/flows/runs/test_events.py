@@ -7,7 +7,7 @@ from PIL import Image
 
 from components.errors import DivergedError
 from components.store import LocalStore
-from components.training.worker import Report
+from components.training.report import Report
 from flows.runs.events import EventWriter, last_event, read_events
 
 PREFIX = "runs/rdm/f"

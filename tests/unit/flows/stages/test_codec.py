@@ -20,7 +20,7 @@ from components.data.pictures import to_float
 from components.errors import DataError
 from components.interop.checkpoint import export_tensors, write_checkpoint
 from components.training.optim import TrainConfig
-from components.training.worker import Report
+from components.training.report import Report
 from components.weights import WeightsFile
 from flows.stages.codec import CodecParams, run
 from tests.folders import PX, FolderArtifact, FolderInputs, contents, make_collect, randomize

@@ -19,7 +19,7 @@ from components.encoders.contrastive import ContrastiveConfig
 from components.errors import ConfigError, DivergedError
 from components.nn.vit import seeded_init
 from components.training.optim import OptimConfig, TrainConfig
-from components.training.worker import Report
+from components.training.report import Report
 from components.weights import save_weights
 from flows.stages.encoder import EncoderParams, ProbeConfig, run
 from tests.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_collect

@@ -17,7 +17,7 @@ from components.pixels.mage import MageConfig, MageSampling
 from components.rng import RowRng
 from components.training.ema import EmaConfig
 from components.training.optim import TrainConfig
-from components.training.worker import Report
+from components.training.report import Report
 from flows.stages.pixels import PixelsParams, PreviewConfig, run
 from tests.folders import DIM, PX, FolderArtifact, FolderInputs, contents, draw_bars, make_encode
 from tests.starts import REFUSED, check_start

@@ -10,7 +10,7 @@ from components.data.samples import Samples
 from components.errors import ConfigError, RetryableError
 from components.pixels.dit import DitSampling
 from components.rdm import RdmSampling
-from components.training.worker import Report
+from components.training.report import Report
 from flows.stages.sample import SampleParams, oracle_rows, run
 from tests.folders import FolderArtifact, FolderInputs, contents, draw_bars, make_encode, make_generators, represent
 from tests.toys import worker
