@@ -22,7 +22,7 @@ from tests import cluster_rig
 from tests.cluster_jobs import JOBS, Checkout
 from tests.cluster_rig import kubectl, wait_until
 
-STEPS, TURNS = 400, 2
+STEPS, TURNS = 400, 4
 _OVER = ("Complete", "Failed", "ValidationFailed")
 
 

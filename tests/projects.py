@@ -42,7 +42,7 @@ class Project:
         """Output of an `rcg`, `dvc` or `git` command, whose exit code is checked."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RCG_")}
         environment |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(self.root)}
-        environment |= {"RCG_STORE": str(self.store), "RCG_MLFLOW_URI": "off", "OMP_NUM_THREADS": "2"} | env
+        environment |= {"RCG_STORE": str(self.store), "RCG_MLFLOW_URI": "off", "OMP_NUM_THREADS": "1"} | env
         done = subprocess.run(
             command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=self.timeout_s, check=False
         )
