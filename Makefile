@@ -10,9 +10,8 @@ BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export GOMP_SPINCOUNT ?= 10000
 unexport PYTHONDONTWRITEBYTECODE    # a process would compile the project each time that it starts
-# Test files side by side, each file in one process of one thread: small tensors gain nothing from a second. One more
-# than there are cores, as some always wait for a server or for the clock.
-JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n + 1 : 4)))
+# Test files side by side, each file in one process of one thread: small tensors gain nothing from a second.
+JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
 PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
 UV := UV_LINK_MODE=$(or $(UV_LINK_MODE),hardlink) $(BIN)/uv
 

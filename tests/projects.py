@@ -20,7 +20,7 @@ def copy_code(root: Path) -> None:
         source, target = ROOT / part, root / part
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target)
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("*.pyc.*"))  # bytecode that is being written
         else:
             shutil.copy2(source, target)
 

@@ -5,6 +5,7 @@ The only importer of ray. Checkpoints, events and artifacts go through our store
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -101,6 +102,8 @@ class RayExecutor:
         )
         try:
             results: list[RankResult] = trainer.fit().return_value
+        except ray.exceptions.OutOfMemoryError as error:  # before any rank ran
+            raise _out_of_memory(error) from None
         except ray.train.TrainingFailedError as failure:
             if task.cuda and not _torch_finds_gpus():  # told by NCCL, before any rank runs, in words of its own
                 fix = "give the workers' nodes a working GPU driver, or set RCG_DEVICE=cpu"
@@ -180,9 +183,21 @@ def _cause(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseExc
     own = [error for error in errors.values() if isinstance(error, RcgError)]
     if own:
         return own[0]
+    starved = [error for error in errors.values() if isinstance(error, ray.exceptions.OutOfMemoryError)]
+    if starved:
+        return _out_of_memory(starved[0])
     got = "; ".join(f"rank {rank}: {_last_line(error)}" for rank, error in errors.items())
     fix = "run the same command again: it continues from the checkpoint"
     return RetryableError(f"workers were lost {max_failures + 1} times", got=got or failure, fix=fix)
+
+
+def _out_of_memory(error: ray.exceptions.OutOfMemoryError) -> ConfigError:
+    """Ray ends a worker shortly before the kernel would, and tells it on some sixty lines."""
+    words = re.search(r"Memory usage .*? exceeded threshold of .*", str(error))
+    return ConfigError(
+        "a worker needed more memory than there is", got=words[0] if words else _last_line(error),
+        fix="raise RCG_WORKER_MEMORY (on a cluster), take a smaller batch, or run fewer workers on one machine",
+    )  # fmt: skip
 
 
 def _last_line(error: BaseException) -> str:

@@ -87,6 +87,15 @@ def local_ray() -> Iterator[Path]:
         gc.collect()  # Ray drops its processes without waiting for them; not in the middle of somebody else's test
 
 
+def test_a_worker_without_memory_is_told_in_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before `local_ray` is there: Ray kills what it finds using memory on a machine that uses a hundredth of it."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.01")
+    with pytest.raises(ConfigError, match="more memory than there is") as told:
+        execute(tmp_path, ray_executor(max_failures=0), 1)
+    assert "exceeded threshold" in str(told.value.got)
+    assert len(str(told.value).splitlines()) <= 4
+
+
 def test_stopped_then_killed_it_still_makes_the_inline_artifact(
     tmp_path: Path, local_ray: Path, inline: tuple[CommittedRun, LocalStore, Log]
 ) -> None:
