@@ -178,7 +178,8 @@ def _waited_for() -> Iterator[None]:
 def _cause(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseException:
     """What to tell the caller: the stage's own error where there is one."""
     if isinstance(failure, ray.train.ControllerError):
-        return failure.controller_failure
+        cause = failure.controller_failure
+        return _out_of_memory(cause) if isinstance(cause, ray.exceptions.OutOfMemoryError) else cause
     errors: dict[int, Exception] = getattr(failure, "worker_failures", {})
     own = [error for error in errors.values() if isinstance(error, RcgError)]
     if own:

@@ -96,6 +96,23 @@ def test_a_worker_without_memory_is_told_in_a_line(tmp_path: Path, monkeypatch: 
     assert len(str(told.value).splitlines()) <= 4
 
 
+@pytest.mark.parametrize("where", ["while workers start", "in a worker"])
+def test_so_is_one_that_ray_tells_of_as_a_failed_training(where: str) -> None:
+    """How it came from a real pod whose limit was too low."""
+    from ray.exceptions import OutOfMemoryError
+    from ray.train import ControllerError, WorkerGroupError
+
+    from flows.executors.ray_train import _cause
+
+    starved = OutOfMemoryError(
+        "1 worker(s) were killed\nMemory usage 9B exceeded threshold of 8B (95.0%)\nTop 10 users"
+    )
+    failure = ControllerError(starved) if where == "while workers start" else WorkerGroupError("lost", {0: starved})
+    cause = _cause(failure, 0)
+    assert isinstance(cause, ConfigError)
+    assert cause.got == "Memory usage 9B exceeded threshold of 8B (95.0%)"
+
+
 def test_stopped_then_killed_it_still_makes_the_inline_artifact(
     tmp_path: Path, local_ray: Path, inline: tuple[CommittedRun, LocalStore, Log]
 ) -> None:
