@@ -88,7 +88,7 @@ def test_refuses_what_does_not_fit(codec: Codec) -> None:
 
 def test_weights_of_another_size_are_refused(codec: Codec, config: Any, tmp_path: Path) -> None:
     if not codec.state_dict():
-        pytest.skip("no weights")
+        pytest.skip("this codec has no weights")
     save_codec(config, codec, FolderArtifact(tmp_path))
     other = config.model_copy(update={"width": 2 * config.width})
     FolderArtifact(tmp_path).write_json("config.json", other.model_dump(mode="json"))

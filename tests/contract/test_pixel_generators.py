@@ -126,7 +126,7 @@ def test_the_condition_matters(config: Any, target: TargetSpec, kind: str) -> No
     _, generator = build(config, target, kind)
     torch.nn.init.normal_(generator.conditioner.null, std=3.0)
     if kind == "none":
-        pytest.skip("there is none")
+        pytest.skip("an unconditional generator has no condition")
     rows = batch(target, 4)
     other = {**rows, "representation": -3 * rows["representation"], "class": (rows["class"] + 1) % N_CLASSES}
     with seeded_init(1):  # zero-initialised layers would hide it

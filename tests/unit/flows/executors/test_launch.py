@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +27,7 @@ from flows.runs.records import load_run
 from flows.settings import Settings
 from tests.rayjobs import IMAGE, MemoryCluster, set_status, spec
 
+ROOT = Path(__file__).parents[4]
 Act = Callable[[Object], None]
 
 
@@ -377,6 +380,16 @@ def test_a_source_that_pods_cannot_see_is_refused(tmp_path: Path) -> None:
         rig.run(running)
     rig.spec = rig.spec.model_copy(update={"source": str(tmp_path / "pictures")})
     rig.driver.check(rig.spec, WorkerSettings())
+
+
+def test_a_driver_imports_no_torch_before_there_is_a_job(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; import flows.driver; from flows.executors import WorkerSettings\n"
+        "from tests.unit.flows.executors.test_launch import Rig\n"
+        "rig = Rig(Path(sys.argv[1])); rig.driver.check(rig.spec, WorkerSettings())\n"
+        "assert not {'torch', 'ray', 'mlflow'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True)
 
 
 def test_only_jobs_that_ended_long_ago_are_swept(rig: Rig) -> None:
