@@ -83,10 +83,10 @@ image-check: setup ## build the CPU image on the test cluster and run a stage's 
 	RCG_CLUSTER_REQUIRED=1 RCG_CLUSTER_FULL_IMAGE=1 pytest -m cluster tests/cluster/test_image.py
 
 cluster-up: setup ## the test cluster with an S3 server and k8s/overlays/local; says how to use it
-	python -m tests.cluster_rig up
+	python -m tests.support.cluster_rig up
 
 cluster-down: ## stop the test cluster
-	python -m tests.cluster_rig down
+	python -m tests.support.cluster_rig down
 
 clean: ## remove the virtual environment and caches; artifacts and the store stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache *.egg-info

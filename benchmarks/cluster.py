@@ -18,9 +18,9 @@ from typing import Any
 from benchmarks.table import Row, save, show
 from components.store import open_store
 from flows.runs.transfer import data_copy
-from tests import cluster_rig
-from tests.cluster_jobs import JOBS, Checkout
-from tests.cluster_rig import kubectl, wait_until
+from tests.support import cluster_rig
+from tests.support.cluster_jobs import JOBS, Checkout
+from tests.support.cluster_rig import kubectl, wait_until
 
 STEPS, TURNS = 400, 4
 _OVER = ("Complete", "Failed", "ValidationFailed")

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from benchmarks.table import Row
-from tests.projects import copy_code
+from tests.support.projects import copy_code
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -34,7 +34,7 @@ def timed(*args):
     seconds.append(time.perf_counter() - begin)
     return result
 stage.run = timed
-from flows.driver import run_stage
+from flows.execution.project import run_stage
 run_stage("rdm")
 print(json.dumps({"import_torch_s": import_torch, "import_body_s": import_body, "body_s": seconds[0]}))
 """

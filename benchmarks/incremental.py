@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 
 from benchmarks.commands import BIN, ROOT, run
 from benchmarks.table import Row
-from components.data.source import DemoSource
-from tests.projects import copy_code
+from components.collection.source import DemoSource
+from tests.support.projects import copy_code
 
 NEW = 36
 """Two percent of the 1,797 digits."""

@@ -25,7 +25,7 @@ _PAGE = 1000
 
 def main() -> None:
     """Measure, print a table, save numbers and plot."""
-    from tests.s3_rig import s3_server
+    from tests.support.s3_rig import s3_server
 
     rows = []
     with tempfile.TemporaryDirectory() as folder, s3_server(Path(folder) / "s3") as server:
@@ -69,8 +69,8 @@ def _measure(what: str, uri: str, lock: Path) -> dict[str, float]:
 
 def work(what: str, uri: str, lock: Path) -> None:
     """In a process of its own: take the snapshot, then report this process's peak."""
-    from components.data.snapshot import take_snapshot
-    from components.data.source_s3 import S3Source
+    from components.collection.snapshot import take_snapshot
+    from components.collection.source_s3 import S3Source
 
     class MadeUp(S3Source):
         """Pages as list_objects_v2 gives them, of as many keys as the address says."""

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 
 from components.codecs.none import NoneConfig
-from components.data.decode import DecodeRecipe
-from components.data.snapshot import take_snapshot
-from components.data.source import open_source
-from components.data.splits import SplitConfig
-from components.data.views import ViewRecipe
+from components.collection.snapshot import take_snapshot
+from components.collection.source import open_source
+from components.collection.splits import SplitConfig
 from components.encoders import MoCoV3Config
+from components.images.decode import DecodeRecipe
+from components.images.views import ViewRecipe
 from components.store import open_store
 from components.training.checkpoint import NoCheckpoints
 from components.training.worker import Worker
 from components.weights import save_weights
-from flows.artifact import Manifest
+from flows.identity.artifact import Manifest
 from flows.runs.stored import StoredOutput
 from flows.stages import collect as collect_stage
 from flows.stages import encode as encode_stage

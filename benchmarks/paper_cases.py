@@ -23,7 +23,7 @@ from components.training.checkpoint import NoCheckpoints
 from components.training.generator import GeneratorTrainable
 from components.training.step import Stepper
 from components.training.worker import Worker
-from flows.params import Params, load_params
+from flows.pipeline.params import Params, load_params
 
 PRESET = Path(__file__).parents[1] / "presets/paper-mage-b.yaml"
 SIDES = ("plain", "ours")

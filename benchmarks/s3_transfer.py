@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parents[1] / "docs/results"
 
 def transfer_rows() -> list[Row]:
     """Ratios of ours to boto3's; above 1 ours is faster. They are written down, too."""
-    from tests.s3_rig import s3_server
+    from tests.support.s3_rig import s3_server
 
     load = os.getloadavg()
     with tempfile.TemporaryDirectory() as folder, s3_server(Path(folder) / "s3") as server:

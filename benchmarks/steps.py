@@ -57,9 +57,9 @@ class Subject:
 
 def from_project(root: Path, scratch: Path) -> Subject:
     """The RDM of a project whose stages have run."""
-    from components.data.cache import open_cache
-    from flows.driver import Project
-    from flows.pipeline import Need
+    from components.cache.reader import open_cache
+    from flows.execution.project import Project
+    from flows.pipeline.table import Need
     from flows.runs.stored import StoredArtifact
     from flows.settings import load_settings
 

@@ -29,13 +29,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.study_results import About, Options, Result, Study, named, write_results
-from components.data.snapshot import take_snapshot
-from components.data.source import open_source
-from flows.driver import Project
-from flows.job import Doing, make_spec, run_job
-from flows.params import check_params, read_yaml
-from flows.pipeline import STAGES
-from flows.provenance import git_state
+from components.collection.snapshot import take_snapshot
+from components.collection.source import open_source
+from flows.execution.job import Doing, make_spec, run_job
+from flows.execution.project import Project
+from flows.identity.environment import git_state
+from flows.pipeline.params import check_params, read_yaml
+from flows.pipeline.table import STAGES
 from flows.stages import evaluate
 
 TEST_SEED = 1000  # sampling seeds of the reported numbers, apart from those that chose the options

@@ -13,8 +13,8 @@ import typer
 
 from components import errors
 from flows.__main__ import app
-from flows.params import Params
-from flows.pipeline import STAGES
+from flows.pipeline.params import Params
+from flows.pipeline.table import STAGES
 from flows.settings import Settings
 
 FOLDER = Path(__file__).parent / "reference"

@@ -38,7 +38,7 @@ def snapshot(
     ] = False,
 ) -> None:
     """List the pictures of SOURCE in collection.lock, which belongs into git."""
-    from flows.collection import take_snapshot
+    from flows.commands.snapshot import take_snapshot
 
     typer.echo(take_snapshot(source, rebuild=rebuild, shrink=shrink))
 
@@ -46,7 +46,7 @@ def snapshot(
 @app.command()
 def run(stage: StageName) -> None:
     """Run one stage, or find that it is done: looks up, follows, resumes, never repeats work."""
-    from flows.driver import run_stage
+    from flows.execution.project import run_stage
 
     typer.echo(run_stage(stage))
 
@@ -57,8 +57,8 @@ def repro(
     parallel: Annotated[bool, typer.Option("--parallel", help="Run rdm and pixels at the same time.")] = False,
 ) -> None:
     """Run what is out of date, in order: `dvc repro` with the right switches. More arguments go to dvc."""
-    from flows.parallel import repro_parallel
-    from flows.repro import repro as dvc_repro
+    from flows.execution.dvc import repro as dvc_repro
+    from flows.execution.parallel import repro_parallel
 
     raise typer.Exit(repro_parallel(context.args) if parallel else dvc_repro(context.args))
 
@@ -66,7 +66,7 @@ def repro(
 @app.command()
 def job(spec: Annotated[str, typer.Argument(help="URI of a spec.json in a store.")]) -> None:
     """Execute one prepared run from its spec alone: what a cluster's pods call."""
-    from flows.pod import run_spec
+    from flows.commands.job import run_spec
 
     typer.echo(run_spec(spec))
 
@@ -76,7 +76,7 @@ def cancel(
     stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="One stage; all when left out.")] = None,
 ) -> None:
     """End the RayJobs that are at work on a stage; the command for the stage goes on from its checkpoint later."""
-    from flows.cluster import cancel_jobs
+    from flows.execution.cluster import cancel_jobs
 
     typer.echo(cancel_jobs(stage))
 
@@ -84,7 +84,7 @@ def cancel(
 @app.command()
 def status() -> None:
     """One screen: the stages, the collection, the store and the registry."""
-    from flows.status import status_text
+    from flows.commands.status import status_text
 
     typer.echo(status_text())
 
@@ -95,7 +95,7 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Say whether a stage would run, why exactly, what it would use again and what it would cost."""
-    from flows.explain import explain_text
+    from flows.commands.explain import explain_text
 
     typer.echo(explain_text(stage, as_json=as_json))
 
@@ -107,7 +107,7 @@ def adopt(
     reason: Annotated[str, typer.Option(help="Why it does; kept in the lineage.")],
 ) -> None:
     """Accept another run's result for the stage as it stands now, e.g. across a refactoring."""
-    from flows.driver import adopt_run
+    from flows.execution.project import adopt_run
 
     typer.echo(adopt_run(stage, source, reason))
 
@@ -135,7 +135,7 @@ def sample(  # noqa: PLR0913, PLR0917  (one parameter per option)
     steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
 ) -> None:
     """Draw pictures from a trained model: a grid and single PNGs."""
-    from flows.draw import DrawRequest, draw
+    from flows.commands.sample import DrawRequest, draw
 
     request = DrawRequest(
         model=model,
@@ -156,7 +156,7 @@ def sample(  # noqa: PLR0913, PLR0917  (one parameter per option)
 @app.command()
 def register() -> None:
     """Register artifacts/bundle in MLflow as `challenger`; the same bundle is never registered twice."""
-    from flows.driver import register_bundle
+    from flows.execution.project import register_bundle
 
     typer.echo(register_bundle())
 
@@ -167,7 +167,7 @@ def retrain() -> None:
 
     What a schedule runs. On its own branch, in its own folder: files here are not touched until the end.
     """
-    from flows.retrain.commands import retrain_command
+    from flows.commands.retrain import retrain_command
 
     typer.echo(retrain_command())
 
@@ -181,7 +181,7 @@ def promote(
 
     Exit code 3 when it does not.
     """
-    from flows.gate.commands import promote_command
+    from flows.commands.promote import promote_command
 
     outcome = promote_command(version, dry_run=dry_run)
     typer.echo(outcome.text)
@@ -194,14 +194,14 @@ def gc(
     days: Annotated[float, typer.Option(help="Runs that ended or showed life since so many days stay.", min=0)] = 7.0,
 ) -> None:
     """Delete runs that no branch, tag, registered version or checkout stands on, and checkpoints of finished ones."""
-    from flows.cleanup import gc as collect_garbage
-    from flows.driver import Project
+    from flows.commands.gc import gc as collect_garbage
+    from flows.execution.project import Project
     from flows.retrain.lock import open_lock
 
     project = Project.here()
     typer.echo(collect_garbage(project, open_lock(project), days=days, delete=delete))
     if project.settings.executor == "kuberay":
-        from flows.cluster import sweep_jobs
+        from flows.execution.cluster import sweep_jobs
 
         typer.echo(sweep_jobs(project, days=days, delete=delete))
 
@@ -212,8 +212,8 @@ def forget(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be erased, and erase nothing.")] = False,
 ) -> None:
     """Erase what was made of one picture everywhere in the store, and list the models that were trained on it."""
-    from flows.driver import Project
-    from flows.erasure import forget as erase
+    from flows.commands.forget import forget as erase
+    from flows.execution.project import Project
 
     typer.echo(erase(Project.here(), image, dry_run=dry_run))
 
@@ -223,7 +223,7 @@ def rollback(
     to: Annotated[int | None, typer.Option(help="Version to go back to; the one before when left out.", min=1)] = None,
 ) -> None:
     """Make the champion before this one the champion again; twice goes back two."""
-    from flows.gate.commands import rollback as go_back
+    from flows.commands.promote import rollback as go_back
 
     typer.echo(go_back(to))
 
@@ -231,7 +231,7 @@ def rollback(
 @app.command()
 def history() -> None:
     """List every decision of the gate and every change of the champion."""
-    from flows.gate.commands import history as told
+    from flows.commands.promote import history as told
 
     typer.echo(told())
 
@@ -244,7 +244,7 @@ def import_checkpoint(
     write: Annotated[bool, typer.Option("--write", help="Put the section into params.yaml.")] = False,
 ) -> None:
     """Recognize and check a checkpoint, and print the params that make `rcg run STAGE` import it."""
-    from flows.checkpoint import import_checkpoint as told
+    from flows.commands.checkpoint import import_checkpoint as told
 
     typer.echo(told(file, kind, stage, write=write))
 
@@ -256,7 +256,7 @@ def export_checkpoint(
     kind: Annotated[str | None, typer.Option(help="The layout, where the stage's own is not meant.")] = None,
 ) -> None:
     """Write a stage's weights in the layout that the reference reads."""
-    from flows.checkpoint import export_checkpoint as written
+    from flows.commands.checkpoint import export_checkpoint as written
 
     typer.echo(written(stage, file, kind))
 
@@ -277,7 +277,7 @@ def lineage(
 
         typer.echo(write_html(reference, html, model=model))
         return
-    from flows.lineage import lineage_text
+    from flows.lineage.lineage import lineage_text
 
     typer.echo(lineage_text(reference, model=model, as_json=as_json))
 
@@ -293,7 +293,7 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Draw a picture again from its bundle and compare: identical, matches, differs or not decidable."""
-    from flows.verify import VerifyRequest, verify_text
+    from flows.commands.verify import VerifyRequest, verify_text
 
     given = between or ((like,) if like is not None else ())
     text, code = verify_text(VerifyRequest(picture, model, given), as_json=as_json)
@@ -306,7 +306,7 @@ def report(
     file: Annotated[Path, typer.Argument(help="Where the page goes.")] = Path("report.html"),
 ) -> None:
     """Write one self-contained page about the model: its versions, their pictures and numbers, and what was decided."""
-    from flows.report import write_report
+    from flows.commands.report import write_report
 
     typer.echo(write_report(file))
 
@@ -314,7 +314,7 @@ def report(
 @app.command()
 def doctor() -> None:
     """Check Python, store, MLflow, source and device, and say what to fix."""
-    from flows.doctor import examine
+    from flows.commands.doctor import examine
 
     text, healthy = examine()
     typer.echo(text)
@@ -327,7 +327,7 @@ def data_copy(
     stages: Annotated[list[str] | None, typer.Argument(help="Stages; all with a manifest when left out.")] = None,
 ) -> None:
     """Copy runs that this checkout's manifests name from another store into this one."""
-    from flows.driver import copy_data
+    from flows.execution.project import copy_data
 
     typer.echo(copy_data(source, stages or []))
 
@@ -337,7 +337,7 @@ def data_pull(
     stage: StageName, to: Annotated[Path | None, typer.Option(help="Folder; data/<stage> when left out.")] = None
 ) -> None:
     """Fetch every file of a stage's artifact into a folder."""
-    from flows.driver import pull_data
+    from flows.execution.project import pull_data
 
     typer.echo(pull_data(stage, to or Path("data") / stage))
 
@@ -345,7 +345,7 @@ def data_pull(
 @preset_app.command("list")
 def preset_list() -> None:
     """The presets and what each is for."""
-    from flows.preset import list_presets
+    from flows.commands.preset import list_presets
 
     typer.echo(list_presets())
 
@@ -353,7 +353,7 @@ def preset_list() -> None:
 @preset_app.command("show")
 def preset_show(name: str) -> None:
     """Print a preset."""
-    from flows.preset import read_preset
+    from flows.commands.preset import read_preset
 
     typer.echo(read_preset(name), nl=False)
 
@@ -361,7 +361,7 @@ def preset_show(name: str) -> None:
 @preset_app.command("use")
 def preset_use(name: str) -> None:
     """Check a preset and make it params.yaml."""
-    from flows.preset import use_preset
+    from flows.commands.preset import use_preset
 
     typer.echo(use_preset(name))
 

@@ -11,9 +11,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from components.base import Batch, Config
-from components.data.augment import AugmentConfig, Crop, Images, Noise, augment
 from components.encoders.base import preprocess
 from components.encoders.mocov3 import MoCoV3Config, MoCoV3Network, projection_head
+from components.images.augment import AugmentConfig, Crop, Images, Noise, augment
 from components.nn.gather import gather_rows
 from components.rng import BatchRng
 from components.training.trainable import Trainable

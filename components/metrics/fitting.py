@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from components.base import Batch
-from components.data.pictures import to_float
 from components.errors import DataError
+from components.images.pictures import to_float
 from components.metrics.features import FeatureConfig, FeatureNet, LabelTask, SelfTask, Task, fit
 from components.nn.vit import seeded_init
 from components.rng import BatchRng

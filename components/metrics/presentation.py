@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.base import Metrics
-from components.data.pictures import grid, png_bytes, rows_grid
+from components.images.pictures import grid, png_bytes, rows_grid
 from components.metrics import svg
 from components.metrics.histogram import class_counts
 from components.metrics.measure import Vectors, project

@@ -19,13 +19,13 @@ from components.errors import ArtifactError, ConfigError, DivergedError, Missing
 from components.process import machine, pid_exists
 from components.store import open_store
 from components.store.base import Prefix, Store
-from flows.artifact import FileEntry
-from flows.provenance import part_versions
+from flows.executors.usage import Usage
+from flows.identity.artifact import FileEntry
+from flows.identity.environment import part_versions
 from flows.runs.events import EventWriter
 from flows.runs.lease import FencedStore, check_fence
 from flows.runs.records import CommittedRun, Spec, load_run
 from flows.runs.stored import StoredArtifact, StoredInputs, StoredOutput
-from flows.usage import Usage
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from components.errors import ConflictError, MissingError
 from components.store.base import Prefix, Store
-from flows.decisions import Action, Decisions, Entry
+from flows.gate.decisions import Action, Decisions, Entry
 from flows.registry import CHAMPION, PREVIOUS, Aliases, Version
 from flows.runs.lease import FencedStore, Lease, Watch, acquire
 

@@ -18,8 +18,12 @@ sys.dont_write_bytecode = True
 folder, out, n, seed, device = sys.argv[1:]
 sys.path.insert(0, folder)
 import numpy as np
-from components.data.pictures import to_uint8
-from components.rcg import RCG
+try:
+    from components.images.pictures import to_uint8
+    from components.bundle.system import RCG
+except ModuleNotFoundError:  # a bundle of before the rooms
+    from components.data.pictures import to_uint8
+    from components.rcg import RCG
 
 if not sys.modules["components"].__file__.startswith(folder):
     raise SystemExit("the bundle's own code was not imported")

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from components.errors import ConfigError, MissingError
-from flows.artifact import SCHEMA, canonical_json, digest_of
-from flows.closure import module_digests
-from flows.decisions import Contestant, Decision, Entry
-from flows.driver import Project
+from flows.execution.project import Project
 from flows.gate.champion import ROLLED_BACK, Champion, deciding, now_ms, who
+from flows.gate.decisions import Contestant, Decision, Entry
 from flows.gate.drawing import draw_images, fetch_bundle
 from flows.gate.reference import Drawn, Reference
 from flows.gate.verdict import checks
+from flows.identity.artifact import SCHEMA, canonical_json, digest_of
+from flows.identity.closure import module_digests
 from flows.registry import CHALLENGER, CHAMPION, Aliases, Version
 from flows.runs.records import find_run
 from flows.runs.stored import StoredArtifact

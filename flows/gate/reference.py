@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from components.base import Metrics
-from components.data.images import ImageIndex, open_images
+from components.collection.images import ImageIndex, open_images
 from components.errors import ConfigError
 from components.metrics import measure
 from components.metrics.comparison import compare
@@ -17,9 +17,9 @@ from components.metrics.frechet import frechet
 from components.metrics.memorization import memorization
 from components.metrics.prdc import precision_recall
 from components.training.worker import Worker
-from flows.artifact import InputArtifact
-from flows.decisions import Interval
-from flows.policy import GateParams
+from flows.gate.decisions import Interval
+from flows.identity.artifact import InputArtifact
+from flows.pipeline.policy import GateParams
 from flows.stages.evaluate import EvaluateParams
 
 

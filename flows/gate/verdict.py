@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from flows.decisions import Check, Interval
-from flows.policy import GateParams
+from flows.gate.decisions import Check, Interval
+from flows.pipeline.policy import GateParams
 
 _PARTS = {"all": "all held-out images", "known": "the held-out images that the champion's collection had too"}
 

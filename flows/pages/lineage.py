@@ -5,10 +5,10 @@ from html import escape
 from pathlib import Path
 
 from components.errors import ConfigError
-from flows.lineage import Lineage, lineage_of
+from flows.lineage.lineage import Lineage, lineage_of
 from flows.pages.graph import Node, graph
 from flows.pages.markup import facts, page, pre
-from flows.pipeline import STAGES
+from flows.pipeline.table import STAGES
 from flows.runs.ancestry import Facts, made_at, took
 
 

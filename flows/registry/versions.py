@@ -95,7 +95,7 @@ def _facts(store: Store, run: CommittedRun) -> dict[str, str]:
 
 def _check_loads(store: Store, run: CommittedRun) -> None:
     """Load the registered bytes and draw an image. Raises: ArtifactError."""
-    from components.rcg import RCG
+    from components.bundle.system import RCG
 
     with _folder_of(store, run) as folder:
         rcg = RCG.load(folder)

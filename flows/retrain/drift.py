@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from components.data.lock import Entry, Lock
-from flows.driver import Project
+from components.collection.lock import Entry, Lock
+from flows.execution.project import Project
 from flows.registry import Version
 from flows.runs.stored import StoredArtifact
 
 if TYPE_CHECKING:
-    from components.data.decode import DecodeRecipe
     from components.encoders import Encoder
+    from components.images.decode import DecodeRecipe
 
 _MOST = 512
 _BATCH = 64
@@ -27,8 +27,8 @@ def drift_of(project: Project, lock: Lock, base: Sequence[str], champion: Versio
 
     About 1 when nothing changed. Infinite when too few of either can be read: then it is not known to be small.
     """
-    from components.data.decode import DecodeRecipe
     from components.encoders import load_encoder
+    from components.images.decode import DecodeRecipe
 
     chunks = [(chunk.name in base, lock.entries(chunk)) for chunk in lock.chunks]
     old, new = ([e for is_old, entries in chunks if is_old == wanted for e in entries] for wanted in (True, False))
@@ -63,11 +63,11 @@ def _represent(project: Project, entries: Sequence[Entry], encoder: "Encoder", r
     """Representations of those pictures that can be decoded."""
     import torch
 
-    from components.data.decode import decode, square
-    from components.data.pictures import to_float
-    from components.data.source import open_source
+    from components.collection.source import open_source
     from components.encoders import constant_rows
     from components.errors import DataError
+    from components.images.decode import decode, square
+    from components.images.pictures import to_float
 
     source, images = open_source(project.settings.source), []
     for entry in entries:

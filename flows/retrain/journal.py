@@ -8,7 +8,7 @@ from typing import Literal
 
 from components.errors import ConflictError
 from components.store.base import Prefix, Store
-from flows.artifact import SCHEMA, Record
+from flows.identity.artifact import SCHEMA, Record
 
 CURRENT = "current.json"
 End = Literal["promoted", "refused", "held", "unusable"]

@@ -6,10 +6,10 @@ from typing import Protocol
 
 from components.errors import ConflictError
 from components.store.base import Prefix, Store
-from flows.driver import Project
+from flows.execution.project import Project
 from flows.gate.champion import who
-from flows.process import Process
 from flows.runs.lease import Lease, Watch, acquire
+from flows.runs.process import Process
 
 _HEARTBEAT_S = 10.0
 Check = Callable[[], None]

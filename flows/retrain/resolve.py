@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from components.data.lock import Lock
+from components.collection.lock import Lock
 from components.errors import ConfigError, MissingError
-from flows.artifact import parse_json
-from flows.driver import Project
-from flows.policy import RetrainParams
+from flows.execution.project import Project
+from flows.identity.artifact import parse_json
+from flows.pipeline.policy import RetrainParams
 from flows.registry import Version
 from flows.retrain.drift import drift_of
 from flows.runs.records import CommittedRun, find_run

@@ -14,21 +14,21 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from components.data.lock import Lock, read_lock
-from components.data.snapshot import Snapshot, take_snapshot
-from components.data.source import open_source
+from components.collection.lock import Lock, read_lock
+from components.collection.snapshot import Snapshot, take_snapshot
+from components.collection.source import open_source
 from components.errors import ConfigError, DataError
-from flows.artifact import canonical_json, digest_of
-from flows.closure import module_digests
-from flows.driver import Project, committed, register_project, say
-from flows.fingerprint import LOCK
+from flows.execution.dvc import dvc_command, dvc_env, repro
+from flows.execution.parallel import repro_parallel
+from flows.execution.project import Project, committed, register_project, say
 from flows.gate.champion import now_ms, who
 from flows.gate.promotion import Outcome, open_aliases, promote
-from flows.parallel import repro_parallel
-from flows.params import check_params
-from flows.pipeline import STAGES
+from flows.identity.artifact import canonical_json, digest_of
+from flows.identity.closure import module_digests
+from flows.identity.fingerprint import LOCK
+from flows.pipeline.params import check_params
+from flows.pipeline.table import STAGES
 from flows.registry import CHAMPION
-from flows.repro import dvc_command, dvc_env, repro
 from flows.retrain.checkout import Checkout, run
 from flows.retrain.journal import End, Journal, Journals, new_journal
 from flows.retrain.lock import Check, RunLock
@@ -234,8 +234,8 @@ class _Branch:
 
         import pyarrow as pa
 
-        from components.data.images import index_name
-        from components.data.splits import LEFT_OUT
+        from components.collection.images import index_name
+        from components.collection.splits import LEFT_OUT
 
         run, n = committed(self.project, "collect"), 0
         for chunk in self.journal.chunks:

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.errors import ArtifactError, ConflictError, MissingError
 from components.store.base import Store
-from flows.artifact import SCHEMA, Record
+from flows.identity.artifact import SCHEMA, Record
 from flows.runs.lookup import read_spec
 from flows.runs.records import CommittedRun, load_run
 

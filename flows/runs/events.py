@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import DivergedError
 from components.store.base import Store
-from flows.artifact import Record, canonical_json, parse_json
+from flows.identity.artifact import Record, canonical_json, parse_json
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,8 @@ from typing import Self
 
 from components.errors import ConflictError, MissingError, RcgError, StoreError, SupersededError
 from components.store.base import ObjectInfo, Store
-from flows.artifact import SCHEMA, Record
-from flows.process import Process
+from flows.identity.artifact import SCHEMA, Record
+from flows.runs.process import Process
 
 LEASE = "lease.json"
 MISSED_BEATS = 3

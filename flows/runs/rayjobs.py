@@ -4,7 +4,7 @@ import contextlib
 
 from components.errors import ConflictError, FailureClass, RetryableError
 from components.store.base import Store
-from flows.artifact import SCHEMA, Record
+from flows.identity.artifact import SCHEMA, Record
 from flows.runs.records import Failure, read_record
 
 

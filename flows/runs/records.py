@@ -31,8 +31,17 @@ from components.errors import (
     TamperedError,
 )
 from components.store.base import Prefix, Store, check_key
-from flows.artifact import SCHEMA, FileEntry, Manifest, Record, digest_of, listing_name, pack_manifest, unpack_manifest
-from flows.fingerprint import Identity
+from flows.identity.artifact import (
+    SCHEMA,
+    FileEntry,
+    Manifest,
+    Record,
+    digest_of,
+    listing_name,
+    pack_manifest,
+    unpack_manifest,
+)
+from flows.identity.fingerprint import Identity
 from flows.runs.lease import attempts
 
 MANIFEST = "manifest.json"

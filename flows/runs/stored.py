@@ -11,7 +11,7 @@ from typing import Any
 
 from components.errors import ArtifactError, ConflictError, MissingError
 from components.store.base import Store, check_key
-from flows.artifact import (
+from flows.identity.artifact import (
     SCHEMA,
     FileEntry,
     InputArtifact,
@@ -91,7 +91,7 @@ class StoredInputs:
         if stage not in self._parents:
             known = ", ".join(self._parents) or "none"
             raise ArtifactError(
-                f"this stage does not declare {stage} as a parent", got=known, fix="add it in flows/pipeline.py"
+                f"this stage does not declare {stage} as a parent", got=known, fix="add it in flows/pipeline/table.py"
             )
         return self._parents[stage]
 

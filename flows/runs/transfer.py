@@ -8,8 +8,8 @@ from pathlib import Path
 
 from components.errors import ArtifactError, ConflictError, MissingError, TamperedError
 from components.store.base import Prefix, Store
-from flows.artifact import SCHEMA, FileEntry, digest_of, file_entry
-from flows.fingerprint import Difference, differences
+from flows.identity.artifact import SCHEMA, FileEntry, digest_of, file_entry
+from flows.identity.fingerprint import Difference, differences
 from flows.runs.ancestry import context_key
 from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
 from flows.runs.lookup import read_spec

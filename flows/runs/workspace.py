@@ -11,8 +11,8 @@ from pathlib import Path
 from components.errors import ArtifactError, MissingError, TamperedError
 from components.process import pid_exists
 from components.store.base import Store, check_key
-from flows.artifact import SCHEMA, Record, digest_of, file_entry, pack_manifest, read_head
-from flows.pipeline import Need, Stage
+from flows.identity.artifact import SCHEMA, Record, digest_of, file_entry, pack_manifest, read_head
+from flows.pipeline.table import Need, Stage
 from flows.runs.ancestry import CONTEXT, keep_context
 from flows.runs.records import MANIFEST, CommittedRun, find_run, load_run, tampered
 

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from components.base import Config, Metrics
+from components.bundle.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
+from components.bundle.system import CARD, PART_FILES, PARTS, SCHEMA, BundleCard, SamplingDefaults
 from components.errors import ConfigError
 from components.pixels import load_pixels
-from components.rcg import CARD, PART_FILES, PARTS, SCHEMA, BundleCard, SamplingDefaults
-from components.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
 from components.training.worker import Worker
-from flows.artifact import InputArtifact, Inputs, Output
-from flows.closure import module_digests
+from flows.identity.artifact import InputArtifact, Inputs, Output
+from flows.identity.closure import module_digests
 
 _ROOT = Path(__file__).parents[2]
-_ENTRY = "components.serving"
+_ENTRY = "components.bundle.serving"
 _UNCOUNTED = ("components.errors",)
 _REQUIRED = ("torch", "numpy", "pydantic", "jaxtyping", "safetensors", "pillow", "mlflow", "pandas")
 
@@ -41,7 +41,7 @@ def load_predictor():
     write, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the bundle's folder stays as it is
     sys.path.insert(0, str(HERE))
     try:
-        from components.serving import Predictor
+        from components.bundle.serving import Predictor
     finally:
         sys.path.remove(str(HERE))
         sys.dont_write_bytecode = write

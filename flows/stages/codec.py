@@ -11,9 +11,9 @@ from components.base import Batch, Config, Metrics
 from components.codecs import Codec, CodecConfig, save_codec
 from components.codecs.vqgan import Vqgan, VqganConfig
 from components.codecs.vqgan_training import VqganObjective, VqganTrainable, perplexity
-from components.data.images import ImageIndex, open_images
-from components.data.pictures import png_bytes, rows_grid, to_float, to_uint8
+from components.collection.images import ImageIndex, open_images
 from components.errors import DataError
+from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.interop.codecs import LAYOUTS
 from components.interop.layout import adopt, keep
 from components.nn.vit import seeded_init
@@ -22,7 +22,7 @@ from components.training.loop import Preview, train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
 from components.weights import WeightsFile, trained_or_imported
-from flows.artifact import Inputs, Output
+from flows.identity.artifact import Inputs, Output
 
 _BATCH, _BATCH_PIXELS = 64, 2**18  # images, and pixels of all of them, per forward pass of an examination
 _MOST = 1024  # images that are measured

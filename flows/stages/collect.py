@@ -11,21 +11,21 @@ from typing import Any, Literal
 from pydantic import Field
 
 from components.base import Config, Metrics
-from components.data.decode import DecodeRecipe
-from components.data.facts import write_facts
-from components.data.images import Pixels, index_bytes, index_name, read_table
-from components.data.lock import Chunk, Lock, read_lock
-from components.data.memo_keys import facts_key
-from components.data.metadata import Note, folder_label, read_notes, sorted_classes
-from components.data.pictures import grid, png_bytes
-from components.data.snapshot import verify_source
-from components.data.source import open_source
-from components.data.source_base import Source
-from components.data.splits import LEFT_OUT, SPLITS, SplitConfig, Splitter
+from components.cache.memo_keys import facts_key
+from components.collection.facts import write_facts
+from components.collection.images import Pixels, index_bytes, index_name, read_table
+from components.collection.lock import Chunk, Lock, read_lock
+from components.collection.metadata import Note, folder_label, read_notes, sorted_classes
+from components.collection.snapshot import verify_source
+from components.collection.source import open_source
+from components.collection.source_base import Source
+from components.collection.splits import LEFT_OUT, SPLITS, SplitConfig, Splitter
 from components.errors import ConfigError, DataError
+from components.images.decode import DecodeRecipe
+from components.images.pictures import grid, png_bytes
 from components.training.distributed import share_out
 from components.training.worker import Worker
-from flows.artifact import Inputs, Output
+from flows.identity.artifact import Inputs, Output
 
 Row = dict[str, Any]
 

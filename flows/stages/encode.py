@@ -9,21 +9,21 @@ import torch
 from pydantic import Field
 
 from components.base import Batch, Config, Metrics
+from components.cache.memo_keys import shard_key
+from components.cache.reader import Cache, CacheInfo, CacheSplit
+from components.cache.shards import ShardWriter, shard_name
 from components.codecs import load_codec
-from components.data.cache import Cache, CacheInfo, CacheSplit
-from components.data.decode import DecodeRecipe
-from components.data.images import ImageIndex, Pixels, index_name, read_table
-from components.data.memo_keys import shard_key
-from components.data.pictures import png_bytes, rows_grid, to_float, to_uint8
-from components.data.shards import ShardWriter, shard_name
-from components.data.source import open_source
-from components.data.splits import LEFT_OUT
-from components.data.views import PLAIN, View, ViewRecipe, random_views, render
+from components.collection.images import ImageIndex, Pixels, index_name, read_table
+from components.collection.source import open_source
+from components.collection.splits import LEFT_OUT
 from components.encoders import constant_rows, load_encoder
 from components.errors import ArtifactError, DataError
+from components.images.decode import DecodeRecipe
+from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
+from components.images.views import PLAIN, View, ViewRecipe, random_views, render
 from components.training.distributed import share_out
 from components.training.worker import Worker
-from flows.artifact import Inputs, Output
+from flows.identity.artifact import Inputs, Output
 
 Row = dict[str, Any]
 

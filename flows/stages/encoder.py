@@ -11,13 +11,13 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from components.base import Batch, Config, Metrics
-from components.data.images import ImageIndex, open_images
-from components.data.pictures import png_bytes, rows_grid, to_float, to_uint8
+from components.collection.images import ImageIndex, open_images
 from components.encoders import CONFIG, WEIGHTS, EncoderConfig, constant_rows, saved_config
 from components.encoders.base import FrozenEncoder
 from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer
 from components.encoders.mocov3 import MoCoV3Config
 from components.errors import ConfigError, DataError, DivergedError
+from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.interop.encoders import import_encoder
 from components.interop.layout import keep
 from components.metrics.probe import effective_rank, knn_accuracy, linear_probe_accuracy, neighbors
@@ -27,7 +27,7 @@ from components.training.loop import Preview, train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
 from components.weights import save_weights
-from flows.artifact import Inputs, Output
+from flows.identity.artifact import Inputs, Output
 
 _COLLAPSED_STD, _COLLAPSED_RANK = 0.05, 1.5
 _SHOWN_PAIRS, _SHOWN_QUERIES, _SHOWN_NEIGHBORS = 32, 16, 5

@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 
 from components.base import Config, Metrics
-from components.data.cache import CacheSplit, Column, open_cache
-from components.data.images import open_images
-from components.data.pictures import to_float
-from components.data.samples import Samples
+from components.cache.reader import CacheSplit, Column, open_cache
+from components.cache.samples import Samples
+from components.collection.images import open_images
 from components.encoders import load_encoder
+from components.images.pictures import to_float
 from components.metrics import measure, presentation
 from components.metrics.features import FeatureConfig, FeatureNet, Task, extract
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
@@ -23,7 +23,7 @@ from components.metrics.report import Figure, Page, Panel, build
 from components.training.optim import TrainConfig
 from components.training.report import Report
 from components.training.worker import Worker
-from flows.artifact import Inputs, Output
+from flows.identity.artifact import Inputs, Output
 
 _N_NEIGHBORS = 3  # training neighbors shown below a random sample
 

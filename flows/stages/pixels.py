@@ -9,11 +9,11 @@ import torch
 from pydantic import AfterValidator, Field, model_validator
 
 from components.base import Batch, Config, Metrics
+from components.cache.reader import Cache, CacheSplit, Column, open_cache
 from components.codecs import Codec, load_codec
-from components.data.cache import Cache, CacheSplit, Column, open_cache
-from components.data.pictures import grid, png_bytes, rows_grid, to_uint8
 from components.diffusion.schedule import sampler_steps
 from components.errors import DataError
+from components.images.pictures import grid, png_bytes, rows_grid, to_uint8
 from components.interop.layout import adopt, keep
 from components.interop.pixels import LAYOUTS
 from components.nn.vit import seeded_init
@@ -26,7 +26,7 @@ from components.training.loop import Preview, train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
 from components.weights import WeightsFile, content_digest, load_weights, one_start, trained_or_imported
-from flows.artifact import Inputs, Output
+from flows.identity.artifact import Inputs, Output
 
 _N_VAL_NOISES = 4
 _N_VAL_ROWS = 2048

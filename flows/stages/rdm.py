@@ -8,10 +8,10 @@ from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
 from components.base import Batch, Config, Metrics
-from components.data.cache import Cache, CacheSplit, Column, open_cache
-from components.data.pictures import png_bytes
+from components.cache.reader import Cache, CacheSplit, Column, open_cache
 from components.diffusion.schedule import sampler_steps
 from components.errors import ConfigError, DataError
+from components.images.pictures import png_bytes
 from components.interop.layout import adopt, keep
 from components.interop.rdm import RdmLayout
 from components.metrics.frechet import frechet, principal_axes
@@ -24,7 +24,7 @@ from components.training.loop import train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
 from components.weights import WeightsFile, content_digest, load_weights, one_start, trained_or_imported
-from flows.artifact import Inputs, Output
+from flows.identity.artifact import Inputs, Output
 
 _N_VAL_NOISES = 4
 _COLUMNS: tuple[Column, ...] = ("representation", "class")

@@ -8,17 +8,17 @@ from pydantic import Field
 from torch import Tensor
 
 from components.base import Config, Metrics
+from components.bundle.provenance import SCHEMA, Provenance, with_provenance
+from components.cache.reader import CacheSplit, open_cache
+from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.codecs import Codec, load_codec
-from components.data.cache import CacheSplit, open_cache
-from components.data.pictures import grid, png_bytes, to_uint8
-from components.data.samples import INDEX, SamplesInfo, save_shard, shard_name
+from components.images.pictures import grid, png_bytes, to_uint8
 from components.pixels import PixelGenerator, PixelSampling, load_pixels
-from components.provenance import SCHEMA, Provenance, with_provenance
 from components.rdm import Rdm, RdmSampling, load_rdm
 from components.rng import derive_seed, image_rng
 from components.training.report import Report
 from components.training.worker import Worker
-from flows.artifact import Inputs, Output
+from flows.identity.artifact import Inputs, Output
 
 
 class SampleParams(Config):

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import cluster_rig
-from tests.cluster_jobs import credentials, demand
-from tests.cluster_project import Made, made_project
-from tests.s3_rig import S3Server
+from tests.support import cluster_rig
+from tests.support.cluster_jobs import credentials, demand
+from tests.support.cluster_project import Made, made_project
+from tests.support.s3_rig import S3Server
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,8 +8,8 @@ import yaml
 
 from components.errors import ConfigError
 from flows.executors.kuberay import api
-from tests.cluster_jobs import JOBS
-from tests.manifests import K8S
+from tests.support.cluster_jobs import JOBS
+from tests.support.manifests import K8S
 
 
 @pytest.fixture

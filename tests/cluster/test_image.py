@@ -7,10 +7,10 @@ import uuid
 import pytest
 import yaml
 
-from flows.image import stage_digests
-from tests import cluster_rig
-from tests.cluster_rig import kubectl
-from tests.manifests import K8S, objects, pod_specs
+from flows.identity.image import stage_digests
+from tests.support import cluster_rig
+from tests.support.cluster_rig import kubectl
+from tests.support.manifests import K8S, objects, pod_specs
 
 JOBS = "rcg-jobs"
 _FACTS = """

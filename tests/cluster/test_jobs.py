@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests import cluster_rig
-from tests.cluster_jobs import (
+from tests.support import cluster_rig
+from tests.support.cluster_jobs import (
     JOBS,
     Checkout,
     Done,
@@ -25,8 +25,8 @@ from tests.cluster_jobs import (
     mlflow_stopped,
     sleep_until,
 )
-from tests.cluster_rig import kubectl, wait_until
-from tests.s3_rig import S3Server
+from tests.support.cluster_rig import kubectl, wait_until
+from tests.support.s3_rig import S3Server
 
 pytestmark = pytest.mark.timeout(1500)
 STEPS, CHECKPOINT_EVERY = 1200, 100

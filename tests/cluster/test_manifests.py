@@ -16,10 +16,10 @@ from kubernetes.client.exceptions import ApiException
 
 from flows.executors.kuberay.manifest import Order, build, read_template
 from flows.settings import Settings
-from tests import cluster_rig
-from tests.cluster_rig import kubectl
-from tests.made_runs import a_spec
-from tests.manifests import K8S, Object, built, objects, pod_specs
+from tests.support import cluster_rig
+from tests.support.cluster_rig import kubectl
+from tests.support.made_runs import a_spec
+from tests.support.manifests import K8S, Object, built, objects, pod_specs
 
 IMAGE = cluster_rig.THIN
 JOBS, SYSTEM = "rcg-jobs", "rcg-system"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import requests
 
-from tests import cluster_rig
-from tests.cluster_rig import MLFLOW_PASSWORD, MLFLOW_URI, MLFLOW_USER, kubectl
-from tests.s3_rig import S3Server
+from tests.support import cluster_rig
+from tests.support.cluster_rig import MLFLOW_PASSWORD, MLFLOW_URI, MLFLOW_USER, kubectl
+from tests.support.s3_rig import S3Server
 
 SYSTEM = "rcg-system"
 NAME = "http://rcg-mlflow.rcg-system.svc.cluster.local:5000"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from flows.pipeline import STAGES
-from tests import cluster_rig
-from tests.cluster_project import Made
-from tests.cluster_rig import wait_until
+from flows.pipeline.table import STAGES
+from tests.support import cluster_rig
+from tests.support.cluster_project import Made
+from tests.support.cluster_rig import wait_until
 
 pytestmark = pytest.mark.timeout(2400)
 ON_CLUSTER = [name for name in STAGES if name != "bundle"]

@@ -13,13 +13,13 @@ import pytest
 import yaml
 from PIL import Image, ImageOps
 
-from components.data.source import DemoSource
+from components.collection.source import DemoSource
 from components.store import open_store
-from tests import cluster_rig, git_server
-from tests.cluster_jobs import SYSTEM, demand
-from tests.cluster_project import ClusterProject, Made
-from tests.cluster_rig import kubectl, wait_until
-from tests.git_server import GitServer
+from tests.support import cluster_rig, git_server
+from tests.support.cluster_jobs import SYSTEM, demand
+from tests.support.cluster_project import ClusterProject, Made
+from tests.support.cluster_rig import kubectl, wait_until
+from tests.support.git_server import GitServer
 
 pytestmark = pytest.mark.timeout(1800)
 CRONJOB = "rcg-retrain"

@@ -9,7 +9,7 @@ import torch
 from components.codecs import Codec, CodecConfig, load_codec, save_codec
 from components.errors import ShapeError, WeightsError
 from components.nn.vit import seeded_init
-from tests.folders import FolderArtifact
+from tests.support.folders import FolderArtifact
 
 MEMBERS = get_args(get_args(CodecConfig)[0])
 SPACES = {"vqgan": ("tokens", "latents")}

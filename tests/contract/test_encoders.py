@@ -11,7 +11,7 @@ from components.encoders.base import FrozenEncoder
 from components.errors import ShapeError, WeightsError
 from components.interop.encoders import import_encoder
 from components.weights import save_weights
-from tests.folders import FolderArtifact, randomize
+from tests.support.folders import FolderArtifact, randomize
 
 OUTPUTS = {"mocov3": ("projector", "cls"), "dino": ("projector", "cls"), "deit": ("projector", "cls")}
 CONFIGS = [

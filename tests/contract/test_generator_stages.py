@@ -6,7 +6,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 
-from components.data.samples import Samples
+from components.cache.samples import Samples
 from components.pixels import PixelConfig, PixelSampling
 from components.rdm import RdmSampling
 from components.training.ema import EmaConfig
@@ -15,8 +15,8 @@ from flows.stages.pixels import PixelsParams, PreviewConfig
 from flows.stages.pixels import run as train_pixels
 from flows.stages.sample import SampleParams
 from flows.stages.sample import run as draw
-from tests.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_encode, make_generators
-from tests.toys import worker
+from tests.support.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_encode, make_generators
+from tests.support.toys import worker
 
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
 HOW = {member.tiny().kind: member.tiny() for member in get_args(get_args(PixelSampling)[0])}

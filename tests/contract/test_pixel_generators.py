@@ -11,7 +11,7 @@ from components.errors import ConfigError, ShapeError
 from components.nn.vit import seeded_init
 from components.pixels import PixelConfig, PixelData, PixelGenerator, PixelSampling, load_pixels, save_pixels
 from components.rng import BatchRng, image_rng
-from tests.folders import FolderArtifact
+from tests.support.folders import FolderArtifact
 
 PIXELS = TargetSpec(space="pixels", shape=(3, 8, 8), dtype="uint8", n_codes=None, image_px=8)
 LATENTS = TargetSpec(space="latents", shape=(4, 4, 4), dtype="float16", n_codes=None, image_px=8)

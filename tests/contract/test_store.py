@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from components.errors import ArtifactError, ConflictError, MissingError
 from components.store import LocalStore, Prefix, Store, open_store
 from components.store.s3 import S3Store
-from tests.s3_rig import aws_environment, moto_server, s3_server
+from tests.support.s3_rig import aws_environment, moto_server, s3_server
 
 Make = Callable[[Path, str], Store]
 

@@ -19,11 +19,11 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from components.data.source import FolderSource
+from components.collection.source import FolderSource
 from components.encoders import MoCoV3Config, TimmConfig
 from components.weights import save_weights
 from flows.__main__ import main
-from tests.collected import scene
+from tests.support.collected import scene
 
 ROOT = Path(__file__).parents[2]
 N_PICTURES = 14

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from components.data.pictures import to_uint8
-from components.provenance import bundle_digest
-from components.rcg import RCG
-from tests.bundles import make_bundle
+from components.bundle.provenance import bundle_digest
+from components.bundle.system import RCG
+from components.images.pictures import to_uint8
+from tests.support.bundles import make_bundle
 
 ROOT = Path(__file__).parents[2]
 ABSENT = ("ray", "dvc", "kubernetes", "flows", "timm", "pytest")
@@ -47,7 +47,7 @@ WITHOUT_MLFLOW = """
 import json, sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, {bundle!r})
-from components.rcg import RCG
+from components.bundle.system import RCG
 images = RCG.load({bundle!r}).sample(5, 4)
 assert "mlflow" not in sys.modules
 print(json.dumps((images.permute(0, 2, 3, 1) * 255).round().int().tolist()))

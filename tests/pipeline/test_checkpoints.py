@@ -24,8 +24,8 @@ from components.pixels import PixelData
 from components.pixels.mage import MageConfig
 from components.rdm import Rdm, RdmConfig
 from flows.__main__ import main
-from tests.collected import scene
-from tests.folders import randomize
+from tests.support.collected import scene
+from tests.support.folders import randomize
 
 ROOT = Path(__file__).parents[2]
 CODES, DIM, PX = 103, 8, 8

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from components.data.snapshot import take_snapshot
-from components.data.source import open_source
+from components.collection.snapshot import take_snapshot
+from components.collection.source import open_source
 from components.store import open_store
+from flows.execution.job import Doing, make_spec, run_job
 from flows.executors import WorkerSettings, open_executor
-from flows.job import Doing, make_spec, run_job
-from flows.params import load_params
-from flows.pipeline import STAGES
+from flows.pipeline.params import load_params
+from flows.pipeline.table import STAGES
 from flows.runs.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_pictures_are_there_to_look_at(workspace: Path) -> None:
 
 
 def test_bundle_draws_and_varies_a_real_picture(workspace: Path, tmp_path: Path) -> None:
-    from flows.draw import DrawRequest, draw
+    from flows.commands.sample import DrawRequest, draw
 
     shutil.copytree(workspace / "artifacts/bundle", tmp_path / "bundle")
     picture = next((workspace / "pictures").rglob("*.png"))

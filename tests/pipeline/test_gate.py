@@ -13,19 +13,20 @@ import yaml
 from components.errors import ArtifactError, ConflictError, MissingError, RcgError, RetryableError, TamperedError
 from components.training.checkpoint import NoCheckpoints
 from components.training.worker import Worker
-from flows.decisions import Decisions
-from flows.driver import Project
-from flows.gate import commands, promotion
+from flows.commands import promote as commands
+from flows.execution.project import Project
+from flows.gate import promotion
 from flows.gate.champion import deciding
+from flows.gate.decisions import Decisions
 from flows.gate.reference import Reference
 from flows.gate.verdict import checks
+from flows.lineage.versions import read_story
 from flows.registry import CHALLENGER, CHAMPION, PREVIOUS, Aliases, register
 from flows.runs.records import CommittedRun
 from flows.settings import Settings
-from flows.versions import read_story
-from tests.bundles import make_bundle
-from tests.folders import FolderArtifact, draw_bars, make_collect
-from tests.made_runs import a_spec, make_run
+from tests.support.bundles import make_bundle
+from tests.support.folders import FolderArtifact, draw_bars, make_collect
+from tests.support.made_runs import a_spec, make_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
 ROOT = Path(__file__).parents[2]
@@ -92,7 +93,7 @@ class World:
 
 
 def _sampling(seed: int) -> object:
-    from tests.bundles import bundle_params
+    from tests.support.bundles import bundle_params
 
     return bundle_params().sampling.model_copy(update={"seed": seed})
 
@@ -304,7 +305,7 @@ def test_good_images_beat_noise_and_a_batch_of_noise_does_not_make_noise_good(tm
     make_collect(tmp_path / "old", tmp_path / "pictures", splits)
     noisy, source = _with_noise(tmp_path, splits[::2])
     params = yaml.safe_load((ROOT / "presets/smoke.yaml").read_text())
-    from flows.params import check_params
+    from flows.pipeline.params import check_params
 
     checked = check_params(params, "smoke")
     evaluate = checked.evaluate.model_copy(
@@ -346,7 +347,7 @@ def _with_noise(root: Path, splits: list[str]) -> tuple[FolderArtifact, str]:
     import pyarrow as pa
     from PIL import Image
 
-    from components.data.images import index_name, index_schema
+    from components.collection.images import index_name, index_schema
 
     shutil.copytree(root / "old", root / "collect")
     out = FolderArtifact(root / "collect")

@@ -20,8 +20,8 @@ from components.pixels.dit import DitConfig
 from components.pixels.ldm import LdmConfig
 from components.pixels.mage import MageConfig
 from components.rdm import Rdm, RdmConfig
-from tests.folders import randomize
 from tests.reference.test_checkpoints import PUBLISHED
+from tests.support.folders import randomize
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/compare-with-the-reference.md"
 DIM = 8

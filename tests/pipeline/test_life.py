@@ -14,8 +14,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from components.data.source import DemoSource
-from tests.projects import BIN, ROOT, copy_code
+from components.collection.source import DemoSource
+from tests.support.projects import BIN, ROOT, copy_code
 
 STEPS = ("lock", "snapshot", "branch", "repro", "results", "gate", "forward", "close")
 N_FIRST, N_NEW, N_POISON = 300, 30, 300
@@ -37,7 +37,7 @@ class Life:
         self.git("init", "-q", "-b", "main")
         self.commit()
         with (base / "commands.log").open("w") as log:
-            command = [sys.executable, str(ROOT / "tests/pipeline/life_driver.py")]
+            command = [sys.executable, str(ROOT / "tests/support/life_driver.py")]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
             self._driver = subprocess.Popen(command, cwd=self.root, env=self.env(), text=True, **pipes)  # type: ignore[call-overload]
         self.log = base / "commands.log"

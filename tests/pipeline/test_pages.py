@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands.report import write_report
 from flows.pages.lineage import write_html
-from flows.report import write_report
-from tests.chromium import BINARY, Chromium, browser
-from tests.made_project import MadeProject
+from tests.support.chromium import BINARY, Chromium, browser
+from tests.support.made_project import MadeProject
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium here: apt-get install chromium")
 OPEN_ALL = "document.querySelectorAll('details').forEach(d => d.open = true)"

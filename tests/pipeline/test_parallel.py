@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from components.errors import ConfigError
-from flows.parallel import repro_parallel
-from flows.pipeline import STAGES
-from flows.repro import dvc_command
+from flows.execution.dvc import dvc_command
+from flows.execution.parallel import repro_parallel
+from flows.pipeline.table import STAGES
 
 MEET = "touch {0}.here; for i in $(seq 300); do [ -e {1}.here ] && break; sleep 0.1; done; [ -e {1}.here ]"
 

@@ -15,12 +15,12 @@ from components.errors import ConfigError, DataError, RetryableError
 from components.store.local import LocalStore
 from components.training.optim import TrainConfig
 from components.training.report import Report
-from flows.artifact import SCHEMA
+from flows.execution.job import Doing, work
 from flows.executors import Executor, WorkerSettings
 from flows.executors.base import Device
 from flows.executors.inline import InlineExecutor
-from flows.fingerprint import Identity
-from flows.job import Doing, work
+from flows.identity.artifact import SCHEMA
+from flows.identity.fingerprint import Identity
 from flows.runs.records import CommittedRun, Spec
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
@@ -36,7 +36,7 @@ def make_spec(tmp_path: Path, **params: Any) -> Spec:
     identity = Identity(schema_version=SCHEMA, stage="toy", params=given, inputs={}, modules={})
     return Spec(
         schema_version=SCHEMA, fingerprint="f" * 64, identity=identity, inputs={}, source="demo", collection_lock=None,
-        module="tests.pipeline.ray_stage",
+        module="tests.support.ray_stage",
     )  # fmt: skip
 
 

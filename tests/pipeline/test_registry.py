@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from components.data.pictures import to_uint8
+from components.bundle.provenance import bundle_digest, read_provenance
+from components.bundle.system import RCG
 from components.errors import (
     ArtifactError,
     ConfigError,
@@ -22,19 +23,18 @@ from components.errors import (
     TamperedError,
     WeightsError,
 )
-from components.provenance import bundle_digest, read_provenance
-from components.rcg import RCG
+from components.images.pictures import to_uint8
 from components.store import open_store
 from components.store.base import Store
-from flows.draw import DrawRequest, draw
-from flows.lineage import lineage_of
+from flows.commands.sample import DrawRequest, draw
+from flows.commands.verify import VerifyRequest, verify
+from flows.lineage.lineage import lineage_of
 from flows.registry import describe_alias, register, resolve
 from flows.runs.records import CommittedRun
 from flows.tracking import Tracking, resolve_tracking
 from flows.tracking.client import open_client
-from flows.verify import VerifyRequest, verify
-from tests.bundles import commit_bundle, make_bundle
-from tests.folders import draw_bars
+from tests.support.bundles import commit_bundle, make_bundle
+from tests.support.folders import draw_bars
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
 TAGS = {"git_commit": "abc", "dvc_lock": "d" * 64}
@@ -119,7 +119,7 @@ def test_mlflow_loads_it_by_alias_and_draws_the_same_bits(tracking: Tracking, re
     model = mlflow.pyfunc.load_model("models:/rcg@challenger")
     rcg = RCG.load(resolve("models:/rcg@challenger", tracking))
     answer = model.predict(pd.DataFrame([{"class": None}]), params={"n": 3, "seed": 5, "guidance": 1.0})
-    from components.rcg import Overrides
+    from components.bundle.system import Overrides
 
     assert (_pixels(answer) == to_uint8(rcg.sample(3, 5, overrides=Overrides(guidance=1.0)))).all()
     picture = Image.fromarray(draw_bars(1)[0][0])

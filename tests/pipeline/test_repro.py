@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.pipeline import STAGES
-from tests.projects import Project
+from flows.pipeline.table import STAGES
+from tests.support.projects import Project
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import pytest
 
 from components.errors import ArtifactError
 from components.process import machine
-from flows.job import work
+from flows.execution.job import work
 from flows.runs.events import read_events
 from flows.runs.records import CommittedRun, load_run
 from flows.runs.transfer import adopt_checkpoints
-from tests.pipeline.drivers import (
+from tests.support.drivers import (
     STEPS,
     Project,
     count_writes,

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from components.data.source import open_source
-from flows.pipeline import STAGES
-from tests.projects import Project
-from tests.s3_rig import S3Server, s3_server
+from components.collection.source import open_source
+from flows.pipeline.table import STAGES
+from tests.support.projects import Project
+from tests.support.s3_rig import S3Server, s3_server
 
 MOST_REQUESTS = 150
 """Of one stage that is looked up or run, bundle aside; about 100 were seen."""

@@ -20,13 +20,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.pictures import to_uint8
-from components.rcg import RCG
+from components.bundle.system import RCG
+from components.images.pictures import to_uint8
 from components.store import open_store
 from flows.registry import register
 from flows.tracking import resolve_tracking
-from tests.bundles import commit_bundle, make_bundle
-from tests.folders import FolderArtifact
+from tests.support.bundles import commit_bundle, make_bundle
+from tests.support.folders import FolderArtifact
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
 PATIENCE_S = 240

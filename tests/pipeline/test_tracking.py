@@ -16,7 +16,7 @@ import pytest
 from components.errors import ConfigError
 from components.store import open_store
 from components.training.report import Report
-from flows.artifact import SCHEMA, FileEntry, digest_of
+from flows.identity.artifact import SCHEMA, FileEntry, digest_of
 from flows.runs.events import EventWriter
 from flows.runs.records import RunRecord, commit
 from flows.tracking import LiveLog, StageRecord, Tracking, note, pipeline_id, resolve_tracking

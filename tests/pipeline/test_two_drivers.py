@@ -15,7 +15,7 @@ from components.store import Prefix
 from flows.runs.lease import attempts, read_lease
 from flows.runs.lookup import run_status
 from flows.runs.records import load_run
-from tests.pipeline.drivers import STEPS, Driver, Project, memory_folder, until
+from tests.support.drivers import STEPS, Driver, Project, memory_folder, until
 
 
 @pytest.fixture

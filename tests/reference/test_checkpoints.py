@@ -20,7 +20,7 @@ from components.interop.checkpoint import LAYOUTS, describe, export_tensors, imp
 from components.interop.shadowed import buffers
 from components.pixels import PixelConfig, PixelData
 from components.rdm import Rdm, RdmConfig
-from tests.reference.inventory import Layout, expected_layout, expected_tensors, random_tensors
+from tests.support.inventory import Layout, expected_layout, expected_tensors, random_tensors
 
 FLOAT = torch.float32
 

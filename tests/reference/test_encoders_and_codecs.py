@@ -19,7 +19,7 @@ from components.encoders.dino import DinoConfig
 from components.encoders.mocov3 import MoCoV3Config
 from components.interop.checkpoint import export_tensors
 from components.nn.patches import sincos_positions
-from tests.reference import oracles
+from tests.support import oracles
 
 VIT: dict[str, Any] = {"input_px": 24, "patch_px": 8, "width": 48, "depth": 3, "heads": 4, "mlp_ratio": 4.0}
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -13,8 +13,8 @@ from components.encoders.mocov3 import MoCoV3Config, MoCoV3Network
 from components.nn.batchnorm import GlobalBatchNorm
 from components.training.optim import decays, lr_at
 from components.training.step import Stepper
-from flows.params import load_params
-from tests.toys import worker
+from flows.pipeline.params import load_params
+from tests.support.toys import worker
 
 PRESETS = Path(__file__).parents[2] / "presets"
 BACKBONE = {"s": 21_665_664, "b": 85_798_656}

@@ -15,7 +15,7 @@ from components.pixels import PixelData
 from components.pixels.mage import MageConfig, MageSampling
 from components.rdm import Rdm, RdmConfig, RdmSampling
 from components.rng import RowRng
-from tests.folders import randomize
+from tests.support.folders import randomize
 
 TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=8, image_px=8)
 

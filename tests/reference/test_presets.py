@@ -16,8 +16,8 @@ from components.pixels import PixelData, PixelGenerator
 from components.rdm import Rdm
 from components.training.generator import GeneratorTrainable
 from components.training.step import Stepper
-from flows.params import Params, load_params
-from tests.toys import worker
+from flows.pipeline.params import Params, load_params
+from tests.support.toys import worker
 
 ROOT = Path(__file__).parents[2]
 PATHS = sorted((ROOT / "presets").glob("paper-*.yaml"))

@@ -15,7 +15,7 @@ from components.pixels import PixelData
 from components.pixels.adm import AdmConfig
 from components.pixels.condition import ConditionConfig
 from components.pixels.ldm import LdmConfig
-from tests.folders import randomize
+from tests.support.folders import randomize
 
 TOLD = ConditionConfig(kind="representation", drop_prob=0.1, n_clusters=1)
 PAPER_ADM = AdmConfig(

@@ -13,9 +13,9 @@ from components.encoders.mocov3 import MoCoV3Config
 from components.nn.vit import seeded_init
 from components.training.step import Stepper
 from components.weights import WeightsFile, save_weights
-from flows.params import load_params
-from tests.reference.inventory import expected_tensors
-from tests.toys import worker
+from flows.pipeline.params import load_params
+from tests.support.inventory import expected_tensors
+from tests.support.toys import worker
 
 PRESETS = Path(__file__).parents[2] / "presets"
 

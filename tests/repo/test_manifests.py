@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from flows.settings import Settings
-from tests.manifests import K8S, Object, built, kubectl, objects, pod_specs
+from tests.support.manifests import K8S, Object, built, kubectl, objects, pod_specs
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in K8S.rglob("*.yaml") if path.name != "profile.yaml")

@@ -6,8 +6,8 @@ import grimp
 import pytest
 import yaml
 
-from flows.params import Params, load_params
-from flows.pipeline import STAGES
+from flows.pipeline.params import Params, load_params
+from flows.pipeline.table import STAGES
 
 ROOT = Path(__file__).parents[2]
 POLICIES = ["gate", "retrain"]

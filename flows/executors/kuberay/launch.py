@@ -11,7 +11,6 @@ from types import FrameType
 
 from components.errors import ArtifactError, ConfigError, ConflictError, RcgError, RetryableError
 from components.store.base import Prefix, Store
-from flows.artifact import SCHEMA
 from flows.executors.base import Launch, Launcher, WorkerSettings
 from flows.executors.kuberay.cluster import Cluster, Object
 from flows.executors.kuberay.failures import Verdict, deployment_status, is_live
@@ -27,7 +26,8 @@ from flows.executors.kuberay.manifest import (
     store_key,
 )
 from flows.executors.kuberay.patience import patiently
-from flows.image import check_image
+from flows.identity.artifact import SCHEMA
+from flows.identity.image import check_image
 from flows.runs.events import last_event
 from flows.runs.lease import newest_attempt
 from flows.runs.rayjobs import JobRecord, note_job, read_failure

@@ -9,7 +9,7 @@ from torch import nn
 
 from components.errors import WeightsError
 from components.weights import WeightsFile, load_weights, read_tensors, save_weights
-from tests.s3_rig import aws_environment, moto_server
+from tests.support.s3_rig import aws_environment, moto_server
 
 
 def model(width: int = 3) -> nn.Module:

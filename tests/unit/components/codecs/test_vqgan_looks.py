@@ -20,8 +20,8 @@ from components.rng import BatchRng
 from components.training.loop import train
 from components.training.optim import TrainConfig
 from components.weights import WeightsFile, save_weights
-from tests.ranks import run_ranks
-from tests.toys import worker
+from tests.support.ranks import run_ranks
+from tests.support.toys import worker
 
 N = 6
 GAN = AdversarialConfig.tiny()

@@ -11,8 +11,8 @@ from components.nn.vit import seeded_init
 from components.rng import BatchRng
 from components.training.loop import train
 from components.training.optim import TrainConfig
-from tests.ranks import run_ranks
-from tests.toys import worker
+from tests.support.ranks import run_ranks
+from tests.support.toys import worker
 
 N = 6
 

@@ -10,7 +10,7 @@ from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer, co
 from components.encoders.mocov3 import MoCoV3Config
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
-from tests.ranks import run_ranks
+from tests.support.ranks import run_ranks
 
 N = 12
 

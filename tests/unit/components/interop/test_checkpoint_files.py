@@ -28,7 +28,7 @@ from components.pixels.dit import DitConfig
 from components.pixels.mage import MageConfig
 from components.rdm import Rdm, RdmConfig
 from components.weights import WeightsFile
-from tests.folders import randomize
+from tests.support.folders import randomize
 
 RDM = RdmConfig.tiny().model_copy(update={"schedule": ScheduleConfig(kind="sqrt_linear", n_times=1000)})
 TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=103, image_px=8)

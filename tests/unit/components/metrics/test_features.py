@@ -20,7 +20,7 @@ from components.metrics.features import (
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.rng import BatchRng
 from components.training.optim import OptimConfig, TrainConfig
-from tests.toys import worker
+from tests.support.toys import worker
 
 CONFIG = FeatureConfig(task="auto", px=8, width=8, dim=4)
 

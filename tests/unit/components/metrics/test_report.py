@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.data.pictures import png_bytes
+from components.images.pictures import png_bytes
 from components.metrics import presentation, svg
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization

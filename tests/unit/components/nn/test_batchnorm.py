@@ -8,7 +8,7 @@ from torch import nn
 
 from components.nn.batchnorm import GlobalBatchNorm
 from components.nn.gather import gather_rows, sum_over_ranks
-from tests.ranks import run_ranks
+from tests.support.ranks import run_ranks
 
 
 def _rows(rank: int) -> slice:

@@ -10,7 +10,7 @@ from torch import Tensor
 from components.errors import ConfigError, ShapeError
 from components.pixels.condition import ConditionConfig, Conditioner, spherical_kmeans
 from components.rng import BatchRng, RowRng
-from tests.folders import randomize
+from tests.support.folders import randomize
 
 DIM, WIDTH = 6, 4
 KINDS = ("representation", "none", "class", "cluster")

@@ -16,7 +16,7 @@ from components.pixels.diffusion import DiffusionGenerator
 from components.pixels.dit import DitConfig, DitNetwork, DitSampling
 from components.pixels.mage import MageSampling
 from components.rng import BatchRng, RowRng, image_rng
-from tests.folders import FolderArtifact, randomize
+from tests.support.folders import FolderArtifact, randomize
 
 PIXELS = TargetSpec(space="pixels", shape=(3, 4, 4), dtype="uint8", n_codes=None, image_px=4)
 LATENTS = TargetSpec(space="latents", shape=(2, 4, 4), dtype="float16", n_codes=None, image_px=16)

@@ -11,7 +11,7 @@ from components.diffusion.schedule import alpha_bars
 from components.errors import ConfigError, ShapeError, WeightsError
 from components.rdm import Rdm, RdmConfig, RdmSampling, load_rdm, save_rdm
 from components.rng import BatchRng, RowRng, image_rng
-from tests.folders import FolderArtifact, randomize
+from tests.support.folders import FolderArtifact, randomize
 
 TINY = RdmConfig.tiny()
 LABELED = TINY.model_copy(update={"class_conditional": True})

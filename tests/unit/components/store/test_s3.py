@@ -12,8 +12,8 @@ import pytest
 from components.errors import ConfigError, ConflictError, RcgError, StoreError, StoreRefusedError
 from components.store import open_store, s3_clients, s3_parts
 from components.store.s3 import S3Store
-from tests.s3_faults import FaultyProxy, Request, faulty_proxy, once
-from tests.s3_rig import S3Server, aws_environment, free_port, moto_server, s3_server
+from tests.support.s3_faults import FaultyProxy, Request, faulty_proxy, once
+from tests.support.s3_rig import S3Server, aws_environment, free_port, moto_server, s3_server
 
 pytestmark = pytest.mark.processes
 

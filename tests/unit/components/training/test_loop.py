@@ -20,7 +20,7 @@ from components.training.optim import TrainConfig, lr_at
 from components.training.order import global_indices, noise_rng
 from components.training.report import Report
 from components.training.worker import Worker
-from tests import toys
+from tests.support import toys
 
 CONFIG = TrainConfig.model_validate(
     TrainConfig.tiny().model_dump()
@@ -269,7 +269,7 @@ def _diverges_on_the_last_rank(rank: int, world_size: int, folder: Path) -> str:
 
 @pytest.mark.processes
 def test_two_ranks_train_like_one(tmp_path: Path) -> None:
-    from tests.ranks import run_ranks
+    from tests.support.ranks import run_ranks
 
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from components.training.optim import AdamW, OptimConfig, TrainConfig, clip_gradients, decays, lr_at
-from tests.toys import AdamWByHand
+from tests.support.toys import AdamWByHand
 
 
 def config(**changes: object) -> TrainConfig:

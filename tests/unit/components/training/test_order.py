@@ -6,7 +6,7 @@ import torch
 
 from components.training.optim import TrainConfig
 from components.training.order import Batches, global_indices, noise_rng
-from tests import toys
+from tests.support import toys
 
 
 def test_an_epoch_is_a_permutation_and_epochs_differ() -> None:

@@ -15,9 +15,9 @@ from flows.executors.kuberay.manifest import (
     read_template,
     store_key,
 )
-from flows.pipeline import STAGES
+from flows.pipeline.table import STAGES
 from flows.settings import Settings
-from tests.rayjobs import IMAGE, spec
+from tests.support.rayjobs import IMAGE, spec
 
 STORE = "s3://bucket/prefix"
 ORDER = Order(spec(), STORE, 2)

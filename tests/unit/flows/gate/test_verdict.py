@@ -2,9 +2,9 @@
 
 import pytest
 
-from flows.decisions import Interval
+from flows.gate.decisions import Interval
 from flows.gate.verdict import checks
-from flows.policy import GateParams
+from flows.pipeline.policy import GateParams
 
 GATE = GateParams(
     seed=0, n=10, n_bootstrap=20, level=0.95, margin=0.1, margin_known=0.2, min_precision=0.5, min_recall=0.4,

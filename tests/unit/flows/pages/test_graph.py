@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.pages.graph import Node, direct_parents, graph, layers
-from flows.pipeline import STAGES
+from flows.pipeline.table import STAGES
 
 PARENTS = {name: [need.stage for need in stage.needs] for name, stage in STAGES.items()}
 

@@ -9,16 +9,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from components.data.lock import Lock, read_lock
-from flows.driver import Project
-from flows.params import check_params
-from flows.policy import RetrainParams
+from components.collection.lock import Lock, read_lock
+from flows.execution.project import Project
+from flows.pipeline.params import check_params
+from flows.pipeline.policy import RetrainParams
 from flows.registry import Version
 from flows.retrain.drift import drift_of
 from flows.retrain.resolve import fits_anew
 from flows.settings import Settings
-from tests.collected import Place, add_scenes
-from tests.folders import make_encoder
+from tests.support.collected import Place, add_scenes
+from tests.support.folders import make_encoder
 
 N_OLD, N_NEW = 80, 30
 ROOT = Path(__file__).parents[4]

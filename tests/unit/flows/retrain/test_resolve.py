@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.data.lock import Entry, read_lock, write_lock
+from components.collection.lock import Entry, read_lock, write_lock
 from components.errors import ConfigError
-from flows.params import check_params
+from flows.pipeline.params import check_params
 from flows.retrain.drift import ratio
 from flows.retrain.resolve import fits_anew, set_values
 

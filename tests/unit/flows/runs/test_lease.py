@@ -10,8 +10,8 @@ import pytest
 
 from components.errors import ConflictError, StoreError, SupersededError
 from components.store import LocalStore, Prefix, Store
-from flows.process import Process
 from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire, attempts, check_fence, read_lease
+from flows.runs.process import Process
 
 
 class Clock:
@@ -52,7 +52,7 @@ def elsewhere(**changes: object) -> Process:
 
 def dead_process() -> Process:
     """A process of this machine that has ended."""
-    code = "from flows.process import Process; print(Process.current().model_dump_json())"
+    code = "from flows.runs.process import Process; print(Process.current().model_dump_json())"
     root = Path(__file__).parents[4]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     return Process.model_validate_json(done.stdout)

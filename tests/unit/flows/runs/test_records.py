@@ -4,10 +4,10 @@ import pytest
 
 from components.errors import ArtifactError, MissingError, TamperedError
 from components.store import LocalStore
-from flows import artifact
-from flows.artifact import digest_of
+from flows.identity import artifact
+from flows.identity.artifact import digest_of
 from flows.runs.records import find_run, full_fingerprint, load_run, restore_record
-from tests.made_runs import a_spec, make_run
+from tests.support.made_runs import a_spec, make_run
 
 SPEC = a_spec("rdm")
 FILES = {"weights.bin": b"weights", "plots/loss.json": b"[]"}

@@ -9,7 +9,7 @@ from components.errors import ArtifactError, DivergedError, MissingError, Tamper
 from components.store import LocalStore, Store
 from flows.runs.records import load_run
 from flows.runs.stored import StoredArtifact, StoredInputs, StoredOutput
-from tests.made_runs import a_spec, make_run
+from tests.support.made_runs import a_spec, make_run
 
 SPEC = a_spec("encode")
 

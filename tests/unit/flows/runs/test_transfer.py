@@ -8,7 +8,7 @@ from flows.runs.lease import Lease, Watch, acquire
 from flows.runs.records import CommittedRun, load_run
 from flows.runs.stored import StoredOutput
 from flows.runs.transfer import Adoption, adopt, data_copy, pull
-from tests.made_runs import a_spec, make_run
+from tests.support.made_runs import a_spec, make_run
 
 OLD, NEW = a_spec("rdm", modules={"components.rdm": "1"}), a_spec("rdm", modules={"components.rdm": "2"})
 FILES = {"weights.bin": b"weights", "plots/loss.json": b"[]"}

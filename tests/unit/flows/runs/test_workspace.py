@@ -6,11 +6,11 @@ import pytest
 
 from components.errors import ArtifactError, MissingError, TamperedError
 from components.store import LocalStore
-from flows.artifact import canonical_json
-from flows.pipeline import Need, Stage
+from flows.identity.artifact import canonical_json
+from flows.pipeline.table import Need, Stage
 from flows.runs.records import CommittedRun
 from flows.runs.workspace import Workspace
-from tests.made_runs import a_spec, make_run
+from tests.support.made_runs import a_spec, make_run
 
 RDM = Stage("rdm", (), ("metrics.json", "plots/*"))
 SPEC = a_spec("rdm")

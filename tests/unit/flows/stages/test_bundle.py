@@ -10,9 +10,9 @@ import yaml
 from components.errors import ConfigError
 from components.pixels.dit import DitSampling
 from flows.stages.bundle import BundleParams, run
-from tests.bundles import METRICS, bundle_params, make_bundle, make_parents
-from tests.folders import FolderArtifact, contents
-from tests.toys import worker
+from tests.support.bundles import METRICS, bundle_params, make_bundle, make_parents
+from tests.support.folders import FolderArtifact, contents
+from tests.support.toys import worker
 
 PART_FILES = {
     "encoder/config.json", "encoder/weights.safetensors", "codec/config.json", "rdm/config.json",
@@ -39,7 +39,12 @@ def test_parts_are_copied_byte_for_byte(tmp_path: Path) -> None:
 def test_code_is_closed_under_imports_and_free_of_training(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     sources = {n for n in bundle.names() if n.startswith("components/")}
-    assert {"components/rcg.py", "components/serving.py", "components/errors.py", "components/__init__.py"} <= sources
+    assert {
+        "components/bundle/system.py",
+        "components/bundle/serving.py",
+        "components/errors.py",
+        "components/__init__.py",
+    } <= sources
     assert not [n for n in sources if n.startswith(("components/training", "components/store", "components/metrics"))]
     elsewhere = "components.store"  # asked for a weights file in a bucket only; a bundle brings its weights along
     for name in sources:

@@ -16,15 +16,15 @@ from components.codecs.none import NoneConfig
 from components.codecs.vq_f8 import VqF8Config
 from components.codecs.vqgan import VqganConfig
 from components.codecs.vqgan_training import VqganObjective
-from components.data.pictures import to_float
 from components.errors import DataError
+from components.images.pictures import to_float
 from components.interop.checkpoint import export_tensors, write_checkpoint
 from components.training.optim import TrainConfig
 from components.training.report import Report
 from components.weights import WeightsFile
 from flows.stages.codec import CodecParams, run
-from tests.folders import PX, FolderArtifact, FolderInputs, contents, make_collect, randomize
-from tests.toys import worker
+from tests.support.folders import PX, FolderArtifact, FolderInputs, contents, make_collect, randomize
+from tests.support.toys import worker
 
 SPLITS = ["train"] * 14 + ["val"] * 5 + ["test"] * 3
 NONE = CodecParams(

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.data.images import index_name, open_images, read_table
+from components.collection.images import index_name, open_images, read_table
 from components.errors import ConfigError, DataError, TamperedError
 from flows.stages import collect
 from flows.stages.collect import CollectParams
-from tests.collected import PARAMS, Committed, Place, add_scenes, scene, write
-from tests.ranks import run_ranks
-from tests.toys import worker
+from tests.support.collected import PARAMS, Committed, Place, add_scenes, scene, write
+from tests.support.ranks import run_ranks
+from tests.support.toys import worker
 
 
 def _rows(artifact: Committed) -> dict[str, dict[str, object]]:

@@ -10,23 +10,23 @@ from PIL import Image
 from torch import Tensor, nn
 
 from components.base import Metrics
+from components.cache.reader import CacheSplit, open_cache
+from components.cache.shards import shard_name
 from components.codecs.none import NoneConfig
-from components.data.cache import CacheSplit, open_cache
-from components.data.decode import DecodeRecipe
-from components.data.images import ImageIndex, index_bytes, open_images, read_table
-from components.data.images import Pixels as ImagePixels
-from components.data.shards import shard_name
-from components.data.source import DemoSource
-from components.data.views import ViewRecipe
+from components.collection.images import ImageIndex, index_bytes, open_images, read_table
+from components.collection.images import Pixels as ImagePixels
+from components.collection.source import DemoSource
 from components.encoders.base import FrozenEncoder, standardize
 from components.errors import ArtifactError, DataError, RetryableError
+from components.images.decode import DecodeRecipe
+from components.images.views import ViewRecipe
 from flows.stages import encode
 from flows.stages.encode import EncodeParams
-from tests.collected import PARAMS as COLLECT
-from tests.collected import Committed, Place, add_scenes
-from tests.folders import FolderArtifact, make_encoder
-from tests.ranks import run_ranks
-from tests.toys import worker
+from tests.support.collected import PARAMS as COLLECT
+from tests.support.collected import Committed, Place, add_scenes
+from tests.support.folders import FolderArtifact, make_encoder
+from tests.support.ranks import run_ranks
+from tests.support.toys import worker
 
 PX = 8
 PARAMS = EncodeParams(

@@ -12,18 +12,18 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from components.data.augment import Noise, Warp
-from components.data.pictures import to_float
 from components.encoders import MoCoV3Config, TimmConfig, WeightsFile, load_encoder
 from components.encoders.contrastive import ContrastiveConfig
 from components.errors import ConfigError, DivergedError
+from components.images.augment import Noise, Warp
+from components.images.pictures import to_float
 from components.nn.vit import seeded_init
 from components.training.optim import OptimConfig, TrainConfig
 from components.training.report import Report
 from components.weights import save_weights
 from flows.stages.encoder import EncoderParams, ProbeConfig, run
-from tests.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_collect
-from tests.toys import worker
+from tests.support.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_collect
+from tests.support.toys import worker
 
 MODEL = MoCoV3Config.tiny().model_copy(
     update={"freeze_patches": False, "width": 32, "projector_hidden": 48, "projector_dim": 16}

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from components.data.samples import INDEX, SamplesInfo, save_shard, shard_name
+from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.encoders import MoCoV3Config, saved_config
 from components.errors import ConfigError
 from components.metrics.features import FeatureConfig
 from components.training.optim import OptimConfig, TrainConfig
 from components.weights import save_weights
 from flows.stages.evaluate import EvaluateParams, run
-from tests.folders import (
+from tests.support.folders import (
     DIM,
     PX,
     FolderArtifact,
@@ -25,7 +25,7 @@ from tests.folders import (
     make_encode,
     represent,
 )
-from tests.toys import worker
+from tests.support.toys import worker
 
 SPLITS = ["train"] * 120 + ["val"] * 30 + ["test"] * 40
 N = 60

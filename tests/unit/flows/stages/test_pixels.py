@@ -9,8 +9,8 @@ from pydantic import ValidationError
 
 from components.base import TargetSpec
 from components.codecs.none import NoneConfig
-from components.data.pictures import SHOWN_PX
 from components.errors import ConfigError
+from components.images.pictures import SHOWN_PX
 from components.pixels import load_pixels
 from components.pixels.dit import DitConfig, DitSampling
 from components.pixels.mage import MageConfig, MageSampling
@@ -19,9 +19,9 @@ from components.training.ema import EmaConfig
 from components.training.optim import TrainConfig
 from components.training.report import Report
 from flows.stages.pixels import PixelsParams, PreviewConfig, run
-from tests.folders import DIM, PX, FolderArtifact, FolderInputs, contents, draw_bars, make_encode
-from tests.starts import REFUSED, check_start
-from tests.toys import worker
+from tests.support.folders import DIM, PX, FolderArtifact, FolderInputs, contents, draw_bars, make_encode
+from tests.support.starts import REFUSED, check_start
+from tests.support.toys import worker
 
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
 FILES = ["config.json", "pictures/samples.png", "plots/loss.json", "weights.safetensors"]
@@ -132,9 +132,9 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 
 
 def test_mage_trains_on_tokens_through_the_same_stage(tmp_path: Path) -> None:
+    from components.cache.reader import CacheInfo
+    from components.cache.shards import ShardWriter, shard_name
     from components.codecs.vqgan import VqganConfig
-    from components.data.cache import CacheInfo
-    from components.data.shards import ShardWriter, shard_name
     from components.weights import save_weights
 
     config = VqganConfig.tiny()

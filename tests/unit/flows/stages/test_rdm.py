@@ -8,7 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from components.data.cache import open_cache
+from components.cache.reader import open_cache
 from components.errors import ConfigError
 from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
 from components.metrics.frechet import frechet
@@ -17,9 +17,9 @@ from components.training.ema import EmaConfig
 from components.training.optim import TrainConfig
 from components.weights import WeightsFile, read_tensors
 from flows.stages.rdm import CheckConfig, RdmParams, draw, run
-from tests.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode, randomize
-from tests.starts import REFUSED, check_start
-from tests.toys import worker
+from tests.support.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode, randomize
+from tests.support.starts import REFUSED, check_start
+from tests.support.toys import worker
 
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
 

@@ -6,14 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.data.samples import Samples
+from components.cache.samples import Samples
 from components.errors import ConfigError, RetryableError
 from components.pixels.dit import DitSampling
 from components.rdm import RdmSampling
 from components.training.report import Report
 from flows.stages.sample import SampleParams, oracle_rows, run
-from tests.folders import FolderArtifact, FolderInputs, contents, draw_bars, make_encode, make_generators, represent
-from tests.toys import worker
+from tests.support.folders import (
+    FolderArtifact,
+    FolderInputs,
+    contents,
+    draw_bars,
+    make_encode,
+    make_generators,
+    represent,
+)
+from tests.support.toys import worker
 
 SPLITS = ["train"] * 6 + ["val"] * 4 + ["test"] * 2
 

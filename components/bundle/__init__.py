@@ -1,0 +1,1 @@
+"""The servable model: system, requests, provenance."""

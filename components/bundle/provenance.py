@@ -1,0 +1,185 @@
+"""Where a generated picture came from: a record in its PNG file, and the digest that names a bundle.
+
+The record is a claim, not a signature: `rcg verify` draws the picture again and compares. Nothing here needs torch but
+platform_facts().
+"""
+
+import hashlib
+import json
+import platform
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from components.errors import ArtifactError, DataError
+
+SCHEMA = 1
+KEYWORD = "rcg.provenance"
+MANIFEST_SCHEMA = 1
+"""schema_version of the manifest whose digest bundle_digest() works out."""
+NOT_CONTENT = {"manifest.json", "run.json", "context.json", "registered_model_meta"}
+"""Files that lie in a bundle's folder and are no part of its digest."""
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MOST_DRAWN = 10_000
+
+
+class Provenance(BaseModel):
+    """Enough to draw the picture again: image `index` of the request for images first … first + n - 1 of the seed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    schema_version: int
+    bundle: str | None
+    """Content digest of the bundle that drew it; None: the sample stage did, with `parents`."""
+    parents: dict[str, str]
+    """Stage -> content digest of what the sample stage drew with."""
+    seed: int = Field(ge=0)
+    """Seed of the request."""
+    index: int | None = Field(ge=0)
+    """Number of the image; None for a grid."""
+    first: int = Field(ge=0)
+    """Number of the request's first image."""
+    n: int = Field(ge=1)
+    """Images in the request. With `first` and sampling.batch_size it says which images were drawn together."""
+    shown: int | None = Field(ge=1)
+    """Images on a grid, the first ones of the request."""
+    columns: int | None = Field(ge=1)
+    """Columns of a grid, where they were chosen."""
+    condition: dict[str, str]
+    """class: its name. like, between, representation: sha256 of what was given. share: of the second picture.
+    oracle: the split of real images."""
+    sampling: dict[str, Any]
+    """All sampling options in effect; fields of components.bundle.system.SamplingDefaults."""
+    platform: dict[str, str] | None
+    """Where it was drawn, see platform_facts(); None in a stage's outputs, which hold no places."""
+
+    @property
+    def batch(self) -> range:
+        """Positions in the request of the images to draw again: the micro-batches that hold what the picture shows."""
+        size = self.sampling["batch_size"]
+        if self.index is None:
+            return range(min(self.n, -(-(self.shown or self.n) // size) * size))
+        start = (self.index - self.first) // size * size
+        return range(start, min(self.n, start + size))
+
+    def check(self) -> None:
+        """Raises: ArtifactError for numbers that do not go together."""
+        size = self.sampling.get("batch_size")
+        whole = isinstance(size, int) and not isinstance(size, bool) and size >= 1
+        inside = self.shown is not None and self.shown <= self.n
+        if self.index is not None:
+            inside = self.shown is None and self.first <= self.index < self.first + self.n
+        if not whole or not inside or len(self.batch) > _MOST_DRAWN:
+            raise _forged(f"image {self.index} of {self.n} from {self.first}, {size} at a time")
+
+
+def with_provenance(png: bytes, provenance: Provenance) -> bytes:
+    """The PNG with the record as its first text chunk; equal inputs give equal bytes."""
+    text = json.dumps(provenance.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+    end_of_header = len(_SIGNATURE) + 8 + 13 + 4
+    chunk = _chunk(b"tEXt", KEYWORD.encode() + b"\0" + text)
+    return png[:end_of_header] + chunk + png[end_of_header:]
+
+
+def read_provenance(data: bytes) -> Provenance:
+    """The record in a PNG file.
+
+    Raises: DataError for what is no whole PNG; ArtifactError when there is no record, several, or one that rcg cannot
+    have written.
+    """
+    found = [body for kind, body in _chunks(data) if kind == b"tEXt" and body.startswith(KEYWORD.encode() + b"\0")]
+    if not found:
+        raise ArtifactError(
+            "the picture does not say where it came from",
+            expected=f"a PNG text chunk {KEYWORD}",
+            fix="use the file as `rcg sample` wrote it: most programs drop such chunks when they save a picture",
+        )
+    if len(found) > 1:
+        raise _forged(f"{len(found)} records in one picture")
+    try:
+        values = json.loads(found[0].partition(b"\0")[2])
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if isinstance(version, int) and version > SCHEMA:
+            raise ArtifactError(
+                "the picture's provenance was written by a newer version of this program",
+                got=f"schema_version {version}", expected=f"at most {SCHEMA}", fix="update this checkout",
+            )  # fmt: skip
+        provenance = Provenance.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _forged(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    except ValueError as error:
+        raise _forged(error) from error
+    provenance.check()
+    return provenance
+
+
+def _forged(got: object) -> ArtifactError:
+    return ArtifactError(
+        "the picture's provenance is not as rcg writes it: edited or forged", got=got, fix="use the original file"
+    )
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(type, body) of each chunk. Raises: DataError for a file that is no PNG, torn or altered."""
+    if not data.startswith(_SIGNATURE):
+        raise DataError("not a PNG file", got=repr(data[:8]), fix="name a picture that `rcg sample` wrote")
+    start = len(_SIGNATURE)
+    while start < len(data):
+        length = int.from_bytes(data[start : start + 4], "big")
+        body, end = data[start + 8 : start + 8 + length], start + 12 + length
+        kind = data[start + 4 : start + 8]
+        if end > len(data) or data[start + 8 + length : end] != struct.pack(">I", zlib.crc32(kind + body)):
+            raise DataError("the PNG file is torn or altered", got=f"chunk {kind!r} at byte {start}")
+        yield kind, body
+        start = end
+
+
+def platform_facts(device: str) -> dict[str, str]:
+    """All that moves the low-order bits of an image drawn from the same bundle and seed."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if device.startswith("cuda") else ""
+    return {
+        "machine": platform.machine(),
+        "processor": gpu or _processor(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "torch": str(torch.__version__),
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _processor() -> str:
+    """Model name of the CPU; its architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def bundle_digest(folder: Path) -> str:
+    """The content digest, worked out from the files that are there: what was drawn from is what is named."""
+    files = {
+        path.relative_to(folder).as_posix(): _entry(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix != ".pyc" and path.relative_to(folder).as_posix() not in NOT_CONTENT
+    }
+    manifest = {"schema_version": MANIFEST_SCHEMA, "stage": "bundle", "files": files}
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _entry(path: Path) -> dict[str, int | str]:
+    with path.open("rb") as file:
+        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -1,0 +1,1 @@
+"""What training reads: the shards of encode, and the samples."""

@@ -1,0 +1,1 @@
+"""The pictures of a collection: sources, the lock, splits, facts."""

@@ -1,0 +1,146 @@
+"""Where pictures come from: the demo, a folder, a bucket. A source is a place; collection.lock is the identity."""
+
+import gzip
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from components.collection.source_base import Item, Source, check_name, is_wanted, pin_of
+from components.errors import ConfigError, DataError
+
+
+def open_source(uri: str) -> Source:
+    """`demo`, s3://bucket/prefix or a folder. Raises: ConfigError when there is no such source."""
+    if uri == "demo":
+        return DemoSource()
+    if uri.startswith("s3://"):
+        from components.collection.source_s3 import S3Source
+
+        return S3Source(uri)
+    return FolderSource(Path(uri.removeprefix("file://")))
+
+
+class DemoSource:
+    """The 1,797 digits that scikit-learn carries: 8 x 8 gray scans, as PGM files made on the fly."""
+
+    uri = "demo"
+    n_ignored = 0
+    reads_at_once = 1
+
+    def list(self) -> Iterator[Item]:
+        for key in sorted(self._files):
+            yield Item(key, len(self._files[key]), None)
+
+    def read(self, key: str, pin: str | None = None) -> bytes:  # noqa: ARG002  (the content is the pin)
+        if key not in self._files:
+            raise DataError("the demo has no such picture", got=key)
+        return self._files[key]
+
+    def content_pin(self, key: str) -> str:
+        return pin_of(self.read(key))
+
+    @cached_property
+    def _files(self) -> dict[str, bytes]:
+        package = find_spec("sklearn")  # found, not imported: that takes seconds, and only this file is wanted
+        if package is None or package.origin is None:
+            raise ConfigError("the demo's digits come with scikit-learn, which is not installed", fix="install it")
+        packed = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        files, rows = {}, ["file_name,label"]
+        for i, line in enumerate(gzip.decompress(packed.read_bytes()).decode().split()):
+            *scan, label = (int(float(number)) for number in line.split(","))
+            key = f"digits/{i:04d}.pgm"
+            gray = bytes((value * 255 + 8) // 16 for value in scan)  # scans hold 0..16
+            files[key] = b"P5\n8 8\n255\n" + gray
+            rows.append(f"{key},{label}")
+        files["metadata.csv"] = ("\n".join(rows) + "\n").encode()
+        return files
+
+
+class FolderSource:
+    """Every picture below a folder, by its suffix. Hidden files are skipped, links never leave the folder."""
+
+    reads_at_once = 1
+
+    def __init__(self, root: Path) -> None:
+        if not root.is_dir():
+            raise ConfigError("the folder of pictures does not exist", got=root, fix="check the path, or RCG_SOURCE")
+        self.root = Path(os.path.realpath(root))
+        self.uri = str(self.root)
+        self.n_ignored = 0
+
+    def list(self) -> Iterator[Item]:
+        self.n_ignored = 0
+        yield from self._walk("")
+
+    def read(self, key: str, pin: str | None = None) -> bytes:  # noqa: ARG002  (the content is the pin)
+        try:
+            return self._path(key).read_bytes()
+        except OSError as error:
+            raise self._unreadable(key, error) from error
+
+    def content_pin(self, key: str) -> str:
+        try:
+            with self._path(key).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        except OSError as error:
+            raise self._unreadable(key, error) from error
+
+    def _walk(self, prefix: str) -> Iterator[Item]:
+        try:
+            with os.scandir(self.root / prefix) as entries:
+                names = sorted(
+                    e.name + "/" if self._is_folder(prefix, e) else e.name for e in entries if e.name[0] != "."
+                )
+        except OSError as error:
+            raise self._unreadable(prefix, error) from error
+        for name in names:
+            key = prefix + name
+            if name.endswith("/"):
+                yield from self._walk(key)
+            elif is_wanted(name):
+                item = self._item(key)
+                if item:
+                    yield item
+            else:
+                self.n_ignored += 1
+
+    def _is_folder(self, prefix: str, entry: os.DirEntry[str]) -> bool:
+        if entry.is_symlink() and entry.is_dir():
+            raise DataError(
+                "a link to a folder", got=prefix + entry.name, fix="put the folder itself there, or remove the link"
+            )
+        return entry.is_dir(follow_symlinks=False)
+
+    def _item(self, key: str) -> Item | None:
+        check_name(key)
+        try:
+            path = self._path(key)
+            if not path.is_file():
+                self.n_ignored += 1  # a pipe, a socket
+                return None
+            return Item(key, path.stat().st_size, None)
+        except OSError as error:
+            raise self._unreadable(key, error) from error
+
+    def _path(self, key: str) -> Path:
+        """The file itself. Raises: FileNotFoundError, DataError when the key leads out of the folder."""
+        real = Path(os.path.realpath(self.root / key, strict=True))
+        if not real.is_relative_to(self.root):
+            raise DataError(
+                "a link out of the folder", got=f"{key} -> {real}", fix="put the file itself there, or remove the link"
+            )
+        return real
+
+    def _unreadable(self, key: str, error: OSError) -> DataError:
+        if not self.root.is_dir():
+            return DataError(
+                "the folder of pictures is gone", got=self.root, fix="bring it back and run the same command"
+            )
+        if isinstance(error, FileNotFoundError):
+            return DataError(
+                f"{key} is gone from {self.root}", fix="bring it back, or start over with `rcg snapshot --rebuild`"
+            )
+        return DataError(f"{key} cannot be read", got=error.strerror or error)

@@ -1,0 +1,1 @@
+"""A project and the execution of its stages."""

@@ -1,0 +1,48 @@
+"""What the commands say of the cluster and do to it, beside running stages: cancel, status, doctor."""
+
+from datetime import UTC, datetime, timedelta
+
+from components.errors import ConfigError
+from flows.execution.project import Project, find_stage
+from flows.executors.kuberay import cancel, ended_jobs, live_jobs, missing_rights, open_cluster
+from flows.pipeline.table import STAGES
+
+
+def cancel_jobs(name: str | None) -> str:
+    """Delete the RayJobs that are at work on a stage, or on any; says which. What they saved stays in the store."""
+    project = Project.here()
+    if project.settings.executor != "kuberay":
+        got = f"RCG_EXECUTOR={project.settings.executor}"
+        raise ConfigError("only stages on a cluster can be canceled from here", got=got, fix="set RCG_EXECUTOR=kuberay")
+    stages = [find_stage(name).name] if name else list(STAGES)
+    lines = cancel(open_cluster(project.settings), project.store, stages)
+    return "\n".join(lines or [f"no RayJob is at work on {name or 'any stage'} in {project.settings.kube_namespace}"])
+
+
+def sweep_jobs(project: Project, *, days: float, delete: bool) -> str:
+    """Delete the RayJobs of this store that ended more than so many days ago, or say how many would go."""
+    cluster = open_cluster(project.settings)
+    found = ended_jobs(cluster, project.store, datetime.now(UTC) - timedelta(days=days))
+    for job in found if delete else ():
+        cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
+    return f"{len(found)} ended RayJob(s) {'deleted' if delete else 'would be deleted'}"
+
+
+def jobs_text(project: Project) -> str:
+    """The RayJobs at work on this store, one per line."""
+    found = live_jobs(open_cluster(project.settings), project.store)
+    return "\n".join(f"{name} ({status or 'new'})" for name, status in found) or "none"
+
+
+def cluster_text(project: Project) -> str:
+    """Access, checked for real. Raises: ConfigError naming the right that the account lacks."""
+    settings = project.settings
+    cluster = open_cluster(settings)
+    lacking = missing_rights(cluster)
+    if lacking:
+        raise ConfigError(
+            f"the account lacks rights in namespace {settings.kube_namespace}", got=", ".join(lacking),
+            fix="bind it to the Role of k8s/base/rbac.yaml",
+        )  # fmt: skip
+    live_jobs(cluster, project.store)
+    return f"namespace {settings.kube_namespace} of {cluster.server}, image {settings.image or 'not set'}"

@@ -1,0 +1,306 @@
+"""Doing a stage: look up, follow, take over or resume, execute, commit, publish. Never the same work twice."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from components.errors import (
+    ArtifactError,
+    ConfigError,
+    FailureClass,
+    MissingError,
+    RcgError,
+    RetryableError,
+    SupersededError,
+)
+from components.store.base import Prefix, Store
+from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, Reporter, WorkerSettings, merge
+from flows.identity.artifact import SCHEMA, digest_of
+from flows.identity.environment import library_versions
+from flows.identity.fingerprint import LOCK, identify
+from flows.pipeline.table import Stage
+from flows.runs.events import Event, read_events
+from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire, newest_attempt
+from flows.runs.process import Process
+from flows.runs.records import (
+    Adoption,
+    CommittedRun,
+    Failure,
+    InputSpec,
+    RunRecord,
+    Spec,
+    commit,
+    find_run,
+    load_run,
+    read_record,
+    restore_record,
+)
+from flows.runs.workspace import Workspace
+
+if TYPE_CHECKING:
+    from components.training.report import Report
+
+INIT = "init"
+"""Key of a stage's params that names a finished run of the same stage, which then is an input of that name."""
+How = Literal["reused", "followed", "made"]
+EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
+_log = logging.getLogger(__name__)
+
+
+class Log(Reporter, Protocol):
+    """A reporter that also hears how the attempt ended."""
+
+    def end(self, status: EndStatus) -> None: ...
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How often this process shows that it lives, and looks whether others do."""
+
+    heartbeat_s: float = 10.0
+    poll_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Doing:
+    """Everything about doing work that is no part of the work: where, how fast, and who is told."""
+
+    store: Store
+    executor: Executor | Launcher
+    settings: WorkerSettings = field(default_factory=WorkerSettings)
+    timing: Timing = field(default_factory=Timing)
+    context: Mapping[str, str] = field(default_factory=dict)
+    """git commit, image, RayJob: recorded in run.json."""
+    open_log: Callable[[Spec, int], Log] | None = None
+    """Called once per attempt of this process, with its number."""
+    on_follow: Callable[[LeaseRecord], None] | None = None
+    """Called when another process turns out to hold the lease."""
+    on_event: Callable[[Event], None] | None = None
+    """Called for each event of another process that is followed."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a stage came to. reused: it was there; followed: another process made it meanwhile; made: this one did."""
+
+    run: CommittedRun
+    how: How
+
+
+def make_spec(
+    stage: Stage, params: Mapping[str, Any], store: Store, workspace: Path, *, source: str, lock: str | None = None
+) -> Spec:
+    """The work that a stage asks for, after checking that its parents are in the store.
+
+    `lock` is the text of collection.lock, for a stage without parents.
+    Raises: MissingError, TamperedError for a parent.
+    """
+    parents = {need.stage: Workspace(workspace).parent(store, need) for need in stage.needs}
+    inputs = {}
+    for need in stage.needs:
+        run = parents[need.stage]
+        if need.file is None:
+            inputs[need.stage] = run.digest
+        elif need.file in run.manifest.files:
+            inputs[f"{need.stage}/{need.file}"] = run.manifest.files[need.file].sha256
+        else:
+            raise ArtifactError(f"the {need.stage} artifact has no {need.file}", got=run.prefix)
+    if not stage.needs:
+        if lock is None:
+            raise ConfigError(f"{stage.name} needs a {LOCK}", fix="list your pictures: rcg snapshot")
+        inputs[LOCK] = digest_of(lock.encode())
+    if params.get(INIT):
+        parents[INIT] = _started_from(stage, params[INIT], store)
+        inputs[INIT] = parents[INIT].digest
+    identity = identify(stage.name, stage.module, params, inputs)
+    return Spec(
+        schema_version=SCHEMA,
+        fingerprint=identity.fingerprint,
+        identity=identity,
+        inputs={name: InputSpec(prefix=run.prefix, digest=run.digest) for name, run in parents.items()},
+        source=source,
+        collection_lock=None if stage.needs else lock,
+        module=stage.module,
+    )
+
+
+def _started_from(stage: Stage, init: str, store: Store) -> CommittedRun:
+    """The run of the same stage whose weights this one starts from."""
+    digest = init.removeprefix("sha256:")
+    run = find_run(store, stage.name, digest)
+    if run is None:
+        raise MissingError(
+            f"{stage.name}.init names a run that is not in the store",
+            got=f"content {digest[:10]} in {store.uri}",
+            fix=f"`rcg data copy --from` the store that has it, or set {stage.name}.init: null",
+        )
+    return run
+
+
+def run_job(stage: Stage, spec: Spec, workspace: Path, doing: Doing) -> Outcome:
+    """Do the work or find it done, and show it in artifacts/<stage>/."""
+    outcome = work(spec, doing)
+    Workspace(workspace).publish(doing.store, outcome.run, stage)
+    return outcome
+
+
+def work(spec: Spec, doing: Doing) -> Outcome:
+    """Do the work or find it done, in the store alone. Any number of processes may call it for one spec at once.
+
+    Raises: what the executor raises; SupersededError when another process took over; the error of a process that was
+    followed and failed for good.
+    """
+    run = load_run(doing.store, spec.prefix)
+    if run is not None:
+        restore_record(doing.store, run)
+        return Outcome(run, "reused")
+    doing.executor.check(spec, doing.settings)
+    if isinstance(doing.executor, Launcher):
+        return _launched(spec, doing, doing.executor)
+    return _Work(spec, doing, doing.executor).done()
+
+
+def _launched(spec: Spec, doing: Doing, launcher: Launcher) -> Outcome:
+    """Have the work done by a process elsewhere, which holds the lease; this one only tells of it."""
+    attempt = max(1, newest_attempt(Prefix(doing.store, spec.prefix)))
+    log = None if doing.open_log is None else doing.open_log(spec, attempt)
+    status: EndStatus = "KILLED"
+    try:
+        run = launcher.launch(Launch(spec, doing.store, doing.context, _no_report if log is None else log.on_report))
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        if log is not None:
+            log.end(status)
+    return Outcome(run, "made")
+
+
+def _no_report(_report: "Report") -> None: ...
+
+
+class _Work:
+    """One process's way to a committed run."""
+
+    def __init__(self, spec: Spec, doing: Doing, executor: Executor) -> None:
+        self.spec, self.doing, self.executor = spec, doing, executor
+        self.folder = Prefix(doing.store, spec.prefix)
+        self.watch = Watch()
+        self.followed = 0
+        self.seen = (0, 0)
+
+    def done(self) -> Outcome:
+        while True:
+            run = load_run(self.doing.store, self.spec.prefix)
+            if run is not None:
+                self._show_events()
+                return Outcome(run, "followed" if self.followed else "reused")
+            self._raise_failure_of_followed()
+            claim = acquire(self.folder, interval_s=self.doing.timing.heartbeat_s, watch=self.watch)
+            if isinstance(claim, Lease):
+                with claim:
+                    return self._execute(claim)
+            self._follow(claim)
+
+    def _follow(self, holder: LeaseRecord) -> None:
+        if self.followed != holder.attempt:
+            self.followed = holder.attempt
+            self.seen = max(self.seen, (holder.attempt, 0))
+            if self.doing.on_follow is not None:
+                self.doing.on_follow(holder)
+        self._show_events()
+        time.sleep(self.doing.timing.poll_s)
+
+    def _show_events(self) -> None:
+        if not self.followed or self.doing.on_event is None:
+            return
+        for event in read_events(self.doing.store, self.spec.prefix, after=self.seen):
+            self.seen = max(self.seen, event.position)
+            self.doing.on_event(event)
+
+    def _raise_failure_of_followed(self) -> None:
+        """A failure that would come again ends the followers too; after a transient one they go on with the work."""
+        if not self.followed:
+            return
+        failure = read_record(Failure, self.folder, f"attempts/{self.followed}.failure.json")
+        if failure is not None and failure.failure_class != "transient":
+            raise failure.error("the process that was followed failed")
+
+    def _execute(self, lease: Lease) -> Outcome:
+        run = load_run(self.doing.store, self.spec.prefix)
+        if run is not None:  # committed between the look-up and the lease
+            return Outcome(run, "followed" if self.followed else "reused")
+        store = FencedStore(self.doing.store, lease.check)
+        log = None if self.doing.open_log is None else self.doing.open_log(self.spec, lease.attempt)
+        status: EndStatus = "KILLED"
+        try:
+            run = self._attempt(store, lease.attempt, log)
+            status = "FINISHED"
+        except Exception as error:
+            status = "FAILED"
+            self._record_failure(store, lease.attempt, error)
+            raise
+        finally:
+            if log is not None:
+                log.end(status)
+        return Outcome(run, "made")
+
+    def _attempt(self, store: Store, attempt: int, log: Log | None) -> CommittedRun:
+        spec, doing = self.spec, self.doing
+        if attempt > 1:
+            _log.info("%s: attempt %d continues from what earlier ones left", spec.stage, attempt)
+        store.put(f"{spec.prefix}/spec.json", spec.to_json())
+        started_ms = _now_ms()
+        results = self.executor.run(Job(spec, doing.store.uri, attempt, doing.settings, log))
+        files, keys = merge(results)
+
+        def record(digest: str) -> RunRecord:
+            return self._record(digest, attempt, keys, results, started_ms)
+
+        return commit(store, spec.prefix, files, record)
+
+    def _record(
+        self, digest: str, attempt: int, keys: dict[str, str], results: list[RankResult], started_ms: int
+    ) -> RunRecord:
+        adoption = read_record(Adoption, self.folder, "adopted.json")  # it went on from another run's checkpoint
+        return RunRecord(
+            schema_version=SCHEMA,
+            stage=self.spec.stage,
+            fingerprint=self.spec.fingerprint,
+            digest=digest,
+            attempt=attempt,
+            keys=keys,
+            world_size=len(results),
+            device=results[0].device,
+            versions=library_versions(),
+            host=Process.current().host,
+            context={**self.doing.context, **({"compiled": "true"} if self.doing.settings.compiled else {})},
+            started_ms=started_ms,
+            ended_ms=_now_ms(),
+            adopted_from=None if adoption is None else adoption.source,
+            adopted_because=None if adoption is None else adoption.reason,
+        )
+
+    def _record_failure(self, store: Store, attempt: int, error: Exception) -> None:
+        """For followers and `rcg status`. A writer that was superseded has nothing to say any more."""
+        if isinstance(error, SupersededError):
+            return
+        failure = Failure(schema_version=SCHEMA, failure_class=failure_class(error), message=f"{error}" or repr(error))
+        with contextlib.suppress(RetryableError):  # the store may be what failed
+            store.put(f"{self.spec.prefix}/attempts/{attempt}.failure.json", failure.to_json())
+
+
+def failure_class(error: Exception) -> FailureClass:
+    """Whether the same command may succeed later (transient), or what must be mended first."""
+    if isinstance(error, RcgError):
+        return error.failure_class
+    return "transient" if isinstance(error, OSError | MemoryError) else "code"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 10**6

@@ -1,0 +1,124 @@
+"""Which modules a stage runs, found by reading sources: nothing is imported, imports inside functions count."""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+PACKAGES = ("flows", "components")
+PLUMBING = ("flows", "components.store", "components.errors")
+"""Never counted, nor what they import: they move bytes and words, and every byte is checked by its digest.
+
+Stages are the exception below flows. flows.identity.artifact.SCHEMA versions what plumbing does to the bytes of
+outputs.
+"""
+_STAGES = "flows.stages"
+_ROOT = Path(__file__).parents[2]
+
+
+def module_digests(module: str, root: Path = _ROOT) -> dict[str, str]:
+    """Module -> digest of its code, for `module` and all that it imports, directly or not, from this repository.
+
+    Comments, docstrings, blank lines and formatting do not count. Data files and importlib calls are not seen.
+    """
+    top = module.partition(".")[0]
+    counted: dict[str, str] = {}
+    waiting, seen = [module], {module}
+    while waiting:
+        name = waiting.pop()
+        path = _source(name, root)
+        if path is None:
+            continue  # an attribute of a module: `from components.base import Config`
+        counted[name], imported = _read(path.read_bytes(), name, path.name == "__init__.py")
+        found = {other for other in (*imported, *_parents(name)) if other not in seen and _counts(other, top)}
+        waiting += found
+        seen |= found
+    return dict(sorted(counted.items()))
+
+
+def _counts(name: str, top: str) -> bool:
+    if _within(name, _STAGES):
+        return True
+    return name.partition(".")[0] in (*PACKAGES, top) and not any(_within(name, plumbing) for plumbing in PLUMBING)
+
+
+def _within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def _parents(name: str) -> Iterator[str]:
+    """Packages whose __init__ runs before the module does."""
+    parts = name.split(".")
+    return (".".join(parts[:n]) for n in range(1, len(parts)))
+
+
+def _source(name: str, root: Path) -> Path | None:
+    stem = root.joinpath(*name.split("."))
+    for path in (stem / "__init__.py", stem.with_name(f"{stem.name}.py")):
+        if path.is_file():
+            return path
+    return None
+
+
+@lru_cache(maxsize=1024)
+def _read(source: bytes, module: str, is_package: bool) -> tuple[str, frozenset[str]]:
+    """(digest, names of modules that may be imported) of one source file."""
+    tree = ast.parse(source, module)
+    package = module if is_package else module.rpartition(".")[0]
+    parts: list[str] = []
+    imported: set[str] = set()
+    _spell(tree, parts)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _base(node, package)
+            imported.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest(), frozenset(imported)
+
+
+def _base(node: ast.ImportFrom, package: str) -> str:
+    if not node.level:
+        return node.module or ""
+    parts = package.split(".")
+    return ".".join((*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])))
+
+
+_SILENT_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
+
+
+def _spell(node: ast.AST, parts: list[str]) -> None:
+    """Append the code in `node`, the same under every Python: fields that are empty are left out."""
+    parts.append(type(node).__name__)
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if value is None and not isinstance(node, ast.Constant):
+            continue
+        if field in _SILENT_FIELDS or value == []:
+            continue
+        parts.append(field)
+        if isinstance(value, list):
+            _spell_list(value, parts)
+        else:
+            _spell_value(value, parts)
+    parts.append(")")
+
+
+def _spell_list(values: Iterable[object], parts: list[str]) -> None:
+    for value in values:
+        if not _is_docstring(value):
+            _spell_value(value, parts)
+    parts.append("]")
+
+
+def _spell_value(value: object, parts: list[str]) -> None:
+    if isinstance(value, ast.AST):
+        _spell(value, parts)
+    else:
+        parts.append(f"{type(value).__name__}:{value!r}")
+
+
+def _is_docstring(node: object) -> bool:
+    """A string that stands alone: no code sees it but `help()` and the generated reference."""
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -1,0 +1,1 @@
+"""Where pictures, models and artifacts come from."""

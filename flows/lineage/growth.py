@@ -1,0 +1,129 @@
+"""How the collection grew, and how unlike the old pictures the new ones are in the eyes of the encoder."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from components.errors import ArtifactError
+from components.store.base import Store
+from flows.identity.artifact import parse_json
+from flows.lineage.versions import open_run
+from flows.runs.ancestry import Facts
+from flows.runs.records import CommittedRun
+from flows.runs.stored import StoredArtifact
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_MOST_ROWS, _N_CLUSTERS, _PER_CLUSTER, _ROUNDS = 2048, 6, 8, 20
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Like pictures of the newest chunk: how many, and some of them as PNG."""
+
+    count: int
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Chunks in the order in which they came."""
+
+    counts: Mapping[str, int]
+    base: Sequence[str]
+    """Chunks that encoder and codec were fitted on."""
+    drift: Mapping[str, float]
+    """Chunk beyond the base -> Frechet distance of its representations to the base's, over that between halves of the
+    base: about 1 when nothing changed."""
+    clusters: Sequence[Cluster]
+    """Of the newest chunk."""
+
+
+def read_growth(store: Store, stages: Mapping[str, Facts]) -> Growth | None:
+    """What the store still knows of the collection behind a version; None when its collect run has left the store."""
+    collect, encode = open_run(store, stages.get("collect")), open_run(store, stages.get("encode"))
+    if collect is None:
+        return None
+    counts, base = (
+        {chunk["name"]: int(chunk["count"]) for chunk in parse_json(store.get(collect.keys[name]), name)["chunks"]}
+        for name in ("collection.json", "base.json")
+    )
+    if encode is None or not counts or any(f"shards/{name}.arrow" not in encode.keys for name in counts):
+        return Growth(counts, list(base), {}, [])
+    with tempfile.TemporaryDirectory(prefix="rcg-report-") as scratch:
+        artifact, later = StoredArtifact(store, encode, Path(scratch)), [name for name in counts if name not in base]
+        codec = open_run(store, stages.get("codec"))
+        try:
+            drift = _drift(artifact, list(base), later)
+            clusters = [] if codec is None else _clusters(store, artifact, codec, list(counts)[-1], Path(scratch))
+        except ArtifactError:  # a shard was erased, with a picture that it held
+            return Growth(counts, list(base), {}, [])
+    return Growth(counts, list(base), drift, clusters)
+
+
+def _plain(artifact: StoredArtifact, chunk: str) -> "pa.Table":
+    """Rows of the plain views of a chunk, thinned evenly."""
+    import pyarrow as pa
+
+    with pa.memory_map(str(artifact.path(f"shards/{chunk}.arrow"))) as file:
+        table = pa.ipc.open_file(file).read_all()
+    rows = np.flatnonzero(table["view"].to_numpy() == 0)
+    return table.take(rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_ROWS)).round().astype(int)])
+
+
+def _stacked(table: "pa.Table", column: str) -> np.ndarray:
+    found: np.ndarray = np.stack(table[column].to_numpy(zero_copy_only=False))
+    return found
+
+
+def _drift(artifact: StoredArtifact, base: Sequence[str], later: Sequence[str]) -> dict[str, float]:
+    from flows.retrain.drift import ratio
+
+    if not later:
+        return {}
+    old = np.concatenate([_stacked(_plain(artifact, name), "representation") for name in base])
+    old = old[np.random.default_rng(0).permutation(len(old))]
+    found = {name: ratio(_stacked(_plain(artifact, name), "representation"), old) for name in later}
+    return {name: value for name, value in found.items() if np.isfinite(value)}
+
+
+def _clusters(store: Store, artifact: StoredArtifact, codec: CommittedRun, chunk: str, scratch: Path) -> list[Cluster]:
+    """Pictures of a chunk by likeness, the biggest cluster first; as the codec gives them back."""
+    import torch
+
+    from components.codecs import load_codec
+    from components.images.pictures import grid, png_bytes, to_uint8
+
+    table = _plain(artifact, chunk)
+    if len(table) < _N_CLUSTERS:
+        return []
+    z = _stacked(table, "representation")
+    near = _nearest(z, _N_CLUSTERS)
+    decoder = load_codec(StoredArtifact(store, codec, scratch / "codec"))
+    shape = decoder.spec.shape
+    found = []
+    for rows in near:
+        targets = _stacked(table.take(rows[:_PER_CLUSTER]), "target").reshape(-1, *shape)
+        with torch.inference_mode():
+            images: Any = to_uint8(decoder.decode(torch.from_numpy(targets.copy())))
+        found.append(Cluster(len(rows), png_bytes(grid(images, columns=_PER_CLUSTER // 2))))
+    return sorted(found, key=lambda cluster: -cluster.count)
+
+
+def _nearest(z: np.ndarray, k: int) -> list[np.ndarray]:
+    """k-means: the rows of each cluster, nearest to its middle first; empty clusters are left out."""
+    rng = np.random.default_rng(0)
+    centers = z[rng.permutation(len(z))[:k]]
+    for _ in range(_ROUNDS):
+        distance = ((z[:, None] - centers[None]) ** 2).sum(-1)
+        owner = distance.argmin(1)
+        centers = np.stack([z[owner == c].mean(0) if (owner == c).any() else centers[c] for c in range(k)])
+    distance = ((z[:, None] - centers[None]) ** 2).sum(-1)
+    owner = distance.argmin(1)
+    rows = [np.flatnonzero(owner == c) for c in range(k)]
+    return [its[distance[its, c].argsort(kind="stable")] for c, its in enumerate(rows) if len(its)]

@@ -1,0 +1,1 @@
+"""Params, the stages that follow from them, and dvc.yaml."""

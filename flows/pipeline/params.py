@@ -1,0 +1,179 @@
+"""The root of params.yaml: every number that changes an artifact. The only reader of that file."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import TypeAdapter, ValidationError, model_validator
+
+from components.base import Config
+from components.diffusion.schedule import ScheduleConfig, sampler_steps
+from components.errors import ConfigError
+from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
+from components.rdm import RdmSampling
+from flows.pipeline.policy import GateParams, RetrainParams
+from flows.stages.bundle import BundleParams
+from flows.stages.codec import CodecParams
+from flows.stages.collect import CollectParams
+from flows.stages.encode import EncodeParams
+from flows.stages.encoder import EncoderParams
+from flows.stages.evaluate import EvaluateParams
+from flows.stages.pixels import PixelsParams
+from flows.stages.rdm import RdmParams
+from flows.stages.sample import SampleParams
+
+
+class Params(Config):
+    """params.yaml: one section per stage, then what is decided about the finished model."""
+
+    collect: CollectParams
+    encoder: EncoderParams
+    codec: CodecParams
+    encode: EncodeParams
+    rdm: RdmParams
+    pixels: PixelsParams
+    sample: SampleParams
+    evaluate: EvaluateParams
+    bundle: BundleParams
+    gate: GateParams
+    retrain: RetrainParams
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        faults = [fault for check in (_dimensions, _spaces, _kinds, _sides, _labels, _steps) for fault in check(self)]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+
+def _dimensions(params: Params) -> Iterator[str]:
+    encoder, rdm = params.encoder.model.dim, params.rdm.model.dim
+    if encoder != rdm:
+        yield f"the encoder's dimension is {encoder} but rdm.model.dim is {rdm}; set rdm.model.dim: {encoder}"
+
+
+def _spaces(params: Params) -> Iterator[str]:
+    codec, kind = params.codec.model, params.pixels.model.kind
+    space = getattr(codec, "space", "pixels")
+    if (space == "tokens") != (kind == "mage"):
+        fix = (
+            "a vqgan codec with space: tokens" if kind == "mage" else "codec none, or a vqgan codec with space: latents"
+        )
+        yield f"pixels.model.kind is {kind} but codec.model gives {space}; {kind} needs {fix}"
+
+
+def _kinds(params: Params) -> Iterator[str]:
+    sampling, model = params.sample.pixels, params.pixels.model
+    if sampling.kind != model.kind:
+        yield f"sample.pixels.kind is {sampling.kind} but pixels.model.kind is {model.kind}; make them equal"
+    for where, how in (
+        ("sample.pixels", sampling),
+        ("bundle.sampling.pixels", params.bundle.sampling.pixels),
+        ("pixels.preview.sampling", params.pixels.preview.sampling),
+    ):
+        if how.guidance > 0 and model.condition.kind == "none":
+            yield f"{where}.guidance is not 0, but pixels.model.condition.kind is none; set the guidance to 0"
+        elif how.guidance > 0 and model.condition.drop_prob == 0:
+            fix = "set that to 0.1, or the guidance to 0"
+            yield f"{where}.guidance needs a generator trained with pixels.model.condition.drop_prob > 0; {fix}"
+
+
+def _sides(params: Params) -> Iterator[str]:
+    codec, model = params.codec.model, params.pixels.model
+    if isinstance(model, DiffusionConfig):
+        try:
+            model.check_side(getattr(codec, "side", codec.px))
+        except ConfigError as error:
+            yield f"codec.model and pixels.model do not fit: {error.what} (got {error.got}); {error.fix}"
+
+
+def _labels(params: Params) -> Iterator[str]:
+    if params.collect.labels != "none":
+        return
+    if params.pixels.model.condition.kind == "class":
+        yield "pixels.model.condition.kind is class but collect.labels is none; set collect.labels"
+    if params.rdm.model.class_conditional:
+        yield "rdm.model.class_conditional is true but collect.labels is none; set collect.labels"
+
+
+def _steps(params: Params) -> Iterator[str]:
+    """Step counts that cannot be spaced evenly are refused before anything starts."""
+    plans: list[tuple[str, ScheduleConfig, RdmSampling | DiffusionSampling]] = [
+        ("sample.rdm", params.rdm.model.schedule, params.sample.rdm),
+        ("bundle.sampling.rdm", params.rdm.model.schedule, params.bundle.sampling.rdm),
+    ]
+    if isinstance(params.pixels.model, DiffusionConfig) and isinstance(params.sample.pixels, DiffusionSampling):
+        plans.append(("sample.pixels", params.pixels.model.schedule, params.sample.pixels))
+    for where, schedule, sampling in plans:
+        try:
+            sampler_steps(schedule, sampling.steps, sampling.spacing)
+        except ConfigError as error:
+            yield f"{where}.steps: {error.what} (got {error.got}; valid: {error.expected})"
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's own rule, which PyYAML does not enforce: a key may stand once in a mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
+        twice = sorted({str(k) for k in keys if keys.count(k) > 1})
+        if twice:
+            raise ConfigError(
+                f"a key stands twice in line {node.start_mark.line + 1} ff.",
+                got=", ".join(twice),
+                fix="keep one of them",
+            )
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """params.yaml as plain data. Raises: ConfigError when it is absent or not a mapping."""
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} does not exist", fix="run this in the project folder, or make one with `rcg preset use digits`"
+        )
+    try:
+        data = yaml.load(path.read_text(), _UniqueKeyLoader)  # a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML", got=error) from error
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} must hold one section per stage", got=type(data).__name__)
+    return data
+
+
+def load_params(path: Path = Path("params.yaml")) -> Params:
+    """Read and check the whole file. Raises: ConfigError naming every wrong key at once."""
+    return check_params(read_yaml(path), str(path))
+
+
+def check_params(data: Mapping[str, Any], name: str) -> Params:
+    """Validate plain data as Params. Raises: ConfigError naming every wrong key at once."""
+    try:
+        return Params.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{name} is wrong in {error.error_count()} place(s):\n" + "\n".join(map(_line, error.errors()))
+        ) from error
+
+
+def check_section(stage: str, data: Mapping[str, Any]) -> None:
+    """Validate one stage's section on its own. Raises: ConfigError naming every wrong key at once."""
+    section: Any = Params.model_fields[stage].annotation
+    try:
+        TypeAdapter(section).validate_python(data)
+    except ValidationError as error:
+        lines = "\n".join(map(_line, error.errors()))
+        raise ConfigError(f"section {stage} is wrong in {error.error_count()} place(s):\n{lines}") from error
+
+
+def _line(error: Any) -> str:
+    where = ".".join(str(part) for part in error["loc"]) or "(cross-check)"
+    if error["type"] == "extra_forbidden":
+        return f"  {where}: unknown key; remove it or correct its spelling"
+    if error["type"] == "missing":
+        return f"  {where}: missing; nothing that changes an artifact has a default, so add it (presets/ show a value)"
+    message = error["msg"].removeprefix("Value error, ")
+    if isinstance(error["input"], Mapping):
+        return f"  {where}: {message}"
+    return f"  {where}: {message} (got {error['input']!r})"

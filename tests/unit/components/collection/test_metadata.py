@@ -1,0 +1,63 @@
+"""Labels and captions, in the ImageFolder convention."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from components.collection.lock import MetadataFile
+from components.collection.metadata import Note, folder_label, read_notes, sorted_classes
+from components.collection.source import FolderSource
+from components.errors import DataError
+
+
+def _read(root: Path, **files: bytes) -> dict[str, Note]:
+    listed = []
+    for name, data in files.items():
+        key = name.replace("__", "/").replace("_", ".")
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).write_bytes(data)
+        listed.append(MetadataFile(key, len(data), hashlib.sha256(data).hexdigest()))
+    return read_notes(FolderSource(root), listed)
+
+
+def test_csv_with_quotes_byte_order_mark_and_other_columns(tmp_path: Path) -> None:
+    text = '\ufefffile_name,width,label,text\r\na.png,3,cat,"a cat, ""sitting""\nthere"\r\nsub/b.png,4,,\r\n'
+    notes = _read(tmp_path, metadata_csv=text.encode())
+    assert notes == {"a.png": Note("cat", 'a cat, "sitting"\nthere'), "sub/b.png": Note(None, None)}
+
+
+def test_jsonl_in_a_folder_names_files_relative_to_it(tmp_path: Path) -> None:
+    lines = [{"file_name": "a.png", "label": 0, "text": "zero"}, {"file_name": "x/b.png", "label": None}]
+    data = "\n\n".join(map(json.dumps, lines)).encode()
+    notes = _read(tmp_path, sub__metadata_jsonl=data, metadata_csv=b"file_name,label\nc.png,1\n")
+    assert notes == {"sub/a.png": Note("0", "zero"), "sub/x/b.png": Note(None, None), "c.png": Note("1", None)}
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("metadata_csv", b"name,label\na.png,cat\n", "line 2 has no file_name"),
+        ("metadata_csv", b"file_name,label\na.png,cat\na.png,dog\n", "line 3 describes a.png again"),
+        ("metadata_csv", b"file_name\n\xff\xfe.png\n", "not UTF-8"),
+        ("metadata_jsonl", b'{"file_name": "a.png"}\n{oops}\n', "line 2 is not JSON"),
+        ("metadata_jsonl", b"[1]\n", "line 1 is not an object"),
+        ("metadata_jsonl", b'{"file_name": 3}\n', "no file_name"),
+    ],
+)
+def test_mistakes_are_named_with_their_line(tmp_path: Path, name: str, data: bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        _read(tmp_path, **{name: data})
+
+
+def test_a_file_that_is_not_the_listed_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "metadata.csv").write_bytes(b"file_name\n")
+    with pytest.raises(DataError, match="changed since the snapshot"):
+        read_notes(FolderSource(tmp_path), [MetadataFile("metadata.csv", 10, "0" * 64)])
+
+
+def test_folder_labels_and_class_order() -> None:
+    assert [folder_label(key) for key in ("a.png", "cats/a.png", "x/dogs/a.png")] == [None, "cats", "dogs"]
+    assert sorted_classes({"10", "9", "0"}) == ["0", "9", "10"]
+    assert sorted_classes({"dog", "cat", "2"}) == ["2", "cat", "dog"]

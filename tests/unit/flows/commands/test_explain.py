@@ -1,0 +1,278 @@
+"""`rcg explain`: verdicts, exact reasons against the most alike run, what is used again, and the cost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.cache.memo_keys import shard_key
+from components.collection.lock import Entry, write_lock
+from components.errors import ConfigError
+from components.store import Prefix
+from components.training.checkpoint import Latest, Saved
+from flows.commands.explain import explain, explain_text
+from flows.execution.project import Project
+from flows.identity.artifact import SCHEMA, FileEntry, canonical_json, digest_of
+from flows.pipeline.checked import MEMORY, checked_sections
+from flows.pipeline.params import load_params
+from flows.pipeline.table import STAGES
+from flows.runs.records import CommittedRun, RunRecord, Spec, commit
+from flows.runs.stored import memo_folder
+from flows.settings import Settings
+
+REPO = Path(__file__).parents[4]
+LISTING = {
+    "schema": 1, "decode": {}, "classes": None,
+    "chunks": [{"name": "c0", "count": 90, "sha256": "a" * 64}, {"name": "c1", "count": 10, "sha256": "b" * 64}],
+}  # fmt: skip
+
+
+class Bench:
+    """A project with real params and code whose runs are written by hand, with the times that a test wants."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        shutil.copy(REPO / "presets/smoke.yaml", root / "params.yaml")
+        entries = [Entry(f"{i}.png", 9, f"{i:016x}") for i in range(3)]
+        write_lock(root / "collection.lock", [], [("c00000", entries[:2]), ("c00001", entries[2:])])
+
+    @property
+    def project(self) -> Project:
+        return Project(self.root, Settings(store=str(self.root / "store"), mlflow_uri="off"))
+
+    def spec(self, name: str) -> Spec:
+        return self.project.spec(STAGES[name])
+
+    def start(self, name: str) -> Prefix:
+        spec = self.spec(name)
+        folder = Prefix(self.project.store, spec.prefix)
+        folder.put("spec.json", spec.to_json())
+        folder.put("attempts/1.json", b"{}")
+        return folder
+
+    def finish(self, name: str, *, seconds: float = 100, workers: int = 2, attempt: int = 1) -> CommittedRun:
+        spec, project = self.spec(name), self.project
+        self.start(name).put(f"attempts/{attempt}.json", b"{}")
+        files = {"metrics.json": b"{}", "weights": name.encode() * 1000, "base.json": b"{}"}
+        files["collection.json"] = canonical_json(LISTING)
+        keys = {file: f"{spec.prefix}/out/{attempt}/{file}" for file in files}
+        for file, data in files.items():
+            project.store.put(keys[file], data)
+        entries = {file: FileEntry(size=len(data), sha256=digest_of(data)) for file, data in files.items()}
+
+        def record(digest: str) -> RunRecord:
+            return RunRecord(
+                schema_version=SCHEMA, stage=name, fingerprint=spec.fingerprint, digest=digest, attempt=attempt,
+                keys=keys, world_size=workers, device="cpu", versions={}, host="here", context={}, started_ms=10**6,
+                ended_ms=10**6 + int(seconds * 1000), adopted_from=None, adopted_because=None,
+            )  # fmt: skip
+
+        run = commit(project.store, spec.prefix, entries, record)
+        project.workspace.publish(project.store, run, STAGES[name])
+        return run
+
+    def finish_all(self, **changes: Any) -> None:
+        for name in STAGES:
+            self.finish(name, **changes)
+
+    def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
+        import yaml
+
+        values = json.loads(json.dumps(yaml.safe_load((self.root / "params.yaml").read_text())))  # aliases are copied
+        change(values)
+        (self.root / "params.yaml").write_text(yaml.safe_dump(values))
+
+    def told(self, name: str | None = None) -> str:
+        os.chdir(self.root)
+        return explain_text(name)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RCG_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("RCG_MLFLOW_URI", "off")
+    return Bench(tmp_path)
+
+
+def _steps(n: int, stage: str = "rdm") -> Callable[[dict[str, Any]], None]:
+    def change(values: dict[str, Any]) -> None:
+        values[stage]["train"]["steps"] = n
+
+    return change
+
+
+def test_nothing_ever_ran(bench: Bench) -> None:
+    told = bench.told()
+    assert "collect: will run" in told
+    assert "it has never run in this store" in told
+    assert told.count("waits for collect") == 8
+    assert "would take" not in told
+
+
+def test_everything_is_done(bench: Bench) -> None:
+    bench.finish_all()
+    assert bench.told().count("will not run") == 9
+
+
+def test_reasons_cost_and_total_after_a_longer_training(bench: Bench) -> None:
+    bench.finish_all(seconds=100)
+    steps = bench.project.sections["rdm"]["train"]["steps"]
+    bench.edit(_steps(3 * steps))
+    told = bench.told("rdm")
+    assert f"param train.steps: {steps} -> {3 * steps}" in told
+    assert told.count("param ") == 1
+    assert "about 5 min on 2 x cpu (0.17 worker-hours, 3." in told
+    assert "scaled by 3" in told
+    everything = bench.told()
+    assert everything.count("will not run") == 5, everything
+    assert "pixels: will not run" in everything
+    assert everything.count("waits for rdm") == 3
+    assert "all that would or might run: about 10 min, 0.33 worker-hours" in everything
+
+
+def test_a_stage_that_waits_says_what_of_its_own_changed(bench: Bench) -> None:
+    bench.finish_all()
+    steps = bench.project.sections["rdm"]["train"]["steps"]
+
+    def both(values: dict[str, Any]) -> None:
+        _steps(3 * steps)(values)
+        values["sample"]["n"] += 1
+
+    bench.edit(both)
+    by_stage = {e.stage: e for e in explain(bench.project, None)}
+    sample, bundle = by_stage["sample"], by_stage["bundle"]
+    assert sample.verdict == "waits for rdm; then it will run"
+    assert sample.nearest is not None
+    assert [d.name for d in sample.nearest.differences] == ["n"]
+    assert bundle.verdict == "waits for rdm; runs unless what it reads comes out the same"
+    assert bundle.nearest is None
+
+
+def test_the_most_alike_run_is_compared_with_not_the_last(bench: Bench) -> None:
+    bench.finish_all(seconds=100)
+    first = bench.spec("rdm").fingerprint
+    steps = bench.project.sections["rdm"]["train"]["steps"]
+
+    def other(values: dict[str, Any]) -> None:
+        values["rdm"]["train"]["steps"], values["rdm"]["seed"], values["rdm"]["numerics"] = 7, 5, 2
+
+    text = Path("params.yaml").read_text()
+    bench.edit(other)
+    bench.finish("rdm", seconds=7)
+    Path("params.yaml").write_text(text)
+    bench.edit(_steps(2 * steps))
+    found = explain(bench.project, "rdm")[0]
+    assert found.nearest is not None
+    assert found.nearest.fingerprint == first
+    assert [d.name for d in found.nearest.differences] == ["train.steps"]
+    assert found.cost is not None
+    assert found.cost.seconds == 200
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": -5}, {"attempt": 2}])
+def test_times_that_mean_nothing_are_not_counted(bench: Bench, wrong: dict[str, Any]) -> None:
+    """A clock that went back, and a resumed run, whose last attempt alone was timed."""
+    bench.finish_all(seconds=100)
+    bench.edit(_steps(6))
+    bench.finish("rdm", **wrong)
+    bench.edit(_steps(9))
+    found = explain(bench.project, "rdm")[0]
+    assert found.cost is not None
+    assert found.cost.seconds > 0
+    assert found.cost.like != bench.spec("rdm").fingerprint
+
+
+def test_a_changed_module_is_named_with_its_digests(bench: Bench) -> None:
+    bench.finish_all()
+    before = bench.spec("rdm")
+    moved = before.model_copy(update={"identity": before.identity.model_copy(update={"modules": {
+        **before.identity.modules, "components.rdm.denoiser": "0" * 64, "components.gone": "1" * 64
+    }})})  # fmt: skip
+    folder = Prefix(bench.project.store, before.prefix)
+    folder.put("spec.json", moved.to_json())  # as if that run had been made by other code
+    bench.edit(_steps(4))
+    told = bench.told("rdm")
+    now = before.identity.modules["components.rdm.denoiser"]
+    assert f"module components.rdm.denoiser: 0000000000 -> {now[:10]}" in told
+    assert "module components.gone: gone, was 1111111111" in told
+
+
+def test_a_checkpoint_shortens_it(bench: Bench) -> None:
+    bench.finish_all(seconds=100)
+    steps = bench.project.sections["rdm"]["train"]["steps"]
+    bench.edit(_steps(2 * steps))
+    folder = bench.start("rdm")
+    saved = Saved(step=steps, key="x", sha256="0" * 64, attempt=1)
+    folder.put("checkpoints/latest.json", Latest(kept=(saved,)).model_dump_json().encode())
+    told = bench.told("rdm")
+    assert "was interrupted (attempt 1)" in told
+    assert f"goes on from its checkpoint of step {steps} of {2 * steps}" in told
+    found = explain(bench.project, "rdm")[0]
+    assert found.cost is not None
+    assert found.cost.seconds == pytest.approx(100)
+
+
+def test_chunks_that_were_encoded_before_are_counted(bench: Bench) -> None:
+    bench.finish_all(seconds=100)
+
+    def raised(values: dict[str, Any]) -> None:
+        values["encode"]["max_reject_share"] = 0.5  # no part of a shard's key
+
+    bench.edit(raised)
+    spec = bench.spec("encode")
+    key = shard_key(
+        spec.identity.params, pictures="a" * 64, decode={}, encoder=spec.inputs["encoder"].digest,
+        codec=spec.inputs["codec"].digest,
+    )  # fmt: skip
+    bench.project.store.put(f"{memo_folder('encode', key)}/entry.json", b"{}")
+    told = bench.told("encode")
+    assert "uses 1 of 2 chunk(s) again; 10 of 100 pictures to do" in told
+    assert "about 10 s" in told
+    assert "reads collect" in told
+
+
+def test_json_says_the_same(bench: Bench) -> None:
+    bench.finish_all()
+    bench.edit(_steps(5))
+    told = json.loads(explain_text("rdm", as_json=True))[0]
+    assert told["runs"] is True
+    assert told["nearest"]["differences"][0]["name"] == "train.steps"
+    assert told["cost"]["worker_hours"] > 0
+
+
+def test_checked_params_are_remembered_and_never_stale(bench: Bench) -> None:
+    first = checked_sections(bench.root)
+    assert first == load_params(bench.root / "params.yaml").model_dump(mode="json")
+    assert checked_sections(bench.root) == first
+    bench.edit(_steps(11))
+    assert checked_sections(bench.root)["rdm"]["train"]["steps"] == 11
+    (bench.root / MEMORY).write_text("{")
+    assert checked_sections(bench.root)["rdm"]["train"]["steps"] == 11
+    bench.edit(lambda values: values["rdm"].update(unknown=1))
+    with pytest.raises(ConfigError, match="unknown key"):
+        checked_sections(bench.root)
+
+
+def test_it_is_quick_and_needs_no_torch(bench: Bench) -> None:
+    bench.finish_all()
+    bench.told()
+    script = (
+        "import sys; from flows.commands.explain import explain_text; print(explain_text(None)); "
+        "assert not {'torch', 'mlflow', 'ray', 'numpy'} & set(sys.modules)"
+    )
+    started = time.process_time(), os.times().children_user
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=bench.root,
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("will not run") == 9
+    assert os.times().children_user - started[1] < 3, "seconds of CPU: the wall clock is the machine's"

@@ -1,0 +1,100 @@
+"""`rcg job` in a pod: what it records, and what it leaves for the driver when it fails."""
+
+from pathlib import Path
+
+import pytest
+
+from components.errors import ConfigError
+from components.store import LocalStore
+from components.store.base import Prefix
+from flows.commands.job import run_spec
+from flows.identity.artifact import SCHEMA
+from flows.identity.fingerprint import Identity
+from flows.runs.rayjobs import JobRecord, note_job, read_failure
+from flows.runs.records import Spec, load_run
+from tests.support import rayjobs
+
+JOB = "rcg-parts-0123456789-abcd-a1"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
+    """As in a pod: a folder of its own, settings from the environment."""
+    monkeypatch.chdir(tmp_path)
+    for name, value in {"RAYJOB": JOB, "EXECUTOR": "inline", "DEVICE": "cpu", "MLFLOW_URI": "off"}.items():
+        monkeypatch.setenv(f"RCG_{name}", value)
+    (tmp_path / "source").mkdir()
+    return LocalStore(tmp_path / "store")
+
+
+def put(store: LocalStore, spec: Spec) -> tuple[str, Prefix]:
+    """The URI of the spec and the folder of its run."""
+    spec = spec.model_copy(update={"source": str(store.root.parent / "source")})
+    store.put(f"{spec.prefix}/spec.json", spec.to_json())
+    return f"{store.uri}/{spec.prefix}/spec.json", Prefix(store, spec.prefix)
+
+
+def test_the_run_says_which_job_made_it(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri, folder = put(store, rayjobs.spec())
+    job = JobRecord(
+        schema_version=SCHEMA, name=JOB, uid="u-1", namespace="rcg-jobs", image=rayjobs.IMAGE,
+        context={"git_commit": "abc"},
+    )  # fmt: skip
+    note_job(folder, job)
+    note_job(folder, job.model_copy(update={"uid": "another driver's view"}))  # the first one stays
+    monkeypatch.setenv("RAY_CLUSTER_NAME", "cluster-1")
+    assert "done in" in run_spec(uri)
+    assert load_run(store, rayjobs.spec().prefix).record.context == {
+        "git_commit": "abc", "rayjob": JOB, "rayjob_uid": "u-1", "namespace": "rcg-jobs", "image": rayjobs.IMAGE,
+        "ray_cluster": "cluster-1",
+    }  # fmt: skip
+    assert read_failure(folder, JOB) is None
+
+
+def test_a_job_that_its_driver_had_no_time_to_note(store: LocalStore) -> None:
+    uri, _ = put(store, rayjobs.spec())
+    run_spec(uri)
+    assert load_run(store, rayjobs.spec().prefix).record.context == {"rayjob": JOB}
+
+
+def test_other_code_is_refused_and_the_driver_told(store: LocalStore) -> None:
+    right = rayjobs.spec()
+    identity: Identity = right.identity.model_copy(update={"modules": {"tests.support.tiny_parts": "0" * 64}})
+    uri, folder = put(store, right.model_copy(update={"identity": identity, "fingerprint": identity.fingerprint}))
+    with pytest.raises(ConfigError, match="other code for parts"):
+        run_spec(uri)
+    failure = read_failure(folder, JOB)
+    assert failure.failure_class == "config"
+    assert "make image" in failure.message
+    assert [info.key for info in folder.list("attempts")] == []
+
+
+def test_wrong_params_never_take_the_lease(store: LocalStore) -> None:
+    uri, folder = put(store, rayjobs.spec(rows="many"))
+    with pytest.raises(ConfigError):
+        run_spec(uri)
+    assert read_failure(folder, JOB).failure_class == "config"
+    assert folder.head("lease.json") is None
+
+
+def test_a_plain_exception_is_told_with_its_place(store: LocalStore) -> None:
+    uri, folder = put(
+        store, rayjobs.spec().model_copy(update={"collection_lock": None})
+    )  # it asserts that there is one
+    with pytest.raises(AssertionError):
+        run_spec(uri)
+    failure = read_failure(folder, JOB)
+    assert failure.failure_class == "code"
+    assert "AssertionError in run, " in failure.message
+    assert "tiny_parts.py:" in failure.message
+
+
+def test_by_hand_there_is_no_job_to_tell(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RCG_RAYJOB")
+    uri, folder = put(store, rayjobs.spec(rows="many"))
+    with pytest.raises(ConfigError):
+        run_spec(uri)
+    assert [info.key for info in folder.list("jobs")] == []
+    for wrong in ("spec.json", f"{store.uri}/runs/parts/{'0' * 64}"):
+        with pytest.raises(ConfigError, match=r"not the URI of a spec\.json"):
+            run_spec(wrong)

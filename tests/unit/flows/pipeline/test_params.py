@@ -1,0 +1,52 @@
+"""params.yaml: what does not go together is refused before anything starts, with the fix."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.errors import ConfigError
+from flows.pipeline.params import check_params, read_yaml
+
+ROOT = Path(__file__).parents[4]
+
+
+def changed(preset: str, **changes: Any) -> dict[str, Any]:
+    """The preset with values set by dotted path, dots written as two underscores."""
+    data = read_yaml(ROOT / f"presets/{preset}.yaml")
+    for path, value in changes.items():
+        node, *rest = [data, *path.split("__")]
+        for name in rest[:-1]:
+            node = node[name]
+        node[rest[-1]] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("digits", {"sample__rdm__steps": 1001}, r"sample\.rdm\.steps: 1001 sampling steps"),
+        ("digits", {"bundle__sampling__rdm__steps": 1001}, r"bundle\.sampling\.rdm\.steps: 1001"),
+        ("digits", {"sample__pixels__spacing": "reference", "sample__pixels__steps": 30}, r"near it: 20, 25, 40, 50"),
+        ("digits", {"sample__pixels__guidance": 1.0, "pixels__model__condition__drop_prob": 0.0}, "drop_prob > 0"),
+        ("digits", {"pixels__preview__sampling__guidance": 1.0, "pixels__model__condition__drop_prob": 0.0},
+         r"pixels\.preview\.sampling\.guidance needs"),
+        ("digits", {"sample__pixels__guidance": 1.0, "pixels__model__condition__kind": "none"}, "kind is none"),
+        ("digits", {"pixels__model__patch": 3}, "among the divisors of 8"),
+        ("paper-adm-256", {"codec__model__px": 250, "encoder__px": 250}, "multiple of 32"),
+        ("paper-adm-256", {"pixels__model__attention_sides": [12]}, "no feature map has this side"),
+        ("paper-ldm-8", {"pixels__model__groups": 48}, "no multiple of groups"),
+        ("paper-dit-xl-2", {"codec__model__px": 260}, "multiple of 8"),
+        ("paper-mage-b", {"codec__model__px": 250}, "multiple of 16"),
+        ("paper-mage-b", {"sample__pixels": {"kind": "adm", "sampler": "ddim", "steps": 5, "spacing": "trailing",
+                                             "eta": 0.0, "guidance": 0.0}}, "make them equal"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused(preset: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_params(changed(preset, **changes), preset)
+
+
+def test_every_spacing_takes_what_it_can_honor() -> None:
+    for spacing, steps in (("trailing", 7), ("linspace", 7), ("leading", 25), ("reference", 8)):
+        check_params(changed("digits", sample__rdm__spacing=spacing, sample__rdm__steps=steps), spacing)
