@@ -66,7 +66,19 @@ class Generator(nn.Module, ABC):
     """
 
     conditions: tuple[str, ...]
-    """Keys of the batch that loss() and sample() read besides the target."""
+    """Fields of the batch that loss() and sample() read besides the target."""
+    makes: Literal["representation", "target"]
+    """Field that sample() makes; a condition of the generators after it."""
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Fields without which sample() is refused; it samples the others by their training frequencies."""
+        return ()
+
+    @property
+    def class_frequencies(self) -> Float[Tensor, " classes"] | None:
+        """Share of each class among the training rows; None for a generator without a class condition."""
+        return None
 
     def forward(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
         return self.loss(batch, rng)  # DDP synchronizes gradients through forward only

@@ -26,6 +26,15 @@ class PixelGenerator(Generator):
 
     data: PixelData
     conditioner: Conditioner
+    makes = "target"
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        return self.conditioner.required
+
+    @property
+    def class_frequencies(self) -> Tensor | None:
+        return self.conditioner.frequencies if self.conditions == ("class",) else None
 
     def fit_conditions(self, batch: Batch, seed: int) -> None:
         """Fit centroids and frequencies on all training rows (representation, class), once, before training."""

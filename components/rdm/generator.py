@@ -74,6 +74,11 @@ class Rdm(Generator):
 
     ab: Tensor
     frequencies: Tensor
+    makes = "representation"
+
+    @property
+    def class_frequencies(self) -> Tensor | None:
+        return self.frequencies if self.conditions == ("class",) else None
 
     def __init__(self, config: RdmConfig, n_classes: int | None) -> None:
         super().__init__()
