@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.plain import layers
 from benchmarks.plain import mage as plain_mage
 from benchmarks.plain import rdm as plain_rdm
-from components.base import Generator, TargetSpec
+from components.base import Generator
 from components.codecs.vqgan import Vqgan
 from components.encoders.base import FrozenEncoder
 from components.nn.vit import seeded_init
@@ -19,6 +19,7 @@ from components.pixels import PixelData
 from components.pixels.mage import Mage, MageSampling
 from components.rdm import Rdm, RdmConfig, RdmSampling
 from components.rng import RowRng
+from components.target import TargetSpec
 from components.training.checkpoint import NoCheckpoints
 from components.training.generator import GeneratorTrainable
 from components.training.step import Stepper

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from components.base import Config
+from components.config import Config
 from components.errors import ConfigError, MissingError, WeightsError
 
 _CONTAINERS = ("", "state_dict", "model", "teacher")

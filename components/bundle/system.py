@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from components.base import Config
 from components.codecs import Codec, load_codec
+from components.config import Config
 from components.encoders import Encoder, constant_rows, load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
 from components.images.decode import DecodeRecipe, decode, square

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
-from components.base import Batch, Config, Reader, TargetSpec
+from components.base import Batch, Reader
 from components.cache.shards import shard_name
 from components.collection.splits import SPLITS
+from components.config import Config
 from components.errors import ArtifactError, ShapeError
 from components.rng import Rng
+from components.target import TargetSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from components.base import Config, Reader
+from components.base import Reader
+from components.config import Config
 from components.errors import ArtifactError
 
 INDEX = "samples.json"

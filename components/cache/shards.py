@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from components.base import TargetSpec
+from components.target import TargetSpec
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -4,12 +4,13 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from components.base import Config, Reader, Writer
+from components.base import Reader, Writer
 from components.codecs.base import Codec, CodecModel
 from components.codecs.kl import KlConfig
 from components.codecs.none import NoneConfig
 from components.codecs.vq_f8 import VqF8Config
 from components.codecs.vqgan import VqganConfig
+from components.config import Config
 from components.weights import load_weights, save_weights
 
 __all__ = ["Codec", "CodecConfig", "CodecModel", "load_codec", "save_codec"]

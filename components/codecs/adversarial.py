@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.base import Config
+from components.config import Config
 from components.nn.gather import sum_over_ranks
 
 _MOST = 1e4

@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.base import Config, TargetSpec
 from components.codecs.base import check_levels
+from components.config import Config
+from components.target import TargetSpec
 
 
 class AutoencoderConfig(Config):

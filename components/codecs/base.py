@@ -7,9 +7,9 @@ from typing import Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from components.base import TargetSpec
 from components.errors import ShapeError
 from components.nn.groups import in_groups
+from components.target import TargetSpec
 
 _PIXELS = 256**2
 """Image pixels that go through an autoencoder at once on a CPU."""

@@ -7,8 +7,9 @@ from jaxtyping import Float, UInt8
 from pydantic import Field
 from torch import Tensor
 
-from components.base import Config, TargetSpec
 from components.codecs.base import Codec
+from components.config import Config
+from components.target import TargetSpec
 
 _LUMA = (0.299, 0.587, 0.114)
 """Rec. 601, as Pillow's conversion to gray; gray pictures keep their exact bytes."""

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.base import Config
+from components.config import Config
 from components.errors import ConfigError
 from components.nn.vit import VisionTransformer, seeded_init
 from components.weights import WeightsFile, assign

@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.base import Config, TargetSpec
 from components.codecs.base import Codec, check_levels
+from components.config import Config
+from components.target import TargetSpec
 
 
 class VqganConfig(Config):

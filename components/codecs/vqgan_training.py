@@ -15,10 +15,11 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Batch, Config
+from components.base import Batch
 from components.codecs.adversarial import AdversarialConfig, Discriminator, adaptive_weight, hinge
 from components.codecs.perceptual import PerceptualConfig
 from components.codecs.vqgan import Vqgan
+from components.config import Config
 from components.nn.gather import sum_over_ranks
 from components.rng import BatchRng
 from components.training.trainable import Trainable

@@ -16,8 +16,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from components.base import Config
 from components.collection.duplicates import as_words, near_pairs
+from components.config import Config
 from components.rng import derive_seed
 
 SplitName = Literal["train", "val", "test"]

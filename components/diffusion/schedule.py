@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from pydantic import Field
 from torch import Tensor
 
-from components.base import Config
+from components.config import Config
 from components.errors import ConfigError
 
 Spacing = Literal["trailing", "linspace", "leading", "reference"]

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Batch, Config
+from components.base import Batch
+from components.config import Config
 from components.encoders.base import preprocess
 from components.encoders.mocov3 import MoCoV3Config, MoCoV3Network, projection_head
 from components.images.augment import AugmentConfig, Crop, Images, Noise, augment

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Config
+from components.config import Config
 from components.encoders.base import RGB, FrozenEncoder
 from components.nn.batchnorm import GlobalBatchNorm
 from components.nn.vit import VisionTransformer, seeded_init

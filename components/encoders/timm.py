@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Config
+from components.config import Config
 from components.encoders.base import RGB, WEIGHTS_KEY, FrozenEncoder
 from components.errors import ConfigError
 from components.nn.vit import seeded_init

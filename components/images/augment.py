@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 from torch import Tensor
 from torch.nn import functional as tf
 
-from components.base import Config
+from components.config import Config
 from components.rng import Rng
 
 Images = Float[Tensor, "b 3 h w"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from components.base import Config
+from components.config import Config
 from components.errors import DataError
 
 if TYPE_CHECKING:

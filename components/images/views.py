@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from components.base import Config
+from components.config import Config
 from components.images.decode import center_square, window
 from components.rng import RowRng, derive_seed
 

@@ -15,7 +15,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Batch, Config
+from components.base import Batch
+from components.config import Config
 from components.errors import ConfigError, DivergedError
 from components.rng import BatchRng
 from components.training.loop import Trainable

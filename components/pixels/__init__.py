@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from components.base import Config, Reader, Writer
+from components.base import Reader, Writer
+from components.config import Config
 from components.pixels.adm import AdmConfig, AdmSampling
 from components.pixels.base import PixelData, PixelGenerator
 from components.pixels.dit import DitConfig, DitSampling

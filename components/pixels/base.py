@@ -5,9 +5,11 @@ from typing import Protocol
 
 from torch import Tensor
 
-from components.base import Batch, Config, Generator, TargetSpec
+from components.base import Batch, Generator
+from components.config import Config
 from components.pixels.condition import Conditioner
 from components.rng import Rng
+from components.target import TargetSpec
 
 
 class PixelData(Config):

@@ -11,7 +11,8 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Batch, Config
+from components.base import Batch
+from components.config import Config
 from components.errors import ConfigError, ShapeError
 from components.rng import Rng
 

@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Batch, Config
+from components.base import Batch
+from components.config import Config
 from components.diffusion.guidance import clamped, classifier_free
 from components.diffusion.predict import Prediction, min_snr_weight, noised, target_of, x0_from
 from components.diffusion.samplers import Denoiser, ancestral, ddim, dpm_solver_2m

@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn import functional as tf
 
-from components.base import Batch, Config
+from components.base import Batch
+from components.config import Config
 from components.errors import ConfigError, ShapeError
 from components.nn.dropout import RowDropout
 from components.pixels.base import PixelData, PixelGenerator

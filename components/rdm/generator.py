@@ -10,7 +10,8 @@ from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Batch, Config, Generator, Reader, Writer
+from components.base import Batch, Generator, Reader, Writer
+from components.config import Config
 from components.diffusion.predict import noised
 from components.diffusion.samplers import ancestral, ddim, dpm_solver_2m
 from components.diffusion.schedule import ScheduleConfig, Spacing, alpha_bars, sampler_steps

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from components.base import Config
+from components.config import Config
 from components.errors import ConflictError, MissingError, SupersededError, TamperedError
 from components.store.base import Store
 from components.training.worker import State

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from components.base import Config
+from components.config import Config
 
 
 class EmaConfig(Config):

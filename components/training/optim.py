@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
-from components.base import Config
+from components.config import Config
 
 Named = Sequence[tuple[str, nn.Parameter]]
 

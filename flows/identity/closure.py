@@ -29,7 +29,7 @@ def module_digests(module: str, root: Path = _ROOT) -> dict[str, str]:
         name = waiting.pop()
         path = _source(name, root)
         if path is None:
-            continue  # an attribute of a module: `from components.base import Config`
+            continue  # an attribute of a module: `from components.config import Config`
         counted[name], imported = _read(path.read_bytes(), name, path.name == "__init__.py")
         found = {other for other in (*imported, *_parents(name)) if other not in seen and _counts(other, top)}
         waiting += found

@@ -7,7 +7,7 @@ from typing import Any, Self
 import yaml
 from pydantic import TypeAdapter, ValidationError, model_validator
 
-from components.base import Config
+from components.config import Config
 from components.diffusion.schedule import ScheduleConfig, sampler_steps
 from components.errors import ConfigError
 from components.pixels.diffusion import DiffusionConfig, DiffusionSampling

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from components.base import Config
+from components.config import Config
 
 
 class GateParams(Config):

@@ -11,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from components.base import Config, Metrics
+from components.base import Metrics
 from components.bundle.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
 from components.bundle.system import CARD, PART_FILES, PARTS, SCHEMA, BundleCard, SamplingDefaults
+from components.config import Config
 from components.errors import ConfigError
 from components.pixels import load_pixels
 from components.training.worker import Worker

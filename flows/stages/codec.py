@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from components.base import Batch, Config, Metrics
+from components.base import Batch, Metrics
 from components.codecs import Codec, CodecConfig, save_codec
 from components.codecs.vqgan import Vqgan, VqganConfig
 from components.codecs.vqgan_training import VqganObjective, VqganTrainable, perplexity
 from components.collection.images import ImageIndex, open_images
+from components.config import Config
 from components.errors import DataError
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.interop.codecs import LAYOUTS

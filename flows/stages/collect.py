@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from components.base import Config, Metrics
+from components.base import Metrics
 from components.cache.memo_keys import facts_key
 from components.collection.facts import write_facts
 from components.collection.images import Pixels, index_bytes, index_name, read_table
@@ -20,6 +20,7 @@ from components.collection.snapshot import verify_source
 from components.collection.source import open_source
 from components.collection.source_base import Source
 from components.collection.splits import LEFT_OUT, SPLITS, SplitConfig, Splitter
+from components.config import Config
 from components.errors import ConfigError, DataError
 from components.images.decode import DecodeRecipe
 from components.images.pictures import grid, png_bytes

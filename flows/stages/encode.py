@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from components.base import Batch, Config, Metrics
+from components.base import Batch, Metrics
 from components.cache.memo_keys import shard_key
 from components.cache.reader import Cache, CacheInfo, CacheSplit
 from components.cache.shards import ShardWriter, shard_name
@@ -16,6 +16,7 @@ from components.codecs import load_codec
 from components.collection.images import ImageIndex, Pixels, index_name, read_table
 from components.collection.source import open_source
 from components.collection.splits import LEFT_OUT
+from components.config import Config
 from components.encoders import constant_rows, load_encoder
 from components.errors import ArtifactError, DataError
 from components.images.decode import DecodeRecipe

@@ -10,8 +10,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from components.base import Batch, Config, Metrics
+from components.base import Batch, Metrics
 from components.collection.images import ImageIndex, open_images
+from components.config import Config
 from components.encoders import CONFIG, WEIGHTS, EncoderConfig, constant_rows, saved_config
 from components.encoders.base import FrozenEncoder
 from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer

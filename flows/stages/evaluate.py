@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from components.base import Config, Metrics
+from components.base import Metrics
 from components.cache.reader import CacheSplit, Column, open_cache
 from components.cache.samples import Samples
 from components.collection.images import open_images
+from components.config import Config
 from components.encoders import load_encoder
 from components.images.pictures import to_float
 from components.metrics import measure, presentation

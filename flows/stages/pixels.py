@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from pydantic import AfterValidator, Field, model_validator
 
-from components.base import Batch, Config, Metrics
+from components.base import Batch, Metrics
 from components.cache.reader import Cache, CacheSplit, Column, open_cache
 from components.codecs import Codec, load_codec
+from components.config import Config
 from components.diffusion.schedule import sampler_steps
 from components.errors import DataError
 from components.images.pictures import grid, png_bytes, rows_grid, to_uint8

@@ -7,8 +7,9 @@ import torch
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
-from components.base import Batch, Config, Metrics
+from components.base import Batch, Metrics
 from components.cache.reader import Cache, CacheSplit, Column, open_cache
+from components.config import Config
 from components.diffusion.schedule import sampler_steps
 from components.errors import ConfigError, DataError
 from components.images.pictures import png_bytes

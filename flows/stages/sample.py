@@ -7,11 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from components.base import Config, Metrics
+from components.base import Metrics
 from components.bundle.provenance import SCHEMA, Provenance, with_provenance
 from components.cache.reader import CacheSplit, open_cache
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.codecs import Codec, load_codec
+from components.config import Config
 from components.images.pictures import grid, png_bytes, to_uint8
 from components.pixels import PixelGenerator, PixelSampling, load_pixels
 from components.rdm import Rdm, RdmSampling, load_rdm

@@ -6,11 +6,11 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from components.base import TargetSpec
 from components.errors import ConfigError, ShapeError
 from components.nn.vit import seeded_init
 from components.pixels import PixelConfig, PixelData, PixelGenerator, PixelSampling, load_pixels, save_pixels
 from components.rng import BatchRng, image_rng
+from components.target import TargetSpec
 from tests.support.folders import FolderArtifact
 
 PIXELS = TargetSpec(space="pixels", shape=(3, 8, 8), dtype="uint8", n_codes=None, image_px=8)

@@ -14,7 +14,6 @@ import torch
 import yaml
 from torch import Tensor
 
-from components.base import TargetSpec
 from components.codecs.kl import KlConfig
 from components.codecs.vqgan import VqganConfig
 from components.diffusion.schedule import ScheduleConfig
@@ -23,6 +22,7 @@ from components.interop.checkpoint import export_tensors, read_checkpoint, write
 from components.pixels import PixelData
 from components.pixels.mage import MageConfig
 from components.rdm import Rdm, RdmConfig
+from components.target import TargetSpec
 from flows.__main__ import main
 from tests.support.collected import scene
 from tests.support.folders import randomize

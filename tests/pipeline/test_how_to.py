@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from components.base import TargetSpec
 from components.codecs.kl import KlConfig
 from components.codecs.vqgan import VqganConfig
 from components.encoders.mocov3 import MoCoV3Config
@@ -20,6 +19,7 @@ from components.pixels.dit import DitConfig
 from components.pixels.ldm import LdmConfig
 from components.pixels.mage import MageConfig
 from components.rdm import Rdm, RdmConfig
+from components.target import TargetSpec
 from tests.reference.test_checkpoints import PUBLISHED
 from tests.support.folders import randomize
 

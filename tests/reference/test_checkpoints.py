@@ -12,7 +12,6 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from components.base import TargetSpec
 from components.codecs import CodecConfig
 from components.encoders import EncoderConfig
 from components.errors import WeightsError
@@ -20,6 +19,7 @@ from components.interop.checkpoint import LAYOUTS, describe, export_tensors, imp
 from components.interop.shadowed import buffers
 from components.pixels import PixelConfig, PixelData
 from components.rdm import Rdm, RdmConfig
+from components.target import TargetSpec
 from tests.support.inventory import Layout, expected_layout, expected_tensors, random_tensors
 
 FLOAT = torch.float32

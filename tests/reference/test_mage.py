@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from components.base import TargetSpec
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
 from components.pixels.mage import Mage, MageConfig, MageSampling, MaskConfig, masked_counts
 from components.rng import BatchRng, image_rng
+from components.target import TargetSpec
 from tests.support.inventory import expected_tensors
 
 TOKENS = TargetSpec(space="tokens", shape=(16, 16), dtype="int32", n_codes=1024, image_px=256)

@@ -7,7 +7,6 @@ import torch
 from benchmarks.plain import layers
 from benchmarks.plain import mage as plain_mage
 from benchmarks.plain import rdm as plain_rdm
-from components.base import TargetSpec
 from components.codecs.vqgan import VqganConfig
 from components.encoders.mocov3 import MoCoV3Config
 from components.nn.vit import seeded_init
@@ -15,6 +14,7 @@ from components.pixels import PixelData
 from components.pixels.mage import MageConfig, MageSampling
 from components.rdm import Rdm, RdmConfig, RdmSampling
 from components.rng import RowRng
+from components.target import TargetSpec
 from tests.support.folders import randomize
 
 TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=8, image_px=8)

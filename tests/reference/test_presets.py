@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from components.base import Generator, TargetSpec
+from components.base import Generator
 from components.pixels import PixelData, PixelGenerator
 from components.rdm import Rdm
+from components.target import TargetSpec
 from components.training.generator import GeneratorTrainable
 from components.training.step import Stepper
 from flows.pipeline.params import Params, load_params

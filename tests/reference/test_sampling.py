@@ -12,7 +12,7 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from components.base import Batch, TargetSpec
+from components.base import Batch
 from components.diffusion.samplers import ancestral, ddim, dpm_solver_2m
 from components.diffusion.schedule import ScheduleConfig, alpha_bars, sampler_steps
 from components.diffusion.variational import Posterior, bound_bits
@@ -20,6 +20,7 @@ from components.pixels import PixelData
 from components.pixels.condition import ConditionConfig
 from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator, Network
 from components.rng import BatchRng, RowRng
+from components.target import TargetSpec
 
 LINEAR = ScheduleConfig(kind="linear", n_times=1000)
 

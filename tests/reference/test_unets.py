@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as tf
 
-from components.base import TargetSpec
 from components.diffusion.schedule import ScheduleConfig
 from components.pixels import PixelData
 from components.pixels.adm import AdmConfig
 from components.pixels.condition import ConditionConfig
 from components.pixels.ldm import LdmConfig
+from components.target import TargetSpec
 from tests.support.folders import randomize
 
 TOLD = ConditionConfig(kind="representation", drop_prob=0.1, n_clusters=1)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.base import TargetSpec
 from components.cache.reader import CacheInfo
 from components.cache.shards import ShardWriter, shard_name
 from components.codecs.none import NoneConfig
@@ -21,6 +20,7 @@ from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
 from components.pixels.dit import DitConfig
 from components.rdm import Rdm, RdmConfig, save_rdm
+from components.target import TargetSpec
 from components.weights import save_weights
 from flows.identity.artifact import FileEntry, Manifest
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.base import Batch, Config, Metrics
+from components.base import Batch, Metrics
+from components.config import Config
 from components.errors import DataError
 from components.rng import BatchRng, image_rng
 from components.training.ema import EmaConfig

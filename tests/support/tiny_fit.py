@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from components.base import Batch, Config, Metrics
+from components.base import Batch, Metrics
+from components.config import Config
 from components.rng import BatchRng
 from components.training.ema import EmaConfig
 from components.training.generator import GeneratorTrainable

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from components.base import Config, Metrics
+from components.base import Metrics
+from components.config import Config
 from components.errors import DataError
 from components.rng import derive_seed
 from components.training.report import Report

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from components.base import TargetSpec
 from components.cache.reader import Cache, CacheInfo, open_cache
 from components.cache.shards import ShardWriter, shard_name
 from components.errors import ArtifactError, ShapeError
 from components.rng import BatchRng
+from components.target import TargetSpec
 from tests.support.folders import FolderArtifact
 
 DIM, N_VIEWS, CLASSES = 5, 3, ["cat", "dog"]

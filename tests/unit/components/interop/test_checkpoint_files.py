@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.base import TargetSpec
 from components.codecs.kl import KlConfig
 from components.codecs.vqgan import VqganConfig
 from components.diffusion.schedule import ScheduleConfig
@@ -27,6 +26,7 @@ from components.pixels import PixelData
 from components.pixels.dit import DitConfig
 from components.pixels.mage import MageConfig
 from components.rdm import Rdm, RdmConfig
+from components.target import TargetSpec
 from components.weights import WeightsFile
 from tests.support.folders import randomize
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as tf
 
-from components.base import TargetSpec
 from components.diffusion.predict import Prediction
 from components.diffusion.schedule import ScheduleConfig, alpha_bars
 from components.errors import ConfigError, ShapeError
@@ -16,6 +15,7 @@ from components.pixels.diffusion import DiffusionGenerator
 from components.pixels.dit import DitConfig, DitNetwork, DitSampling
 from components.pixels.mage import MageSampling
 from components.rng import BatchRng, RowRng, image_rng
+from components.target import TargetSpec
 from tests.support.folders import FolderArtifact, randomize
 
 PIXELS = TargetSpec(space="pixels", shape=(3, 4, 4), dtype="uint8", n_codes=None, image_px=4)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.base import TargetSpec
 from components.errors import ConfigError
 from components.nn.vit import seeded_init
 from components.pixels.base import PixelData
 from components.pixels.mage import Mage, MageConfig, MageSampling, MaskConfig, masked_counts
 from components.rng import BatchRng, image_rng
+from components.target import TargetSpec
 
 SIDE, N, K, DIM = 4, 16, 8, 6
 DATA = PixelData(

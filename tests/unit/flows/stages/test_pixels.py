@@ -7,7 +7,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from components.base import TargetSpec
 from components.codecs.none import NoneConfig
 from components.errors import ConfigError
 from components.images.pictures import SHOWN_PX
@@ -15,6 +14,7 @@ from components.pixels import load_pixels
 from components.pixels.dit import DitConfig, DitSampling
 from components.pixels.mage import MageConfig, MageSampling
 from components.rng import RowRng
+from components.target import TargetSpec
 from components.training.ema import EmaConfig
 from components.training.optim import TrainConfig
 from components.training.report import Report
