@@ -44,3 +44,8 @@ def note_failure(run: Store, name: str, failure_class: FailureClass, message: st
 
 def read_failure(run: Store, name: str) -> Failure | None:
     return read_record(Failure, run, f"jobs/{name}.failure.json")
+
+
+def noted_jobs(run: Store) -> set[str]:
+    """Names of all RayJobs that worked on the run or failed to; those that the cluster has deleted too."""
+    return {info.key.split("/")[1].partition(".")[0] for info in run.list("jobs")}

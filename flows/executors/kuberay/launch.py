@@ -30,7 +30,7 @@ from flows.identity.artifact import SCHEMA
 from flows.identity.image import check_image
 from flows.runs.events import last_event
 from flows.runs.lease import newest_attempt
-from flows.runs.rayjobs import JobRecord, note_job, read_failure
+from flows.runs.rayjobs import JobRecord, note_job, noted_jobs, read_failure
 from flows.runs.records import CommittedRun, Failure, Spec, load_run
 from flows.settings import Settings
 
@@ -119,12 +119,16 @@ class _Launched:
         return Order(self.spec, self.store.uri, attempt)
 
     def _create(self) -> Object:
-        """The next attempt; when another driver creates it at the same time, there is one job all the same."""
+        """The next attempt; when another driver creates it at the same time, there is one job all the same.
+
+        No name is used twice: a job must not be judged by the failure that an earlier one of its name left.
+        """
         self.store.put(f"{self.spec.prefix}/spec.json", self.spec.to_json())
         template = read_template(self.executor.settings.rayjob_template)
         for _ in range(_ROUNDS):
             number = newest_attempt(self.folder)  # before the jobs: one that raised it is then among them
-            order = self._order(1 + max([number, *(attempt_of(job["metadata"]["name"]) for job in self._jobs())]))
+            names = noted_jobs(self.folder) | {job["metadata"]["name"] for job in self._jobs()}
+            order = self._order(1 + max(number, *map(attempt_of, names), 0))
             job = self._created(order, build(template, order, self.executor.settings))
             if job is not None:
                 return job

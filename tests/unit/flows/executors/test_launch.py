@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -149,9 +150,7 @@ def test_a_name_taken_by_other_work_is_named_and_left_alone(rig: Rig) -> None:
     fresh.cluster.kept[name] = rig.cluster.kept[name]
     fresh.cluster.kept[name]["metadata"]["labels"] = {}
     fresh.cluster.kept[name]["metadata"]["annotations"] = {"rcg/fingerprint": "another"}
-    (rig.store.root / rig.spec.prefix / "manifest.json").unlink()
-    for attempt in (rig.store.root / rig.spec.prefix / "attempts").iterdir():
-        attempt.unlink()
+    shutil.rmtree(rig.store.root / rig.spec.prefix)
     fresh.store = rig.store
     with pytest.raises(ConfigError, match="is about something else"):
         fresh.run(running)
@@ -205,6 +204,18 @@ def test_a_failure_that_would_come_again_is_told_and_not_retried(rig: Rig, error
     assert len(rig.cluster.created) == 1
     expected = {"config": 2, "data": 3, "code": 3}[failure_class(error)]
     assert caught.value.exit_code == expected
+
+
+def test_a_lost_job_has_no_failure_of_an_earlier_job_that_is_gone(rig: Rig) -> None:
+    def refuses_the_code(job: Object) -> None:  # before it takes the lease, so no attempt is on record
+        note_failure(rig.folder, job["metadata"]["name"], "config", "the image holds other code")
+        failing("AppFailed")(job)
+
+    with pytest.raises(ConfigError, match="other code"):
+        rig.run(running, refuses_the_code)
+    rig.cluster.kept.clear()
+    rig.run(running, failing("AppFailed", "the node is gone"), running, rig.succeeds)
+    assert [name.rpartition("-")[2] for name in rig.cluster.created] == ["a1", "a2", "a3"]
 
 
 def test_a_failure_that_may_pass_is_retried(rig: Rig) -> None:
