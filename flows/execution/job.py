@@ -24,7 +24,7 @@ from flows.identity.environment import library_versions
 from flows.identity.fingerprint import LOCK, identify
 from flows.pipeline.table import Stage
 from flows.runs.events import Event, read_events
-from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire, newest_attempt
+from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire, failure_name, newest_attempt
 from flows.runs.process import Process
 from flows.runs.records import (
     Adoption,
@@ -200,8 +200,8 @@ class _Work:
             if run is not None:
                 self._show_events()
                 return Outcome(run, "followed" if self.followed else "reused")
-            self._raise_failure_of_followed()
-            claim = acquire(self.folder, interval_s=self.doing.timing.heartbeat_s, watch=self.watch)
+            interval_s = self.doing.timing.heartbeat_s
+            claim = acquire(self.folder, interval_s=interval_s, watch=self.watch, on_failed=self._end_with)
             if isinstance(claim, Lease):
                 with claim:
                     return self._execute(claim)
@@ -223,13 +223,15 @@ class _Work:
             self.seen = max(self.seen, event.position)
             self.doing.on_event(event)
 
-    def _raise_failure_of_followed(self) -> None:
-        """A failure that would come again ends the followers too; after a transient one they go on with the work."""
-        if not self.followed:
-            return
-        failure = read_record(Failure, self.folder, f"attempts/{self.followed}.failure.json")
-        if failure is not None and failure.failure_class != "transient":
-            raise failure.error("the process that was followed failed")
+    def _end_with(self, attempt: int) -> None:
+        """Raise the failure of the attempt that this process followed, unless it is transient: the work goes on then.
+
+        An attempt that had failed before this process came is none of its own: somebody may have mended the cause.
+        """
+        if attempt == self.followed:
+            failure = read_record(Failure, self.folder, failure_name(attempt))
+            if failure is not None and failure.failure_class != "transient":
+                raise failure.error("the process that was followed failed")
 
     def _execute(self, lease: Lease) -> Outcome:
         run = load_run(self.doing.store, self.spec.prefix)
@@ -292,7 +294,7 @@ class _Work:
             return
         failure = Failure(schema_version=SCHEMA, failure_class=failure_class(error), message=f"{error}" or repr(error))
         with contextlib.suppress(RetryableError):  # the store may be what failed
-            store.put(f"{self.spec.prefix}/attempts/{attempt}.failure.json", failure.to_json())
+            store.put(f"{self.spec.prefix}/{failure_name(attempt)}", failure.to_json())
 
 
 def failure_class(error: Exception) -> FailureClass:

@@ -122,16 +122,23 @@ class Lease:
         self._record = record
 
 
-def acquire(run: Store, *, interval_s: float, watch: Watch) -> Lease | LeaseRecord:
-    """Take the lease of a run if it is free, released, or its holder is dead; else return the holder's record.
+def acquire(
+    run: Store, *, interval_s: float, watch: Watch, on_failed: Callable[[int], None] = lambda _attempt: None
+) -> Lease | LeaseRecord:
+    """Take the lease of a run if it is free, or its holder released it, is dead or failed; else return its record.
 
     The new holder has a fencing number, above every earlier one, and its attempts/<n>.json.
+    `on_failed` is called with the number of a failed attempt before its lease is taken over; it may raise.
     """
     holder = Process.current()
     while True:
         found = read_lease(run)
-        if found is not None and not found[0].released and not watch.is_dead(found[0]):
-            return found[0]
+        if found is not None:
+            is_over = found[0].released or watch.is_dead(found[0])
+            if run.head(failure_name(found[0].attempt)) is not None:  # looked for last: a holder writes it first
+                on_failed(found[0].attempt)
+            elif not is_over:
+                return found[0]
         attempt = 1 + max(newest_attempt(run), found[0].attempt if found else 0)
         record = LeaseRecord(
             schema_version=SCHEMA,
@@ -172,8 +179,12 @@ def newest_attempt(run: Store) -> int:
 
 def attempts(run: Store) -> list[int]:
     """Numbers of all attempts on record, oldest first."""
-    names = (info.key.split("/")[1].partition(".") for info in run.list("attempts"))
-    return sorted(int(number) for number, _, rest in names if rest == "json")
+    return sorted({int(info.key.split("/")[1].partition(".")[0]) for info in run.list("attempts")})
+
+
+def failure_name(attempt: int) -> str:
+    """Where a holder says why its attempt failed. An attempt with such a record is over, released or not."""
+    return f"attempts/{attempt}.failure.json"
 
 
 def check_fence(run: Store, attempt: int) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from components.store.base import Prefix, Store
 from flows.runs.events import Event, last_event
-from flows.runs.lease import MISSED_BEATS, LeaseRecord, newest_attempt, read_lease
+from flows.runs.lease import MISSED_BEATS, LeaseRecord, failure_name, newest_attempt, read_lease
 from flows.runs.records import CommittedRun, Failure, Spec, load_run, read_record, run_prefix
 
 State = Literal["absent", "running", "interrupted", "failed", "complete"]
@@ -33,13 +33,14 @@ def run_status(store: Store, stage: str, fingerprint: str, *, verify: bool = Fal
     attempt = newest_attempt(folder)
     found = read_lease(folder)
     holder = found[0] if found is not None else None
-    failure = read_record(Failure, folder, f"attempts/{attempt}.failure.json") if attempt else None
+    failure = read_record(Failure, folder, failure_name(attempt)) if attempt else None
+    failed = failure is not None and (holder is None or holder.attempt <= attempt)
     if run is not None:
         state: State = "complete"
+    elif failed:
+        state = "failed"
     elif holder is not None and _seems_alive(holder):
         state = "running"
-    elif failure is not None:
-        state = "failed"
     else:
         state = "interrupted" if attempt or holder is not None else "absent"
     return RunStatus(state, attempt, holder, last_event(store, prefix), failure, run)

@@ -15,7 +15,7 @@ from components.store import Prefix
 from flows.runs.lease import attempts, read_lease
 from flows.runs.lookup import run_status
 from flows.runs.records import load_run
-from tests.support.drivers import STEPS, Driver, Project, memory_folder, until
+from tests.support.drivers import STEPS, Driver, Project, memory_folder, release_waits_for, until
 
 
 @pytest.fixture
@@ -130,18 +130,52 @@ def test_a_stopped_holder_that_wakes_after_the_commit_changes_nothing(project: P
     assert (again["how"], again["digest"]) == ("reused", digest)
 
 
-def test_a_lasting_failure_ends_the_followers_and_a_rerun_is_allowed(project: Project) -> None:
-    fresh = Project(project.root / "fresh")
-    (fresh.source / "fail").touch()
-    told = fresh.start("parts").wait()
+def test_a_lasting_failure_ends_the_followers_and_a_rerun_is_allowed(tmp_path: Path) -> None:
+    project = Project(tmp_path)
+    (project.source / "fail").touch()
+    (project.source / "hold").touch()
+    first = project.start("parts")
+    until(lambda: attempts(parts_folder(project)))
+    second = project.start("parts")
+    until(second.is_following)
+    let_go(project)
+    told = first.wait()
     assert (told["error"], told["code"]) == ("DataError", 3)
-    status = run_status(fresh.store, "parts", fresh.spec("parts").fingerprint)
-    assert (status.state, status.attempt) == ("failed", 1)
+    told = second.wait()
+    assert (told["error"], told["code"]) == ("ArtifactError", 3)
+    assert "the process that was followed failed: an image is broken" in told["message"]
+    assert failed_attempt(project) == 1
+    (project.source / "fail").unlink()
+    assert project.start("parts").wait()["attempt"] == 2
+
+
+def test_a_rerun_takes_no_failure_from_before_it_started(tmp_path: Path) -> None:
+    """The failed attempt is on record and its lease is not released yet: its process is slow, or died elsewhere."""
+    project = Project(tmp_path, heartbeat_s=3600)
+    (project.source / "fail").touch()
+    first = project.start("parts", release_waits_for(released := tmp_path / "released"))
+    until(lambda: parts_folder(project).head("attempts/1.failure.json"))
+    assert failed_attempt(project) == 1
+    (project.source / "fail").unlink()
+    told = project.start("parts").wait()
+    assert (told.get("how"), told.get("attempt"), told.get("followed")) == ("made", 2, []), told
+    released.touch()
+    assert first.wait()["error"] == "DataError"
+    assert load_run(project.store, project.spec("parts").prefix, verify=True) is not None
+
+
+def parts_folder(project: Project) -> Prefix:
+    return Prefix(project.store, project.spec("parts").prefix)
+
+
+def failed_attempt(project: Project) -> int:
+    """Number of the attempt at `parts` that failed as a whole because of its source."""
+    status = run_status(project.store, "parts", project.spec("parts").fingerprint)
+    assert status.state == "failed"
     assert status.failure is not None
     assert status.failure.failure_class == "data"
     assert "cat.png" in status.failure.message
-    (fresh.source / "fail").unlink()
-    assert fresh.start("parts").wait()["attempt"] == 2
+    return status.attempt
 
 
 def test_status_tells_the_states_of_a_run(project: Project) -> None:

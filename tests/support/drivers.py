@@ -32,7 +32,7 @@ from flows.executors.inline import InlineExecutor
 from flows.identity.closure import module_digests
 from flows.pipeline.table import Need, Stage
 from flows.runs.events import Event
-from flows.runs.lease import LeaseRecord
+from flows.runs.lease import Lease, LeaseRecord
 from flows.runs.records import Spec
 
 torch.set_num_threads(1)
@@ -246,6 +246,20 @@ def _wrap_writes(before: Callable[[str], None]) -> None:
     local._publish = on_publish
     local.LocalStore.delete = on_delete  # type: ignore[method-assign]
     flows.runs.workspace.Path.rename = on_rename  # type: ignore[method-assign]
+
+
+def release_waits_for(file: Path) -> Callable[[], None]:
+    """Arm a child so that it keeps its lease, at the end of its work, until the file is there."""
+    release = Lease.release
+
+    def on_release(self: Lease) -> None:
+        until(file.exists)
+        release(self)
+
+    def arm() -> None:
+        Lease.release = on_release  # type: ignore[method-assign]
+
+    return arm
 
 
 def kill_in_step(step: int) -> Callable[[], None]:

@@ -1,5 +1,6 @@
 """A tiny stage without parents: rows in memoised parts, as `encode` writes its shards. Waits and fails on request."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +21,11 @@ class PartsParams(Config):
 
 
 def run(params: PartsParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
-    """The folder `inputs.source` holds `fail` or the text that is written; a place, so no part of the identity."""
+    """Waits while the source folder holds `hold`, then fails if it holds `fail`. Neither is part of the identity."""
     assert inputs.collection_lock is not None
     lock = inputs.collection_lock.read_text()
+    while Path(inputs.source, "hold").exists():
+        time.sleep(0.02)
     if Path(inputs.source, "fail").exists():
         raise DataError("an image is broken", got="cat.png")
 

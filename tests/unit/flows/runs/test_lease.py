@@ -104,6 +104,36 @@ def test_a_dead_holder_is_taken_over_at_once(run: Store) -> None:
         assert lease.attempt == 2
 
 
+def test_a_holder_whose_failure_is_on_record_is_taken_over_at_once(run: Store) -> None:
+    """It wrote why it ended and then died, or its store failed, before it could release the lease."""
+    failed = take(run)
+    run.put("attempts/1.failure.json", b"{}")
+    with take(run) as lease:
+        assert lease.attempt == 2
+        failed.release()
+        lease.check()
+
+
+def test_whoever_followed_a_failed_attempt_may_end_with_it(run: Store) -> None:
+    class SameEndError(Exception): ...
+
+    def end(attempt: int) -> None:
+        assert attempt == 1
+        raise SameEndError
+
+    take(run).release()
+    run.put("attempts/1.failure.json", b"{}")
+    with pytest.raises(SameEndError):
+        acquire(run, interval_s=3600, watch=Watch(), on_failed=end)
+    assert attempts(run) == [1], "no attempt was begun"
+
+
+def test_a_number_with_anything_on_record_is_used(run: Store) -> None:
+    run.put("attempts/3.failure.json", b"{}")
+    with take(run) as lease:
+        assert lease.attempt == 4
+
+
 def test_a_holder_elsewhere_is_dead_after_three_missed_beats(run: Store) -> None:
     take(run)
     pretend(run, holder=elsewhere(), interval_s=10, heartbeat=0.0)
