@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -67,14 +67,15 @@ def _read(source: bytes, module: str, is_package: bool) -> tuple[str, frozenset[
     tree = ast.parse(source, module)
     package = module if is_package else module.rpartition(".")[0]
     parts: list[str] = []
+    statements: list[ast.Import | ast.ImportFrom] = []
+    _spell(tree, parts, statements)
     imported: set[str] = set()
-    _spell(tree, parts)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            imported.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = _base(node, package)
-            imported.update((base, *(f"{base}.{alias.name}" for alias in node.names)))
+    for statement in statements:
+        names = [alias.name for alias in statement.names]
+        if isinstance(statement, ast.ImportFrom):
+            base = _base(statement, package)
+            names = [base, *(f"{base}.{name}" for name in names)]
+        imported.update(names)
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest(), frozenset(imported)
 
 
@@ -88,9 +89,14 @@ def _base(node: ast.ImportFrom, package: str) -> str:
 _SILENT_FIELDS = {"ctx", "kind", "type_comment", "type_ignores"}
 
 
-def _spell(node: ast.AST, parts: list[str]) -> None:
-    """Append the code in `node`, the same under every Python: fields that are empty are left out."""
+def _spell(node: ast.AST, parts: list[str], imports: list[ast.Import | ast.ImportFrom]) -> None:
+    """Append the code in `node`, the same under every Python: fields that are empty are left out.
+
+    Import statements are collected on the way: a second walk over the tree would take as long as this one.
+    """
     parts.append(type(node).__name__)
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        imports.append(node)
     for field in node._fields:
         value = getattr(node, field, None)
         if value is None and not isinstance(node, ast.Constant):
@@ -99,22 +105,18 @@ def _spell(node: ast.AST, parts: list[str]) -> None:
             continue
         parts.append(field)
         if isinstance(value, list):
-            _spell_list(value, parts)
+            for item in value:
+                if not _is_docstring(item):
+                    _spell_value(item, parts, imports)
+            parts.append("]")
         else:
-            _spell_value(value, parts)
+            _spell_value(value, parts, imports)
     parts.append(")")
 
 
-def _spell_list(values: Iterable[object], parts: list[str]) -> None:
-    for value in values:
-        if not _is_docstring(value):
-            _spell_value(value, parts)
-    parts.append("]")
-
-
-def _spell_value(value: object, parts: list[str]) -> None:
+def _spell_value(value: object, parts: list[str], imports: list[ast.Import | ast.ImportFrom]) -> None:
     if isinstance(value, ast.AST):
-        _spell(value, parts)
+        _spell(value, parts, imports)
     else:
         parts.append(f"{type(value).__name__}:{value!r}")
 

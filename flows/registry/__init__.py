@@ -1,7 +1,8 @@
 """The model registry: versions, references to them, and aliases. With flows.tracking the only importer of mlflow."""
 
 from flows.registry.aliases import CHAMPION, PREVIOUS, Aliases, Version
-from flows.registry.references import describe_alias, resolve
+from flows.registry.peek import describe_alias
+from flows.registry.references import resolve
 from flows.registry.versions import CHALLENGER, bundle_uri, register
 
 __all__ = [

@@ -37,7 +37,7 @@ def resolve(reference: str, tracking: Tracking | None, cache: Path = Path(".rcg/
         raise ConfigError(
             "the registry is switched off", got="RCG_MLFLOW_URI=off", fix="unset RCG_MLFLOW_URI, or name a folder"
         )
-    version = _lookup(tracking, match[1], match[2], match[3])
+    version = find_version(tracking, match[1], match[2], match[3])
     source = str(version.source)
     digest = version.tags.get(DIGEST)
     if digest is None:
@@ -58,7 +58,8 @@ def resolve(reference: str, tracking: Tracking | None, cache: Path = Path(".rcg/
     return folder
 
 
-def _lookup(tracking: Tracking, name: str, alias: str | None, number: str | None) -> "ModelVersion":
+def find_version(tracking: Tracking, name: str, alias: str | None, number: str | None) -> "ModelVersion":
+    """By alias or by number. Raises: MissingError naming what there is."""
     from mlflow.exceptions import MlflowException
 
     client = open_client(tracking.uri)
@@ -127,13 +128,3 @@ def local_folder(source: str) -> Path | None:
     """The folder, for a source on this machine."""
     parts = urlsplit(source)
     return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None
-
-
-def describe_alias(tracking: Tracking, name: str, alias: str) -> str:
-    """One line for `rcg status`. Raises: MissingError, ConfigError, RetryableError."""
-    version = _lookup(tracking, name, alias, None)
-    digest = version.tags.get(DIGEST, "unknown")
-    metrics = [
-        f"{k.removeprefix('rcg.metric.')} {v}" for k, v in sorted(version.tags.items()) if k.startswith("rcg.metric.")
-    ]
-    return "  ".join([f"models:/{name}@{alias} is version {version.version}, bundle {digest[:10]}", *metrics])

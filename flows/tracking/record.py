@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from flows.runs.records import Spec
 
 STATE_DIR = Path(".rcg/tracking")
-_SQLITE = "sqlite:///"
+SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ def resolve_tracking(uri: str, experiment: str, *, root: Path | None = None) -> 
         return None
     root = (root or Path.cwd()).absolute()
     artifacts = None
-    if uri.startswith(_SQLITE):
-        database = root / uri.removeprefix(_SQLITE)
-        uri, artifacts = f"{_SQLITE}{database}", (database.parent / "mlartifacts").as_uri()
+    if uri.startswith(SQLITE):
+        database = root / uri.removeprefix(SQLITE)
+        uri, artifacts = f"{SQLITE}{database}", (database.parent / "mlartifacts").as_uri()
     elif "://" not in uri:
         raise ConfigError(
             "mlflow_uri is not a URI", got=uri, expected="sqlite:///file.db, http(s)://host:port or off",
@@ -116,8 +116,8 @@ def check_database(uri: str) -> None:
 
     Raises: ConfigError. Other URIs and absent files pass.
     """
-    path = Path(uri.removeprefix(_SQLITE))
-    if not uri.startswith(_SQLITE) or not path.exists():
+    path = Path(uri.removeprefix(SQLITE))
+    if not uri.startswith(SQLITE) or not path.exists():
         return
     found, known = _revision(path), _known_revisions()
     if found is not None and found not in known:

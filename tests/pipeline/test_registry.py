@@ -3,7 +3,10 @@
 import base64
 import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from components.store.base import Store
 from flows.commands.sample import DrawRequest, draw
 from flows.commands.verify import VerifyRequest, verify
 from flows.lineage.lineage import lineage_of
+from flows.pipeline.checked import checked_sections
 from flows.registry import describe_alias, register, resolve
 from flows.runs.records import CommittedRun
 from flows.tracking import Tracking, resolve_tracking
@@ -37,6 +41,7 @@ from tests.support.bundles import commit_bundle, make_bundle
 from tests.support.folders import draw_bars
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
+REPO = Path(__file__).parents[2]
 TAGS = {"git_commit": "abc", "dvc_lock": "d" * 64}
 
 
@@ -103,6 +108,39 @@ def test_version_says_where_it_came_from(tracking: Tracking, store: Store, run: 
     assert tags["rcg.metric.fd"] == "1.5"
     assert len(tags["rcg.content.rdm"]) == 64
     assert run.digest[:10] in describe_alias(tracking, "rcg", "challenger")
+
+
+def test_status_shows_the_registry_without_importing_mlflow(root: Path, registered: str, run: CommittedRun) -> None:
+    shutil.copy2(REPO / "presets/smoke.yaml", root / "params.yaml")
+    shutil.copy2(REPO / "collection.lock", root)
+    checked_sections(root)  # as any earlier command of this checkout does
+    heavy = {"mlflow", "sqlalchemy", "pandas", "torch", "sklearn", "scipy", "dvc", "ray"}
+    script = (
+        "import sys; from flows.commands.status import status_text; print(status_text()); "
+        f"print(sorted({heavy} & set(sys.modules)))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RCG_")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=root,
+        env=environment | {"PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    *lines, imported = done.stdout.splitlines()
+    assert imported == "[]"
+    assert any("no champion yet" in line for line in lines)
+    assert any("challenger is version" in line and run.digest[:10] in line for line in lines)
+    assert any("1797 pictures" in line for line in lines)
+
+
+def test_a_look_at_a_registry_that_is_not_there_makes_none(tmp_path: Path) -> None:
+    found = resolve_tracking("sqlite:///mlflow.db", "rcg", root=tmp_path)
+    assert found is not None
+    with pytest.raises(MissingError, match="no such model"):
+        describe_alias(found, "rcg", "champion")
+    assert not list(tmp_path.iterdir())
 
 
 def test_references_become_folders(tracking: Tracking, store: Store, run: CommittedRun, registered: str) -> None:
