@@ -54,13 +54,19 @@ def run(stage: StageName) -> None:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def repro(
     context: typer.Context,
-    parallel: Annotated[bool, typer.Option("--parallel", help="Run rdm and pixels at the same time.")] = False,
+    parallel: Annotated[
+        bool, typer.Option("--parallel", help="Run stages that do not wait for each other at the same time.")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="With --parallel: at most so many at once; else one per core, on a cluster all.", min=1),
+    ] = None,
 ) -> None:
     """Run what is out of date, in order: `dvc repro` with the right switches. More arguments go to dvc."""
     from flows.execution.dvc import repro as dvc_repro
     from flows.execution.parallel import repro_parallel
 
-    raise typer.Exit(repro_parallel(context.args) if parallel else dvc_repro(context.args))
+    raise typer.Exit(repro_parallel(context.args, jobs=jobs) if parallel else dvc_repro(context.args))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.errors import ConfigError
-from flows.settings import load_settings
+from flows.settings import Settings, load_settings
 
 
 def repro(arguments: list[str], folder: Path = Path(), env: Mapping[str, str] | None = None) -> int:
@@ -17,6 +17,13 @@ def repro(arguments: list[str], folder: Path = Path(), env: Mapping[str, str] | 
     DVC's run-cache is off: it would "restore" stages whose bytes the store does not hold.
     Raises: ConfigError when this folder cannot be reproduced at all.
     """
+    check_folder(folder)
+    command = [dvc_command(), "repro", "--no-run-cache", *arguments]
+    return subprocess.run(command, cwd=folder, env=dvc_env() | dict(env or {}), check=False).returncode
+
+
+def check_folder(folder: Path) -> Settings:
+    """The settings, after a look whether the folder is a project. Raises: ConfigError."""
     for name, fix in (
         ("dvc.yaml", "run this in the project folder"),
         ("collection.lock", "list your pictures first: `rcg snapshot FOLDER`, or `rcg snapshot demo`"),
@@ -24,9 +31,7 @@ def repro(arguments: list[str], folder: Path = Path(), env: Mapping[str, str] | 
     ):
         if not (folder / name).exists():
             raise ConfigError(f"{name} is missing here", got=folder.absolute(), fix=fix)
-    load_settings()
-    command = [dvc_command(), "repro", "--no-run-cache", *arguments]
-    return subprocess.run(command, cwd=folder, env=dvc_env() | dict(env or {}), check=False).returncode
+    return load_settings()
 
 
 def dvc_command() -> str:
