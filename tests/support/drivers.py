@@ -53,7 +53,7 @@ class TinyStage(Stage):
 
     @property
     def module(self) -> str:
-        return f"tests.pipeline.tiny_{self.name}"
+        return f"tests.support.tiny_{self.name}"
 
 
 STAGES = {
