@@ -23,7 +23,7 @@ import functools, json, sys, time
 start = time.perf_counter()
 import torch
 import_torch = time.perf_counter() - start
-import flows.stages.rdm as stage
+import flows.stages.rdm.run as stage
 import_body = time.perf_counter() - start - import_torch
 body = stage.run
 seconds = []

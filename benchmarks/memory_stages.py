@@ -21,8 +21,8 @@ from components.training.worker import Worker
 from components.weights import save_weights
 from flows.identity.artifact import Manifest
 from flows.runs.stored import StoredOutput
-from flows.stages import collect as collect_stage
-from flows.stages import encode as encode_stage
+from flows.stages.collect import run as collect_stage
+from flows.stages.encode import run as encode_stage
 
 
 class _Folder:

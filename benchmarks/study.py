@@ -36,7 +36,7 @@ from flows.execution.project import Project
 from flows.identity.environment import git_state
 from flows.pipeline.params import check_params, read_yaml
 from flows.pipeline.table import STAGES
-from flows.stages import evaluate
+from flows.stages.evaluate import run as evaluate
 
 TEST_SEED = 1000  # sampling seeds of the reported numbers, apart from those that chose the options
 

@@ -20,7 +20,7 @@ from components.training.worker import Worker
 from flows.gate.decisions import Interval
 from flows.identity.artifact import InputArtifact
 from flows.pipeline.policy import GateParams
-from flows.stages.evaluate import EvaluateParams
+from flows.stages.evaluate.params import EvaluateParams
 
 
 @dataclass(frozen=True)

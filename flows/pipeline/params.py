@@ -13,15 +13,15 @@ from components.errors import ConfigError
 from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
 from components.rdm import RdmSampling
 from flows.pipeline.policy import GateParams, RetrainParams
-from flows.stages.bundle import BundleParams
-from flows.stages.codec import CodecParams
-from flows.stages.collect import CollectParams
-from flows.stages.encode import EncodeParams
-from flows.stages.encoder import EncoderParams
-from flows.stages.evaluate import EvaluateParams
-from flows.stages.pixels import PixelsParams
-from flows.stages.rdm import RdmParams
-from flows.stages.sample import SampleParams
+from flows.stages.bundle.params import BundleParams
+from flows.stages.codec.params import CodecParams
+from flows.stages.collect.params import CollectParams
+from flows.stages.encode.params import EncodeParams
+from flows.stages.encoder.params import EncoderParams
+from flows.stages.evaluate.params import EvaluateParams
+from flows.stages.pixels.params import PixelsParams
+from flows.stages.rdm.params import RdmParams
+from flows.stages.sample.params import SampleParams
 
 
 class Params(Config):

@@ -22,7 +22,7 @@ class Stage:
 
     @property
     def module(self) -> str:
-        return f"flows.stages.{self.name}"
+        return f"flows.stages.{self.name}.run"
 
 
 _PICTURES = ("metrics.json", "plots/*", "pictures/*")

@@ -11,10 +11,10 @@ from components.pixels import PixelConfig, PixelSampling
 from components.rdm import RdmSampling
 from components.training.ema import EmaConfig
 from components.training.optim import TrainConfig
-from flows.stages.pixels import PixelsParams, PreviewConfig
-from flows.stages.pixels import run as train_pixels
-from flows.stages.sample import SampleParams
-from flows.stages.sample import run as draw
+from flows.stages.pixels.params import PixelsParams, PreviewConfig
+from flows.stages.pixels.run import run as train_pixels
+from flows.stages.sample.params import SampleParams
+from flows.stages.sample.run import run as draw
 from tests.support.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_encode, make_generators
 from tests.support.toys import worker
 

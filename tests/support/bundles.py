@@ -8,7 +8,8 @@ from components.rdm import RdmSampling
 from components.store.base import Store
 from flows.identity.artifact import SCHEMA, FileEntry, digest_of
 from flows.runs.records import CommittedRun, RunRecord, commit
-from flows.stages.bundle import BundleParams, run
+from flows.stages.bundle.params import BundleParams
+from flows.stages.bundle.run import run
 from tests.support.folders import (
     FolderArtifact,
     FolderInputs,

@@ -16,8 +16,8 @@ from components.images.decode import DecodeRecipe
 from components.store import open_store
 from flows.identity.artifact import Manifest, parse_json
 from flows.runs.stored import StoredOutput
-from flows.stages import collect
-from flows.stages.collect import CollectParams
+from flows.stages.collect import run as collect
+from flows.stages.collect.params import CollectParams
 from tests.support.toys import worker
 
 PARAMS = CollectParams(

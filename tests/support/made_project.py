@@ -86,13 +86,13 @@ class MadeProject:
         """One run with its spec and record; an equal one is found."""
         needs = [need.stage for need in STAGES[name].needs]
         identity = Identity(
-            schema_version=SCHEMA, stage=name, params=dict(params), modules={f"flows.stages.{name}": "d" * 64},
+            schema_version=SCHEMA, stage=name, params=dict(params), modules={f"flows.stages.{name}.run": "d" * 64},
             inputs={parent: parents[parent].digest for parent in needs} or {LOCK: "e" * 64},
         )  # fmt: skip
         spec = Spec(
             schema_version=SCHEMA, fingerprint=identity.fingerprint, identity=identity, source="demo",
             inputs={p: InputSpec(prefix=parents[p].prefix, digest=parents[p].digest) for p in needs},
-            collection_lock=None, module=f"flows.stages.{name}",
+            collection_lock=None, module=f"flows.stages.{name}.run",
         )  # fmt: skip
         folder = Prefix(self.store, spec.prefix)
         folder.put("spec.json", spec.to_json())

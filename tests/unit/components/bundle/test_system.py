@@ -15,8 +15,8 @@ from components.errors import ArtifactError, ConfigError, DataError, MissingErro
 from components.images.pictures import to_uint8
 from components.pixels import load_pixels
 from components.rng import image_rng
-from flows.stages.sample import SampleParams
-from flows.stages.sample import run as run_sample
+from flows.stages.sample.params import SampleParams
+from flows.stages.sample.run import run as run_sample
 from tests.support.bundles import bundle_params, make_bundle
 from tests.support.folders import DIM, PX, FolderArtifact, FolderInputs, draw_bars
 from tests.support.toys import worker

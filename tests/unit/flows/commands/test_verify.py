@@ -14,7 +14,7 @@ from components.errors import ArtifactError, ConfigError, MissingError
 from components.images.pictures import grid, png_bytes
 from flows.commands.sample import DrawRequest, draw
 from flows.commands.verify import MATCH_DB, VerifyRequest, verify, verify_text
-from flows.stages import sample
+from flows.stages.sample import run as sample
 from tests.support.bundles import make_bundle
 from tests.support.folders import FolderArtifact, FolderInputs, draw_bars
 from tests.support.toys import worker

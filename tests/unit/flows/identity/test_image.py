@@ -40,7 +40,7 @@ def test_digests_are_those_of_fingerprints(rdm: Spec) -> None:
 
 
 def test_other_code_is_refused_on_both_sides(rdm: Spec, tmp_path: Path) -> None:
-    other = spec(rdm.identity.model_copy(update={"modules": {"flows.stages.rdm": "0" * 64}}))
+    other = spec(rdm.identity.model_copy(update={"modules": {"flows.stages.rdm.run": "0" * 64}}))
     remember(tmp_path, json.dumps({IMAGE: stage_digests()}))
     check_image(rdm, IMAGE, tmp_path)
     check_own_code(rdm)

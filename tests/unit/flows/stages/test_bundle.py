@@ -9,7 +9,8 @@ import yaml
 
 from components.errors import ConfigError
 from components.pixels.dit import DitSampling
-from flows.stages.bundle import BundleParams, run
+from flows.stages.bundle.params import BundleParams
+from flows.stages.bundle.run import run
 from tests.support.bundles import METRICS, bundle_params, make_bundle, make_parents
 from tests.support.folders import FolderArtifact, contents
 from tests.support.toys import worker

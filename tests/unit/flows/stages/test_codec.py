@@ -22,7 +22,8 @@ from components.interop.checkpoint import export_tensors, write_checkpoint
 from components.training.optim import TrainConfig
 from components.training.report import Report
 from components.weights import WeightsFile
-from flows.stages.codec import CodecParams, run
+from flows.stages.codec.params import CodecParams
+from flows.stages.codec.run import run
 from tests.support.folders import PX, FolderArtifact, FolderInputs, contents, make_collect, randomize
 from tests.support.toys import worker
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from components.collection.images import index_name, open_images, read_table
 from components.errors import ConfigError, DataError, TamperedError
-from flows.stages import collect
-from flows.stages.collect import CollectParams
+from flows.stages.collect import run as collect
+from flows.stages.collect.params import CollectParams
 from tests.support.collected import PARAMS, Committed, Place, add_scenes, scene, write
 from tests.support.ranks import run_ranks
 from tests.support.toys import worker

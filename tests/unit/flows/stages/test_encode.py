@@ -20,8 +20,8 @@ from components.encoders.base import FrozenEncoder, standardize
 from components.errors import ArtifactError, DataError, RetryableError
 from components.images.decode import DecodeRecipe
 from components.images.views import ViewRecipe
-from flows.stages import encode
-from flows.stages.encode import EncodeParams
+from flows.stages.encode import run as encode
+from flows.stages.encode.params import EncodeParams
 from tests.support.collected import PARAMS as COLLECT
 from tests.support.collected import Committed, Place, add_scenes
 from tests.support.folders import FolderArtifact, make_encoder

@@ -21,7 +21,8 @@ from components.nn.vit import seeded_init
 from components.training.optim import OptimConfig, TrainConfig
 from components.training.report import Report
 from components.weights import save_weights
-from flows.stages.encoder import EncoderParams, ProbeConfig, run
+from flows.stages.encoder.params import EncoderParams, ProbeConfig
+from flows.stages.encoder.run import run
 from tests.support.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_collect
 from tests.support.toys import worker
 
@@ -105,7 +106,7 @@ def test_neighbors_are_shown_during_training_and_move_no_bit(
     assert list(shown) == [2, 4, 6, 8, 10]
     assert all(picture.shape == shown[2].shape for picture in shown.values())
     assert not np.array_equal(shown[2], shown[10])
-    monkeypatch.setattr("flows.stages.encoder._PREVIEWS", 1)
+    monkeypatch.setattr("flows.stages.encoder.run._PREVIEWS", 1)
     _, other = _run(world, tmp_path, params, "other")
     assert other.read_bytes("weights.safetensors") == out.read_bytes("weights.safetensors")
 

@@ -13,7 +13,8 @@ from components.errors import ConfigError
 from components.metrics.features import FeatureConfig
 from components.training.optim import OptimConfig, TrainConfig
 from components.weights import save_weights
-from flows.stages.evaluate import EvaluateParams, run
+from flows.stages.evaluate.params import EvaluateParams
+from flows.stages.evaluate.run import run
 from tests.support.folders import (
     DIM,
     PX,

@@ -18,7 +18,8 @@ from components.target import TargetSpec
 from components.training.ema import EmaConfig
 from components.training.optim import TrainConfig
 from components.training.report import Report
-from flows.stages.pixels import PixelsParams, PreviewConfig, run
+from flows.stages.pixels.params import PixelsParams, PreviewConfig
+from flows.stages.pixels.run import run
 from tests.support.folders import DIM, PX, FolderArtifact, FolderInputs, contents, draw_bars, make_encode
 from tests.support.starts import REFUSED, check_start
 from tests.support.toys import worker

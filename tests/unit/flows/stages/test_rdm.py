@@ -16,7 +16,8 @@ from components.rdm import Rdm, RdmConfig, load_rdm
 from components.training.ema import EmaConfig
 from components.training.optim import TrainConfig
 from components.weights import WeightsFile, read_tensors
-from flows.stages.rdm import CheckConfig, RdmParams, draw, run
+from flows.stages.rdm.params import CheckConfig, RdmParams
+from flows.stages.rdm.run import draw, run
 from tests.support.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode, randomize
 from tests.support.starts import REFUSED, check_start
 from tests.support.toys import worker
@@ -104,7 +105,7 @@ def test_without_held_out_images_it_measures_the_training_loss_alone(tmp_path: P
 
 
 def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import flows.stages.rdm as stage
+    import flows.stages.rdm.run as stage
 
     monkeypatch.setattr(stage, "train", lambda *_args: type("Result", (), {"curve": []}))
     out = FolderArtifact(tmp_path / "out")

@@ -11,7 +11,8 @@ from components.errors import ConfigError, RetryableError
 from components.pixels.dit import DitSampling
 from components.rdm import RdmSampling
 from components.training.report import Report
-from flows.stages.sample import SampleParams, oracle_rows, run
+from flows.stages.sample.params import SampleParams
+from flows.stages.sample.run import oracle_rows, run
 from tests.support.folders import (
     FolderArtifact,
     FolderInputs,

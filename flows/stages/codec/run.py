@@ -1,18 +1,15 @@
 """Fit the codec on the collection, and look at what its reconstructions lose of pictures that it was not fitted on."""
 
 from collections.abc import Mapping
-from typing import Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 
 from components.base import Batch, Metrics
-from components.codecs import Codec, CodecConfig, save_codec
-from components.codecs.vqgan import Vqgan, VqganConfig
-from components.codecs.vqgan_training import VqganObjective, VqganTrainable, perplexity
+from components.codecs import Codec, save_codec
+from components.codecs.vqgan import Vqgan
+from components.codecs.vqgan_training import VqganTrainable, perplexity
 from components.collection.images import ImageIndex, open_images
-from components.config import Config
 from components.errors import DataError
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.interop.codecs import LAYOUTS
@@ -22,45 +19,13 @@ from components.rng import BatchRng, derive_seed
 from components.training.loop import Preview, train
 from components.training.optim import TrainConfig
 from components.training.worker import Worker
-from components.weights import WeightsFile, trained_or_imported
 from flows.identity.artifact import Inputs, Output
+from flows.stages.codec.params import CodecParams
 
 _BATCH, _BATCH_PIXELS = 64, 2**18  # images, and pixels of all of them, per forward pass of an examination
 _MOST = 1024  # images that are measured
 _SHOWN, _PREVIEWS = 32, 4
 _LEAST_ERROR = 1e-10  # mean squared; exact reconstructions are 100 dB
-
-
-class CodecParams(Config):
-    """What pictures are encoded to, and how the codec is fitted."""
-
-    numerics: int
-    """Raise it to force a new run."""
-    model: CodecConfig
-    """The codec."""
-    seed: int = Field(ge=0)
-    """Seed of the initial weights."""
-    weights: WeightsFile | None
-    """A checkpoint to start from, in the reference's layout or ours; null: random weights, or none at all."""
-    train: TrainConfig | None
-    """The training run, for vqgan alone; null: none, the weights are imported as they are."""
-    objective: VqganObjective | None
-    """What vqgan is fitted for; null without a training run."""
-
-    @model_validator(mode="after")
-    def _trains_what_has_weights(self) -> Self:
-        kind, trainable, names = self.model.kind, isinstance(self.model, VqganConfig), ("train", "objective")
-        for name in names:
-            if getattr(self, name) is not None and not trainable:
-                raise ValueError(f"codec.{name} is wrong: a {kind} codec is not trained here; set it to null")
-        if (self.train is None) != (self.objective is None):
-            name = names[self.train is not None]
-            raise ValueError(f"codec.{name} is wrong: a {kind} codec needs codec.train and codec.objective, or neither")
-        if kind == "none" and self.weights is not None:
-            raise ValueError("codec.weights is wrong: a none codec has no weights; set it to null")
-        if kind != "none":
-            trained_or_imported("codec", self.train, self.weights)
-        return self
 
 
 def run(params: CodecParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:

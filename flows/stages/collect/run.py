@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field
+from typing import Any
 
 from components.base import Metrics
 from components.cache.memo_keys import facts_key
@@ -19,36 +17,19 @@ from components.collection.metadata import Note, folder_label, read_notes, sorte
 from components.collection.snapshot import verify_source
 from components.collection.source import open_source
 from components.collection.source_base import Source
-from components.collection.splits import LEFT_OUT, SPLITS, SplitConfig, Splitter
-from components.config import Config
+from components.collection.splits import LEFT_OUT, SPLITS, Splitter
 from components.errors import ConfigError, DataError
 from components.images.decode import DecodeRecipe
 from components.images.pictures import grid, png_bytes
 from components.training.distributed import share_out
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
+from flows.stages.collect.params import CollectParams
 
 Row = dict[str, Any]
 
 _SHOWN = 5
 _N_SAMPLES, _SAMPLE_PX = 64, 64
-
-
-class CollectParams(Config):
-    """What the collection is made of."""
-
-    numerics: int
-    """Raise it to force a new run."""
-    base: Literal["all"] | list[str]
-    """Chunks that encoder and codec are fitted on. Naming them (c00000, …) keeps both as the collection grows."""
-    labels: Literal["metadata", "folder", "none"]
-    """Where labels come from: the label column of metadata.csv or metadata.jsonl, or the folder a picture is in."""
-    split: SplitConfig
-    """How pictures are held out."""
-    decode: DecodeRecipe
-    """How files become pixels."""
-    max_reject_share: float = Field(ge=0, lt=1)
-    """The stage fails when more than this share of the files cannot be decoded."""
 
 
 def run(params: CollectParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:

@@ -2,83 +2,32 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Self, cast
+from typing import cast
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field, model_validator
 
 from components.base import Batch, Metrics
 from components.cache.reader import Cache, CacheSplit, Column, open_cache
 from components.codecs import Codec, load_codec
-from components.config import Config
-from components.diffusion.schedule import sampler_steps
 from components.errors import DataError
 from components.images.pictures import grid, png_bytes, rows_grid, to_uint8
 from components.interop.layout import adopt, keep
 from components.interop.pixels import LAYOUTS
 from components.nn.vit import seeded_init
-from components.pixels import PixelConfig, PixelData, PixelGenerator, PixelSampling, save_pixels
-from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
+from components.pixels import PixelData, PixelGenerator, save_pixels
 from components.rng import BatchRng, derive_seed, image_rng
-from components.training.ema import EmaConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, train
-from components.training.optim import TrainConfig
 from components.training.worker import Worker
-from components.weights import WeightsFile, content_digest, load_weights, one_start, trained_or_imported
+from components.weights import load_weights
 from flows.identity.artifact import Inputs, Output
+from flows.stages.pixels.params import PixelsParams
 
 _N_VAL_NOISES = 4
 _N_VAL_ROWS = 2048
 _N_FIT_TARGETS = 1024
 _COLUMNS: tuple[Column, ...] = ("target", "representation", "class")
-
-
-class PreviewConfig(Config):
-    """Pictures drawn during training, of held-out conditions. Changes no weights, but the stage reruns."""
-
-    every: int = Field(ge=1)
-    """Steps between previews; one more is drawn at the end."""
-    n: int = Field(ge=1)
-    """Images per preview."""
-    sampling: PixelSampling
-    """How they are drawn."""
-
-
-class PixelsParams(Config):
-    """The pixel generator and its training."""
-
-    numerics: int
-    """Raise it to force a new run."""
-    model: PixelConfig
-    """The generator and its condition."""
-    seed: int = Field(ge=0)
-    """Seed of the initial weights, of the clusters and of previews."""
-    weights: WeightsFile | None
-    """A checkpoint to start from, in the reference's layout or ours; null: random weights, or those of `init`."""
-    init: Annotated[str, AfterValidator(content_digest)] | None
-    """Start from a finished pixels run: `sha256:` and its content digest. `rcg retrain` writes it; null: do not."""
-    train: TrainConfig | None
-    """The training run; null: none, the weights are imported as they are."""
-    ema: EmaConfig | None
-    """Averaging of the weights that are kept; null: the last weights."""
-    preview: PreviewConfig
-    """Pictures on the way."""
-
-    @model_validator(mode="after")
-    def _samples(self) -> Self:
-        trained_or_imported("pixels", self.train, self.weights)
-        one_start("pixels", self.weights, self.init)
-        how = self.preview.sampling
-        if how.kind != self.model.kind:
-            raise ValueError(
-                f"pixels.preview.sampling.kind is {how.kind} but pixels.model.kind is "
-                f"{self.model.kind}; make them equal"
-            )
-        if isinstance(self.model, DiffusionConfig) and isinstance(how, DiffusionSampling):
-            sampler_steps(self.model.schedule, how.steps, how.spacing)
-        return self
 
 
 def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:

@@ -3,19 +3,16 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from components.base import Batch, Metrics
 from components.collection.images import ImageIndex, open_images
-from components.config import Config
-from components.encoders import CONFIG, WEIGHTS, EncoderConfig, constant_rows, saved_config
+from components.encoders import CONFIG, WEIGHTS, constant_rows, saved_config
 from components.encoders.base import FrozenEncoder
-from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer
+from components.encoders.contrastive import MoCoV3Trainer
 from components.encoders.mocov3 import MoCoV3Config
 from components.errors import ConfigError, DataError, DivergedError
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
@@ -25,66 +22,14 @@ from components.metrics.probe import effective_rank, knn_accuracy, linear_probe_
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, derive_seed
 from components.training.loop import Preview, train
-from components.training.optim import TrainConfig
 from components.training.worker import Worker
 from components.weights import save_weights
 from flows.identity.artifact import Inputs, Output
+from flows.stages.encoder.params import EncoderParams, ProbeConfig
 
 _COLLAPSED_STD, _COLLAPSED_RANK = 0.05, 1.5
 _SHOWN_PAIRS, _SHOWN_QUERIES, _SHOWN_NEIGHBORS = 32, 16, 5
 _PREVIEWS, _PREVIEW_BANK = 5, 256
-
-
-class ProbeConfig(Config):
-    """How the finished encoder is examined. Changes no weights, but the stage reruns."""
-
-    batch_size: int = Field(ge=1)
-    """Images per forward pass."""
-    max_images: int = Field(ge=2)
-    """Images of each split that are encoded, evenly spaced."""
-    k_neighbors: int = Field(ge=1)
-    """Neighbors that vote, for representations and for raw pixels alike."""
-    weight_decay: float = Field(ge=0)
-    """Of the linear probe: coefficient of its squared weights."""
-    iterations: int = Field(ge=1)
-    """L-BFGS iterations of the linear probe."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(batch_size=16, max_images=64, k_neighbors=3, weight_decay=1e-3, iterations=20)
-
-
-class EncoderParams(Config):
-    """The encoder: what it is, and how it is trained or where its weights are."""
-
-    numerics: int
-    """Raise it to force a new run."""
-    model: EncoderConfig
-    """The network and its image statistics."""
-    px: int = Field(ge=1)
-    """Side at which pictures are read: shorter side resized, center crop."""
-    seed: int = Field(ge=0)
-    """Seed of the initial weights."""
-    train: TrainConfig | None
-    """The training run; null to import model.weights."""
-    contrastive: ContrastiveConfig | None
-    """The training method; null to import model.weights."""
-    probe: ProbeConfig
-    """How the result is examined."""
-
-    @model_validator(mode="after")
-    def _trained_or_imported(self) -> Self:
-        trains = self.train is not None
-        if trains != (self.contrastive is not None):
-            raise ValueError("set encoder.train and encoder.contrastive together, or both to null")
-        if trains and not isinstance(self.model, MoCoV3Config):
-            raise ValueError(f"a {self.model.kind} encoder cannot be trained here; set train and contrastive to null")
-        if trains == (self.model.weights is not None):
-            raise ValueError(
-                "an encoder is either trained or imported: set encoder.model.weights to null, "
-                "or encoder.train and encoder.contrastive to null and name a weights file"
-            )
-        return self
 
 
 @dataclass(frozen=True)

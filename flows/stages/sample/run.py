@@ -1,10 +1,9 @@
 """Draw n images: a representation from the RDM (or of a real held-out image), then an image from the generator."""
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from components.base import Metrics
@@ -12,35 +11,14 @@ from components.bundle.provenance import SCHEMA, Provenance, with_provenance
 from components.cache.reader import CacheSplit, open_cache
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.codecs import Codec, load_codec
-from components.config import Config
 from components.images.pictures import grid, png_bytes, to_uint8
-from components.pixels import PixelGenerator, PixelSampling, load_pixels
-from components.rdm import Rdm, RdmSampling, load_rdm
+from components.pixels import PixelGenerator, load_pixels
+from components.rdm import Rdm, load_rdm
 from components.rng import derive_seed, image_rng
 from components.training.report import Report
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
-
-
-class SampleParams(Config):
-    """What is drawn. None of it retrains a generator."""
-
-    numerics: int
-    """Raise it to force a new run."""
-    n: int = Field(ge=1)
-    """Number of images."""
-    batch_size: int = Field(ge=1)
-    """Images drawn together: the unit of work that is shared out to the workers, and part of the images' bits."""
-    seed: int = Field(ge=0)
-    """Image i depends on this seed and on i alone."""
-    representations: Literal["rdm", "oracle"]
-    """rdm: drawn; oracle: of real images of the val split, the upper bound of what an RDM could give."""
-    grid: int = Field(ge=1)
-    """Images shown in pictures/grid.png, the first ones."""
-    rdm: RdmSampling
-    """How representations are drawn."""
-    pixels: PixelSampling
-    """How images are drawn; its kind is that of the pixel generator."""
+from flows.stages.sample.params import SampleParams
 
 
 class _Sampler:

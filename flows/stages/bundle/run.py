@@ -13,15 +13,15 @@ from typing import Any
 
 from components.base import Metrics
 from components.bundle.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
-from components.bundle.system import CARD, PART_FILES, PARTS, SCHEMA, BundleCard, SamplingDefaults
-from components.config import Config
+from components.bundle.system import CARD, PART_FILES, PARTS, SCHEMA, BundleCard
 from components.errors import ConfigError
 from components.pixels import load_pixels
 from components.training.worker import Worker
 from flows.identity.artifact import InputArtifact, Inputs, Output
 from flows.identity.closure import module_digests
+from flows.stages.bundle.params import BundleParams
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _ENTRY = "components.bundle.serving"
 _UNCOUNTED = ("components.errors",)
 _REQUIRED = ("torch", "numpy", "pydantic", "jaxtyping", "safetensors", "pillow", "mlflow", "pandas")
@@ -66,17 +66,6 @@ class Model(mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(Model())
 '''
-
-
-class BundleParams(Config):
-    """What goes into the bundle."""
-
-    numerics: int
-    """Raise it to force a new run."""
-    with_encoder: bool
-    """Include the encoder, which variations and interpolations of given pictures need."""
-    sampling: SamplingDefaults
-    """How images are drawn from the bundle unless the caller says otherwise."""
 
 
 def run(params: BundleParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:

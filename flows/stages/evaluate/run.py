@@ -2,54 +2,28 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from components.base import Metrics
 from components.cache.reader import CacheSplit, Column, open_cache
 from components.cache.samples import Samples
 from components.collection.images import open_images
-from components.config import Config
 from components.encoders import load_encoder
 from components.images.pictures import to_float
 from components.metrics import measure, presentation
-from components.metrics.features import FeatureConfig, FeatureNet, Task, extract
+from components.metrics.features import FeatureNet, Task, extract
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization
 from components.metrics.report import Figure, Page, Panel, build
-from components.training.optim import TrainConfig
 from components.training.report import Report
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
+from flows.stages.evaluate.params import EvaluateParams
 
 _N_NEIGHBORS = 3  # training neighbors shown below a random sample
-
-
-class EvaluateParams(Config):
-    """How the samples are judged. Metrics are comparable only between runs with equal values here."""
-
-    numerics: int
-    """Raise it to force a new run."""
-    split: Literal["val", "test"]
-    """Held-out images to compare with: val while choosing options, test for the numbers that are reported."""
-    seed: int = Field(ge=0)
-    """Seed of the feature network's initial weights, of the bootstrap and of the images shown."""
-    features: FeatureConfig
-    """The feature network."""
-    train: TrainConfig
-    """How the feature network is trained."""
-    batch_size: int = Field(ge=1)
-    """Images per forward pass while extracting features."""
-    k_neighbors: int = Field(ge=1)
-    """k of precision and recall (paper: 3)."""
-    n_bootstrap: int = Field(ge=2)
-    """Resamples behind the interval of the Frechet distance."""
-    percentile: float = Field(gt=0, lt=100)
-    """A sample is suspiciously close when it is nearer to a training image than this percent of held-out images are."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from components.base import Batch, Metrics
 from components.cache.memo_keys import shard_key
@@ -16,7 +15,6 @@ from components.codecs import load_codec
 from components.collection.images import ImageIndex, Pixels, index_name, read_table
 from components.collection.source import open_source
 from components.collection.splits import LEFT_OUT
-from components.config import Config
 from components.encoders import constant_rows, load_encoder
 from components.errors import ArtifactError, DataError
 from components.images.decode import DecodeRecipe
@@ -25,6 +23,7 @@ from components.images.views import PLAIN, View, ViewRecipe, random_views, rende
 from components.training.distributed import share_out
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
+from flows.stages.encode.params import EncodeParams
 
 Row = dict[str, Any]
 
@@ -32,19 +31,6 @@ _COLUMNS = ("key", "sha256", "split", "label", "caption")
 _SHOWN = 5
 _N_STATISTICS = 2048
 _N_PICTURES, _N_SHOWN_VIEWS = 16, 4
-
-
-class EncodeParams(Config):
-    """What is cached of each picture."""
-
-    numerics: int
-    """Raise it to force a new run; all shards are made again."""
-    batch_size: int = Field(ge=1)
-    """Views per forward pass, in whole pictures; moves low-order bits."""
-    views: ViewRecipe
-    """The views of each picture."""
-    max_reject_share: float = Field(ge=0, lt=1)
-    """The stage fails when more than this share of the pictures have a representation without variance."""
 
 
 def run(params: EncodeParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:

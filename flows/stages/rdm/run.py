@@ -1,78 +1,30 @@
 """Fit the representation generator on the cached representations; no encoder is constructed here."""
 
-from typing import Annotated, Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
 from components.base import Batch, Metrics
 from components.cache.reader import Cache, CacheSplit, Column, open_cache
-from components.config import Config
-from components.diffusion.schedule import sampler_steps
 from components.errors import ConfigError, DataError
 from components.images.pictures import png_bytes
 from components.interop.layout import adopt, keep
 from components.interop.rdm import RdmLayout
 from components.metrics.frechet import frechet, principal_axes
 from components.nn.vit import seeded_init
-from components.rdm import Rdm, RdmConfig, RdmSampling, save_rdm
+from components.rdm import Rdm, save_rdm
 from components.rng import BatchRng, derive_seed, image_rng
-from components.training.ema import EmaConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import train
-from components.training.optim import TrainConfig
 from components.training.worker import Worker
-from components.weights import WeightsFile, content_digest, load_weights, one_start, trained_or_imported
+from components.weights import load_weights
 from flows.identity.artifact import Inputs, Output
+from flows.stages.rdm.params import CheckConfig, RdmParams
 
 _N_VAL_NOISES = 4
 _COLUMNS: tuple[Column, ...] = ("representation", "class")
-
-
-class CheckConfig(Config):
-    """How the finished generator is examined. Changes no weights, but the stage reruns."""
-
-    n: int = Field(ge=2)
-    """Representations to draw, and held-out ones to compare them with at most."""
-    batch_size: int = Field(ge=1)
-    """Representations drawn together."""
-    sampling: RdmSampling
-    """How they are drawn."""
-
-    @classmethod
-    def tiny(cls) -> "CheckConfig":
-        return cls(n=16, batch_size=8, sampling=RdmSampling.tiny())
-
-
-class RdmParams(Config):
-    """The representation generator and its training."""
-
-    numerics: int
-    """Raise it to force a new run."""
-    model: RdmConfig
-    """The network and its forward process."""
-    seed: int = Field(ge=0)
-    """Seed of the initial weights and of the examination."""
-    weights: WeightsFile | None
-    """A checkpoint to start from, in the reference's layout or ours; null: random weights, or those of `init`."""
-    init: Annotated[str, AfterValidator(content_digest)] | None
-    """Start from a finished rdm run: `sha256:` and its content digest. `rcg retrain` writes it; null: do not."""
-    train: TrainConfig | None
-    """The training run (paper: AdamW 5.12e-4 constant, batch 512, weight decay 0.01 on everything, 200 epochs); null:
-    none, the weights are imported as they are."""
-    ema: EmaConfig | None
-    """Averaging of the weights that are kept (paper: ramped to 0.9999); null: the last weights."""
-    check: CheckConfig
-    """How the result is examined."""
-
-    @model_validator(mode="after")
-    def _exact_steps(self) -> Self:
-        trained_or_imported("rdm", self.train, self.weights)
-        one_start("rdm", self.weights, self.init)
-        sampler_steps(self.model.schedule, self.check.sampling.steps, self.check.sampling.spacing)
-        return self
 
 
 def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:

@@ -1,0 +1,56 @@
+"""The section rdm of params.yaml."""
+
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from components.config import Config
+from components.diffusion.schedule import sampler_steps
+from components.rdm import RdmConfig, RdmSampling
+from components.training.ema import EmaConfig
+from components.training.optim import TrainConfig
+from components.weights import WeightsFile, content_digest, one_start, trained_or_imported
+
+
+class CheckConfig(Config):
+    """How the finished generator is examined. Changes no weights, but the stage reruns."""
+
+    n: int = Field(ge=2)
+    """Representations to draw, and held-out ones to compare them with at most."""
+    batch_size: int = Field(ge=1)
+    """Representations drawn together."""
+    sampling: RdmSampling
+    """How they are drawn."""
+
+    @classmethod
+    def tiny(cls) -> "CheckConfig":
+        return cls(n=16, batch_size=8, sampling=RdmSampling.tiny())
+
+
+class RdmParams(Config):
+    """The representation generator and its training."""
+
+    numerics: int
+    """Raise it to force a new run."""
+    model: RdmConfig
+    """The network and its forward process."""
+    seed: int = Field(ge=0)
+    """Seed of the initial weights and of the examination."""
+    weights: WeightsFile | None
+    """A checkpoint to start from, in the reference's layout or ours; null: random weights, or those of `init`."""
+    init: Annotated[str, AfterValidator(content_digest)] | None
+    """Start from a finished rdm run: `sha256:` and its content digest. `rcg retrain` writes it; null: do not."""
+    train: TrainConfig | None
+    """The training run (paper: AdamW 5.12e-4 constant, batch 512, weight decay 0.01 on everything, 200 epochs); null:
+    none, the weights are imported as they are."""
+    ema: EmaConfig | None
+    """Averaging of the weights that are kept (paper: ramped to 0.9999); null: the last weights."""
+    check: CheckConfig
+    """How the result is examined."""
+
+    @model_validator(mode="after")
+    def _exact_steps(self) -> Self:
+        trained_or_imported("rdm", self.train, self.weights)
+        one_start("rdm", self.weights, self.init)
+        sampler_steps(self.model.schedule, self.check.sampling.steps, self.check.sampling.spacing)
+        return self
