@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as tf
 
 from benchmarks.plain.layers import represent
+from components.conditions.ports import Ports
 from components.encoders.base import FrozenEncoder
 from components.rdm import Rdm
 from components.rng import Rng
@@ -51,7 +52,8 @@ class Training:
         t = torch.randint(0, 1000, (len(z),))
         ab = self.rdm.ab[t][:, None]
         x_t = ab.sqrt() * z + (1 - ab).sqrt() * torch.randn_like(z)
-        loss = tf.mse_loss(self.rdm.denoiser(x_t, t, None), z, reduction="none").mean(1).mean()
+        x0 = self.rdm.denoiser(x_t, self.rdm.denoiser.time_vectors(t), Ports())
+        loss = tf.mse_loss(x0, z, reduction="none").mean(1).mean()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         norms = [p.grad.detach().norm(2) for p in self.rdm.parameters() if p.grad is not None]
@@ -73,7 +75,7 @@ def sample(rdm: Rdm, ema: Averaged, rng: Rng, *, steps: int, eta: float) -> Tens
     for i in reversed(range(steps)):
         t = torch.full((len(x),), int(times[i]))
         a, a_prev, sigma = (torch.full((len(x), 1), float(values[i])) for values in (here, before, sigmas))
-        x0 = rdm.denoiser(x, t, None)
+        x0 = rdm.denoiser(x, rdm.denoiser.time_vectors(t), Ports())
         eps = (x / a.sqrt() - x0) / (1 / a - 1).sqrt()
         x = a_prev.sqrt() * x0 + (1 - a_prev - sigma**2).sqrt() * eps + sigma * rng.normal(rdm.config.dim)
     ema.swap_out(rdm, kept)

@@ -12,7 +12,8 @@ from components.nn.unet import UNetShape
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
 from components.pixels.diffusion import DiffusionGenerator, DiffusionSampling
-from components.pixels.unet import UNetConfig, UNetNetwork, start_unconditional
+from components.pixels.unet import UNetConfig, start_unconditional
+from components.pixels.unet_network import UNetNetwork
 
 
 class AdmConfig(UNetConfig):

@@ -6,13 +6,15 @@ x0: clean target, x_t: noisy target, eps: noise, ab: alpha-bar_t; pixels live in
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from components.base import Batch
+from components.conditions.ports import Ports
 from components.config import Config
 from components.diffusion.guidance import clamped, classifier_free
+from components.diffusion.network import Network
 from components.diffusion.predict import Prediction, min_snr_weight, noised, target_of, x0_from
 from components.diffusion.samplers import Denoiser, ancestral, ddim, dpm_solver_2m
 from components.diffusion.schedule import ScheduleConfig, Spacing, Step, alpha_bars, sampler_steps
@@ -61,23 +63,6 @@ class DiffusionSampling(Config):
     """Classifier-free guidance g in cond + g (cond - uncond); 0 is off. A scale s of the papers is g = s - 1."""
 
 
-class Network(nn.Module):
-    """What a diffusion generator denoises with: (x_t, time vectors, condition vectors) -> prediction."""
-
-    def time_vectors(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n width"]:
-        """The part of the network that sees nothing but the time."""
-        raise NotImplementedError
-
-    def predict(
-        self, x_t: Float[Tensor, "b c h w"], time: Float[Tensor, "#b width"], condition: Float[Tensor, "b width"]
-    ) -> Float[Tensor, "b c h w"]:
-        """The prediction for x_t, followed by as many channels for a learned variance, scaled to [-1, 1].
-
-        `time` has one row for all, or one each.
-        """
-        raise NotImplementedError
-
-
 class DiffusionGenerator(PixelGenerator):
     """p(target | condition) by diffusion. Raises: ConfigError for a target of tokens."""
 
@@ -122,7 +107,7 @@ class DiffusionGenerator(PixelGenerator):
         ab = self.ab[t].reshape(-1, 1, 1, 1)
         eps = rng.normal(*x0.shape[1:])
         x_t = noised(x0, eps, ab)
-        predicted, spread = self.split(self.net.predict(x_t, self.net.time_vectors(t), condition))
+        predicted, spread = self.split(self.net(x_t, self.net.time_vectors(t), Ports(vector=condition)))
         errors: Tensor = (predicted - target_of(kind, x0, eps, ab)).square().flatten(1).mean(1)
         if self.process.min_snr is not None:
             errors = errors * min_snr_weight(kind, self.ab[t], self.process.min_snr)
@@ -192,7 +177,7 @@ class _Denoise:
 
     def __call__(self, x_t: Tensor, t: int, batch: Batch) -> Tensor:
         i = self.rows[t]
-        out = self.generator.net.predict(x_t, self.vectors[i : i + 1], batch["condition"])
+        out = self.generator.net(x_t, self.vectors[i : i + 1], Ports(vector=batch["condition"]))
         predicted, spread = self.generator.split(out)
         self.spread = self.spread if spread is None else spread
         return x0_from(self.generator.process.prediction, x_t, predicted, self.generator.ab[t])

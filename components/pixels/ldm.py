@@ -13,7 +13,8 @@ from components.nn.unet import UNetShape
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
 from components.pixels.diffusion import DiffusionGenerator, DiffusionSampling
-from components.pixels.unet import UNetConfig, UNetNetwork
+from components.pixels.unet import UNetConfig
+from components.pixels.unet_network import UNetNetwork
 
 
 class LdmConfig(UNetConfig):

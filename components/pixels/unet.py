@@ -1,19 +1,17 @@
-"""What the two UNet generators share: a UNet told the time and a condition, and the sizes it is built from."""
+"""What the two UNet generators share: the sizes that a UNet is built from."""
 
 from abc import ABC, abstractmethod
 from typing import Self
 
 import torch
-from jaxtyping import Float, Int
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import nn
 
 from components.errors import ConfigError
-from components.nn.timestep import sinusoids
-from components.nn.unet import UNet, UNetShape
+from components.nn.unet import UNetShape
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator, Network
+from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator
 
 
 class UNetConfig(DiffusionConfig, ABC):
@@ -75,28 +73,6 @@ class UNetConfig(DiffusionConfig, ABC):
         """Channels in and out."""
         c = data.target.shape[0]
         return c, 2 * c if self.variance == "learned" else c
-
-
-class UNetNetwork(Network):
-    """A UNet as a diffusion network. The condition is added to the time where there is no context."""
-
-    def __init__(self, shape: UNetShape) -> None:
-        super().__init__()
-        self.unet = UNet(shape)
-        self.width, self.has_context = shape.width, shape.family == "ldm"
-
-    def time_vectors(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n e"]:
-        vectors: Tensor = self.unet.time_embed(sinusoids(t, self.width))
-        return vectors
-
-    def predict(
-        self, x_t: Float[Tensor, "b c h w"], time: Float[Tensor, "#b e"], condition: Float[Tensor, "b condition"]
-    ) -> Float[Tensor, "b out h w"]:
-        if self.has_context:
-            out: Tensor = self.unet(x_t, time, condition)
-        else:
-            out = self.unet(x_t, time + condition, None)
-        return out
 
 
 @torch.no_grad()

@@ -1,16 +1,14 @@
-"""The RDM's network: a residual MLP over a vector, told the time and, optionally, a context vector."""
+"""The RDM's network: a residual MLP over a vector, modulated by time and, optionally, a context vector."""
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from components.conditions.ports import Ports
+from components.diffusion.network import Network
 from components.nn.timestep import sinusoids
-
-Terms = Sequence[Tensor]
-"""What time or context adds to each block, (b or 1, width); depends on nothing that changes within a sampler's step."""
 
 
 class ResidualBlock(nn.Module):
@@ -28,19 +26,23 @@ class ResidualBlock(nn.Module):
         # Index 2 is the reference's dropout of probability 0: it keeps the names of its weights.
         self.out_layers = nn.Sequential(nn.LayerNorm(width, eps=1e-5), nn.SiLU(), nn.Identity(), last)
 
-    def forward(self, x: Float[Tensor, "b width"], added: Float[Tensor, "#b width"]) -> Float[Tensor, "b width"]:
+    def forward(
+        self, x: Float[Tensor, "b width"], added: Float[Tensor, "#b width"], context: Float[Tensor, "b c"] | None
+    ) -> Float[Tensor, "b width"]:
+        """`added`: the time term."""
+        added = added if context is None else added + self.context_layers(context)
         out: Tensor = x + self.out_layers(self.in_layers(x) + added)
         return out
 
 
-class ResidualMlp(nn.Module):
-    """(x_t, t, context) -> x0. Parameter names are those of the reference's `SimpleMLP`.
+class ResidualMlp(Network):
+    """(x_t, time vectors, conditions) -> x0; a vector condition is added inside every block. `SimpleMLP`'s names.
 
     Paper: 2312.03701. Differs: none in function; LayerNorm eps is 1e-5 in the blocks and 1e-6 in `out`, as there.
     """
 
     def __init__(self, *, dim: int, width: int, depth: int, time_dim: int, context_dim: int | None) -> None:
-        super().__init__()
+        super().__init__(vector_width=context_dim)
         self.width = width
         self.input_proj = nn.Linear(dim, width)
         self.time_embed = nn.Sequential(nn.Linear(width, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
@@ -50,30 +52,17 @@ class ResidualMlp(nn.Module):
         nn.init.zeros_(head.bias)
         self.out = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.SiLU(), head)
 
-    def _blocks(self) -> list[ResidualBlock]:
-        return cast(list[ResidualBlock], list(self.res_blocks))
-
-    def time_terms(self, t: Int[Tensor, " n"]) -> list[Float[Tensor, "n width"]]:
-        """What each block adds for the times t."""
+    def time_vectors(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n e"]:
+        """What each block adds for the times t, one block after the other: e = depth * width."""
         embedded = self.time_embed(sinusoids(t, self.width))
-        return [block.emb_layers(embedded) for block in self._blocks()]
+        return torch.cat([block.emb_layers(embedded) for block in self._blocks()], 1)
 
-    def context_terms(self, context: Float[Tensor, "b context_dim"]) -> list[Float[Tensor, "b width"]]:
-        """What each block adds for the context."""
-        return [block.context_layers(context) for block in self._blocks()]
-
-    def walk(self, x_t: Float[Tensor, "b dim"], terms: Terms) -> Float[Tensor, "b dim"]:
-        """x0, given the sum of time and context terms of each block."""
+    def forward(self, x_t: Float[Tensor, "b dim"], time: Float[Tensor, "#b e"], ports: Ports) -> Float[Tensor, "b dim"]:
         x = self.input_proj(x_t)
-        for block, added in zip(self._blocks(), terms, strict=True):
-            x = block(x, added)
+        for block, added in zip(self._blocks(), time.chunk(len(self.res_blocks), 1), strict=True):
+            x = block(x, added, ports.vector)
         x0: Tensor = self.out(x)
         return x0
 
-    def forward(
-        self, x_t: Float[Tensor, "b dim"], t: Int[Tensor, " b"], context: Float[Tensor, "b context_dim"] | None
-    ) -> Float[Tensor, "b dim"]:
-        terms = self.time_terms(t)
-        if context is not None:
-            terms = [torch.add(a, c) for a, c in zip(terms, self.context_terms(context), strict=True)]
-        return self.walk(x_t, terms)
+    def _blocks(self) -> list[ResidualBlock]:
+        return cast(list[ResidualBlock], list(self.res_blocks))

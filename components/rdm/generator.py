@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from components.base import Batch, Generator, Reader, Writer
+from components.conditions.ports import Ports
 from components.config import Config
 from components.diffusion.predict import noised
 from components.diffusion.samplers import ancestral, ddim, dpm_solver_2m
@@ -120,7 +121,8 @@ class Rdm(Generator):
         t = rng.integers(self.config.schedule.n_times)
         x_t = noised(z, rng.normal(self.config.dim), self.ab[t][:, None])
         context = self.embedding(batch["class"]) if self.config.class_conditional else None
-        errors: Tensor = (self.denoiser(x_t, t, context) - z).square().mean(1)
+        guess = self.denoiser(x_t, self.denoiser.time_vectors(t), Ports(vector=context))
+        errors: Tensor = (guess - z).square().mean(1)
         return errors
 
     @torch.no_grad()
@@ -132,15 +134,13 @@ class Rdm(Generator):
         steps = sampler_steps(self.config.schedule, how.steps, how.spacing)
         times = torch.tensor([step.t for step in steps], device=self.ab.device)
         by_time = {step.t: i for i, step in enumerate(steps)}
-        terms = self.denoiser.time_terms(times)
-        context = self._context(batch, rng)
+        vectors = self.denoiser.time_vectors(times)
+        ports = Ports(vector=self._context(batch, rng))
 
         def denoise(x_t: Tensor, t: int, _: Batch) -> Tensor:
             i = by_time[t]
-            added = [
-                term[i : i + 1] if c is None else term[i : i + 1] + c for term, c in zip(terms, context, strict=True)
-            ]
-            return self.denoiser.walk(x_t, added)
+            x0: Tensor = self.denoiser(x_t, vectors[i : i + 1], ports)
+            return x0
 
         noise = rng.normal(self.config.dim)
         match how.sampler:
@@ -151,10 +151,10 @@ class Rdm(Generator):
             case "dpm_solver_2m":
                 return dpm_solver_2m(denoise, noise, batch, steps)
 
-    def _context(self, batch: Batch, rng: Rng) -> list[Tensor] | list[None]:
-        """Context terms of each block, once for all steps."""
+    def _context(self, batch: Batch, rng: Rng) -> Float[Tensor, "rows context"] | None:
+        """Embedded classes: those of the batch, else sampled as often as in training."""
         if not self.config.class_conditional:
-            return [None] * self.config.depth
+            return None
         if "class" in batch:
             y = batch["class"]
             if int(y.min()) < 0 or int(y.max()) >= len(self.frequencies):
@@ -162,7 +162,8 @@ class Rdm(Generator):
         else:
             edges = self.frequencies.double().cumsum(0)
             y = torch.bucketize(rng.uniform().double() * edges[-1], edges[:-1], right=True)
-        return self.denoiser.context_terms(self.embedding(y))
+        embedded: Tensor = self.embedding(y)
+        return embedded
 
 
 class _Saved(Config):

@@ -13,12 +13,14 @@ from scipy.stats import norm
 from torch import Tensor
 
 from components.base import Batch
+from components.conditions.ports import Ports
+from components.diffusion.network import Network
 from components.diffusion.samplers import ancestral, ddim, dpm_solver_2m
 from components.diffusion.schedule import ScheduleConfig, alpha_bars, sampler_steps
 from components.diffusion.variational import Posterior, bound_bits
 from components.pixels import PixelData
 from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator, Network
+from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator
 from components.rng import BatchRng, RowRng
 from components.target import TargetSpec
 
@@ -152,13 +154,13 @@ class Answer(Network):
     """Predicts a tensor that is a parameter, so that its gradient is the loss's gradient of the output."""
 
     def __init__(self, out: Tensor) -> None:
-        super().__init__()
+        super().__init__(vector_width=4)
         self.out = torch.nn.Parameter(out)
 
     def time_vectors(self, t: Tensor) -> Tensor:
         return torch.zeros(len(t), 4)
 
-    def predict(self, x_t: Tensor, time: Tensor, condition: Tensor) -> Tensor:  # noqa: ARG002
+    def forward(self, x_t: Tensor, time: Tensor, ports: Ports) -> Tensor:  # noqa: ARG002
         return self.out
 
 

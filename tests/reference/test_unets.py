@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as tf
 
+from components.conditions.ports import Ports
 from components.diffusion.schedule import ScheduleConfig
 from components.pixels import PixelData
 from components.pixels.adm import AdmConfig
@@ -174,7 +175,7 @@ def test_the_forward_pass(config: AdmConfig | LdmConfig) -> None:
     x, z = torch.randn(3, 3, 8, 8, generator=generator), torch.randn(3, 6, generator=generator)
     t = torch.tensor([0, 321, 999])
     told = z if isinstance(config, LdmConfig) else model.conditioner.project(z)
-    ours = model.net.predict(x, model.net.time_vectors(t), told)
+    ours = model.net(x, model.net.time_vectors(t), Ports(vector=told))
     unet = model.net.unet
     naive = Naive(unet.state_dict(), groups=4, head_width=4, adm=isinstance(config, AdmConfig))  # type: ignore[operator, union-attr]
     theirs = naive(x, t, told.double())

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as tf
 
+from components.conditions.ports import Ports
 from components.diffusion.predict import Prediction
 from components.diffusion.schedule import ScheduleConfig, alpha_bars
 from components.errors import ConfigError, ShapeError
 from components.pixels import PixelData, load_pixels, save_pixels
 from components.pixels.diffusion import DiffusionGenerator
-from components.pixels.dit import DitConfig, DitNetwork, DitSampling
+from components.pixels.dit import DitConfig, DitSampling
+from components.pixels.dit_network import DitNetwork
 from components.pixels.mage import MageSampling
 from components.rng import BatchRng, RowRng, image_rng
 from components.target import TargetSpec
@@ -84,7 +86,9 @@ def test_the_network_is_the_papers_arithmetic() -> None:
     assert isinstance(net, DitNetwork)
     x = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(1))
     time, condition = net.time_vectors(torch.tensor([0, 500, 999])), torch.randn(3, 16)
-    torch.testing.assert_close(net.predict(x, time, condition), _by_hand(net, x, time, condition), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        net(x, time, Ports(vector=condition)), _by_hand(net, x, time, condition), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_parameter_names_are_those_of_dit() -> None:
@@ -104,7 +108,7 @@ def test_parameter_names_are_those_of_dit() -> None:
 def test_it_starts_by_predicting_zero() -> None:
     generator = TINY.build(PixelData(target=PIXELS, dim=DIM, classes=None))
     batch, rng = _batch(4), BatchRng(0, 4)
-    out = generator.net.predict(torch.randn(4, 3, 4, 4), torch.zeros(1, 16), torch.randn(4, 16))
+    out = generator.net(torch.randn(4, 3, 4, 4), torch.zeros(1, 16), Ports(vector=torch.randn(4, 16)))
     assert not out.any()
     generator(batch, rng).mean().backward()
     trained = [p for p in generator.parameters() if p.requires_grad]
@@ -123,7 +127,8 @@ def test_loss_per_row(kind: Prediction, min_snr: float | None) -> None:
     ab = alpha_bars(TINY.schedule)[t].float()
     a, s = ab.sqrt().view(-1, 1, 1, 1), (1 - ab).sqrt().view(-1, 1, 1, 1)
     x0 = batch["target"].float() / 127.5 - 1
-    out = generator.net.predict(a * x0 + s * eps, generator.net.time_vectors(t), generator.conditioner.null_for(6))
+    null = Ports(vector=generator.conditioner.null_for(6))
+    out = generator.net(a * x0 + s * eps, generator.net.time_vectors(t), null)
     wanted = {"eps": eps, "x0": x0, "v": a * eps - s * x0}[kind]
     expected = (out - wanted).square().mean((1, 2, 3))
     if min_snr is not None:
@@ -153,7 +158,8 @@ def test_one_step_returns_the_guess_at_the_last_time(kind: Prediction) -> None:
     drawn = generator.sample({}, HOW.model_copy(update={"steps": 1}), RowRng([7]))
     noise = RowRng([7]).normal(3, 4, 4)
     t = torch.tensor([9])
-    out = generator.net.predict(noise, generator.net.time_vectors(t), generator.conditioner.null_for(1))
+    null = Ports(vector=generator.conditioner.null_for(1))
+    out = generator.net(noise, generator.net.time_vectors(t), null)
     ab = float(alpha_bars(generator.process.schedule)[9])
     x0 = {"x0": out, "eps": (noise - (1 - ab) ** 0.5 * out) / ab**0.5, "v": ab**0.5 * noise - (1 - ab) ** 0.5 * out}[
         kind
