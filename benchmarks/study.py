@@ -35,7 +35,7 @@ from flows.execution.job import Doing, make_spec, run_job
 from flows.execution.project import Project
 from flows.identity.environment import git_state
 from flows.pipeline.params import check_params, read_yaml
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import pipeline
 from flows.stages.evaluate import run as evaluate
 
 TEST_SEED = 1000  # sampling seeds of the reported numbers, apart from those that chose the options
@@ -151,7 +151,7 @@ class Runner:
 
     def run(self, stage: str, section: Sections | None = None) -> None:
         """Do the stage, or find it done."""
-        kind = STAGES[stage]
+        kind = pipeline(self.sections)[stage]
         lock = None if kind.needs else self.lock
         params = self.sections[stage] if section is None else section
         spec = make_spec(kind, params, self.project.store, self.root, source=self.source, lock=lock)

@@ -14,7 +14,7 @@ import typer
 from components import errors
 from flows.__main__ import app
 from flows.pipeline.params import Params
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 from flows.settings import Settings
 
 FOLDER = Path(__file__).parent / "reference"
@@ -109,9 +109,9 @@ def errors_page() -> str:
 
 
 def stages_page() -> str:
-    """The STAGES table."""
+    """The kinds of stages."""
     lines = ["# Stages\n", "| stage | reads | keeps beside its manifest |", "| --- | --- | --- |"]
-    for stage in STAGES.values():
+    for stage in KINDS.values():
         needs = ", ".join(f"{n.stage}{'/' + n.file if n.file else ''}" for n in stage.needs) or "collection.lock"
         lines.append(f"| `{stage.name}` | {needs} | {', '.join(stage.shows)} |")
     return "\n".join(lines) + "\n"

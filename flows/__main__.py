@@ -22,7 +22,7 @@ preset_app = typer.Typer(help="Complete params files that are known to work.", n
 app.add_typer(data_app, name="data")
 app.add_typer(preset_app, name="preset")
 
-StageName = Annotated[str, typer.Argument(metavar="STAGE", help="One of the nine stages, e.g. rdm.")]
+StageName = Annotated[str, typer.Argument(metavar="STAGE", help="A stage of the pipeline, e.g. pixels.")]
 
 
 @app.command()
@@ -51,6 +51,16 @@ def run(stage: StageName) -> None:
     typer.echo(run_stage(stage))
 
 
+@app.command()
+def plan(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 2 when dvc.yaml is stale.")] = False,
+) -> None:
+    """Write dvc.yaml, which follows from params.yaml and the code, and say what changed in it."""
+    from flows.commands.plan import plan_command
+
+    typer.echo(plan_command(check=check))
+
+
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def repro(
     context: typer.Context,
@@ -65,8 +75,10 @@ def repro(
     """Run what is out of date, in order: `dvc repro` with the right switches. More arguments go to dvc."""
     from flows.execution.dvc import repro as dvc_repro
     from flows.execution.parallel import repro_parallel
+    from flows.pipeline.plan import check_plan
 
-    raise typer.Exit(repro_parallel(context.args, jobs=jobs) if parallel else dvc_repro(context.args))
+    stages = check_plan(Path())
+    raise typer.Exit(repro_parallel(context.args, stages, jobs=jobs) if parallel else dvc_repro(context.args))
 
 
 @app.command()

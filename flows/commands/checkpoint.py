@@ -19,8 +19,9 @@ from components.interop.checkpoint import (
 )
 from components.interop.layout import KEPT, LIVE
 from components.weights import read_tensors
-from flows.execution.project import Project, committed, find_stage
+from flows.execution.project import Project, committed
 from flows.pipeline.params import check_params, check_section, read_yaml
+from flows.pipeline.table import check_name
 from flows.runs.workspace import fill
 
 _PARAMS = Path("params.yaml")
@@ -36,7 +37,7 @@ def import_checkpoint(path: Path, kind: str | None, stage: str | None, *, write:
     path = _file_of(path)
     found = read_checkpoint(path, kind)
     name = stage_of(found.kind)
-    if stage is not None and find_stage(stage).name != name:
+    if stage is not None and check_name(stage) != name:
         raise ConfigError(f"a {found.kind} file is imported by `{name}`", got=f"--stage {stage}", fix=f"--stage {name}")
     current = read_yaml(_PARAMS) if _PARAMS.is_file() else {}
     section = _section(found, path, current.get(name, {}))
@@ -56,7 +57,7 @@ def import_checkpoint(path: Path, kind: str | None, stage: str | None, *, write:
 def export_checkpoint(stage: str, path: Path, kind: str | None) -> str:
     """Write the weights of a stage's artifact in the reference's layout. Raises: ConfigError, MissingError."""
     project = Project.here()
-    run = committed(project, find_stage(stage).name)
+    run = committed(project, stage)
     names = [name for name in (_CONFIG, _WEIGHTS, KEPT) if name in run.manifest.files]
     if _WEIGHTS not in names:
         raise ConfigError(f"the {stage} artifact has no weights", expected=" | ".join(sorted(set(_STAGES.values()))))

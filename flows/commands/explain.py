@@ -8,10 +8,10 @@ from typing import Any
 
 from components.errors import ArtifactError, RcgError
 from flows.execution.forecast import Cost, Earlier, Memos, checkpoint_step, cost_of, earlier_runs, memos_of
-from flows.execution.project import Project, find_stage
+from flows.execution.project import Project
 from flows.identity.environment import library_versions
 from flows.identity.fingerprint import Difference
-from flows.pipeline.table import STAGES, Stage
+from flows.pipeline.table import Stage
 from flows.runs.ancestry import spoken_duration
 from flows.runs.lookup import RunStatus, run_status
 from flows.runs.records import Spec
@@ -82,22 +82,25 @@ def explain_text(name: str | None, *, as_json: bool = False) -> str:
 
 def explain(project: Project, name: str | None) -> list[Explanation]:
     """Of one stage, or of all in order. Nothing is started or changed."""
-    wanted = [find_stage(name)] if name else list(STAGES.values())
+    stages = project.stages
+    wanted = [project.stage(name)] if name else list(stages.values())
     views = {
-        stage.name: outlook(project, stage) for stage in STAGES.values() if name is None or _is_above(stage, wanted[0])
+        stage.name: outlook(project, stage)
+        for stage in stages.values()
+        if name is None or _is_above(stages, stage, wanted[0])
     }
     return [_explain(project, views, stage) for stage in wanted]
 
 
-def _is_above(stage: Stage, below: Stage) -> bool:
+def _is_above(stages: Mapping[str, Stage], stage: Stage, below: Stage) -> bool:
     """Whether `below` is the stage or needs it, directly or not."""
-    return stage.name == below.name or any(_is_above(stage, STAGES[need.stage]) for need in below.needs)
+    return stage.name == below.name or any(_is_above(stages, stage, stages[need.stage]) for need in below.needs)
 
 
 def _unfinished(views: Mapping[str, Outlook], stage: Stage) -> str | None:
     """The first stage above that is not finished as params and code stand now."""
     for need in stage.needs:
-        above = _unfinished(views, STAGES[need.stage])
+        above = _unfinished(views, views[need.stage].stage)
         if above is not None:
             return above
         status = views[need.stage].status

@@ -21,7 +21,7 @@ from flows.gate.champion import now_ms, who
 from flows.gate.promotion import open_aliases
 from flows.identity.artifact import SCHEMA, file_entry
 from flows.lineage.tombstones import Tombstone
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 from flows.runs.lookup import read_spec
 from flows.runs.records import ERASED, CommittedRun, Erasure, load_run
 
@@ -141,7 +141,7 @@ def _plan(store: Store, found: _Found) -> Iterator[tuple[str, tuple[CommittedRun
     """Prefix of each run that saw the collection -> (the run if it was finished, its files to erase by name)."""
     digests = set(found.chunks)
     chunks = {chunk for names in found.chunks.values() for chunk in names}
-    for stage in STAGES:
+    for stage in KINDS:
         for prefix in _prefixes(store, stage):
             spec = read_spec(store, stage, prefix.rpartition("/")[2])
             run = _loaded(store, prefix)

@@ -19,7 +19,7 @@ from flows.execution.project import Project, warn
 from flows.gate.promotion import open_aliases
 from flows.identity.artifact import digest_of
 from flows.identity.fingerprint import LOCK
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 from flows.retrain.lock import RunLock
 from flows.runs.lease import read_lease
 from flows.runs.lookup import read_spec
@@ -69,7 +69,7 @@ def gc(project: Project, lock: RunLock, *, days: float, delete: bool) -> str:
 
 def _plan(project: Project, before: float) -> _Plan:
     store = project.store
-    runs = {run.prefix: run for stage in STAGES for run in _all(store, stage)}
+    runs = {run.prefix: run for stage in KINDS for run in _all(store, stage)}
     kept = _closure(runs, {*_of_checkout(project), *_of_refs(project, runs), *_of_versions(project, runs)})
     kept |= _closure(runs, {prefix for prefix, run in runs.items() if _is_recent(store, run, before)})
     needed = {key for prefix in kept if (run := runs[prefix].run) is not None for key in run.keys.values()}
@@ -114,7 +114,7 @@ def _closure(runs: Mapping[str, _Run], roots: set[str]) -> set[str]:
 
 def _of_checkout(project: Project) -> Iterator[str]:
     """What artifacts/ shows here."""
-    pointers = (project.workspace.pointer(stage) for stage in STAGES)
+    pointers = (project.workspace.pointer(stage) for stage in KINDS)
     yield from (pointer.prefix for pointer in pointers if pointer is not None)
 
 
@@ -145,7 +145,7 @@ def _of_refs(project: Project, runs: Mapping[str, _Run]) -> Iterator[str]:
 def _of_commit(sections: Mapping[str, Any], lock: str, runs: Mapping[str, _Run]) -> Iterator[str]:
     """Stage by stage: params are the commit's, and inputs are what the runs so far made."""
     made = {lock}
-    for stage in STAGES:
+    for stage in KINDS:
         for prefix, run in runs.items():
             spec = run.spec
             if spec is None or spec.stage != stage or spec.identity.params != sections.get(stage):

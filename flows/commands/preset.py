@@ -28,12 +28,15 @@ def read_preset(name: str) -> str:
 
 
 def use_preset(name: str, target: Path = Path("params.yaml")) -> str:
-    """Validate the preset, then replace params.yaml by it."""
+    """Validate the preset, then replace params.yaml and dvc.yaml beside it."""
     from flows.pipeline.params import check_params
+    from flows.pipeline.plan import write_plan
 
     text = read_preset(name)
-    check_params(yaml.safe_load(text), f"presets/{name}.yaml")
+    params = check_params(yaml.safe_load(text), f"presets/{name}.yaml")
     temporary = target.with_suffix(".tmp")
     temporary.write_text(text)
     temporary.replace(target)
-    return f"{target} is now the preset {name}; `rcg explain` says what would run"
+    changes = write_plan(target.parent, params.model_dump(mode="json"))
+    lines = [f"{target} is now the preset {name}; `rcg explain` says what would run"]
+    return "\n".join([*lines, *(["dvc.yaml follows it:", *changes] if changes else [])])

@@ -3,13 +3,12 @@
 from components.errors import MissingError, RcgError
 from flows.commands.explain import Outlook, outlook
 from flows.execution.project import Project
-from flows.pipeline.table import STAGES
 
 
 def status_text() -> str:
     """What to print; looks only."""
     project = Project.here()
-    views = [outlook(project, stage) for stage in STAGES.values()]
+    views = [outlook(project, stage) for stage in project.stages.values()]
     rows = [("stage", "state", "run", "content"), *(_row(view) for view in views)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

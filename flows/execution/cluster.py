@@ -3,9 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from components.errors import ConfigError
-from flows.execution.project import Project, find_stage
+from flows.execution.project import Project
 from flows.executors.kuberay import cancel, ended_jobs, live_jobs, missing_rights, open_cluster
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS, check_name
 
 
 def cancel_jobs(name: str | None) -> str:
@@ -14,7 +14,7 @@ def cancel_jobs(name: str | None) -> str:
     if project.settings.executor != "kuberay":
         got = f"RCG_EXECUTOR={project.settings.executor}"
         raise ConfigError("only stages on a cluster can be canceled from here", got=got, fix="set RCG_EXECUTOR=kuberay")
-    stages = [find_stage(name).name] if name else list(STAGES)
+    stages = [check_name(name)] if name else list(KINDS)
     lines = cancel(open_cluster(project.settings), project.store, stages)
     return "\n".join(lines or [f"no RayJob is at work on {name or 'any stage'} in {project.settings.kube_namespace}"])
 

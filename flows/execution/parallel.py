@@ -15,18 +15,18 @@ from pathlib import Path
 
 from components.errors import ConfigError
 from flows.execution.dvc import check_folder, dvc_command, dvc_env
-from flows.pipeline.table import STAGES, Stage
+from flows.pipeline.table import Stage
 
 _LINE = threading.Lock()
 
 
 def repro_parallel(
     arguments: list[str],
+    stages: Mapping[str, Stage],
     folder: Path = Path(),
     env: Mapping[str, str] | None = None,
     *,
     jobs: int | None = None,
-    stages: Mapping[str, Stage] = STAGES,
 ) -> int:
     """Run every stage as soon as those that it needs are done, at most `jobs` at a time.
 

@@ -1,6 +1,5 @@
 """What the commands do with runs: params, settings, store, executor and tracking put together."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +19,7 @@ from flows.identity.closure import module_digests
 from flows.identity.environment import git_state
 from flows.identity.fingerprint import LOCK
 from flows.pipeline.checked import checked_sections
-from flows.pipeline.table import STAGES, Need, Stage
+from flows.pipeline.table import KINDS, Need, Stage, check_name, pipeline
 from flows.runs.lookup import read_spec
 from flows.runs.records import CommittedRun, Spec, full_fingerprint, load_run, run_prefix
 from flows.runs.transfer import adopt, adopt_checkpoints, data_copy, pull
@@ -30,16 +29,6 @@ from flows.tracking import LiveLog, StageRecord, Tracking, note, pipeline_id, re
 
 if TYPE_CHECKING:
     from flows.pipeline.params import Params
-
-
-def find_stage(name: str) -> Stage:
-    """Raises: ConfigError naming the nearest stage."""
-    if name not in STAGES:
-        near = difflib.get_close_matches(name, STAGES, n=1)
-        raise ConfigError(
-            "no such stage", got=name, expected=" | ".join(STAGES), fix=f"did you mean {near[0]}?" if near else None
-        )
-    return STAGES[name]
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,16 @@ class Project:
     def sections(self) -> dict[str, Any]:
         """The stages' sections of params.yaml as checked plain data."""
         checked = checked_sections(self.root)
-        return {name: checked[name] for name in STAGES}
+        return {name: checked[name] for name in pipeline(checked)}
+
+    @cached_property
+    def stages(self) -> dict[str, Stage]:
+        """The stages that params.yaml asks for, parents first."""
+        return pipeline(self.sections)
+
+    def stage(self, name: str) -> Stage:
+        """One of them. Raises: ConfigError naming the nearest stage."""
+        return self.stages[check_name(name, self.stages)]
 
     @cached_property
     def store(self) -> Store:
@@ -89,7 +87,7 @@ class Project:
     def pipeline(self) -> str:
         """Identity of the whole pipeline as it stands: the parent run in MLflow."""
         modules = {
-            module: digest for stage in STAGES.values() for module, digest in module_digests(stage.module).items()
+            module: digest for stage in self.stages.values() for module, digest in module_digests(stage.module).items()
         }
         return pipeline_id(self.sections, self.lock_text or "", digest_of(canonical_json(modules)))
 
@@ -160,8 +158,8 @@ def warn(message: str) -> None:
 
 def run_stage(name: str) -> str:
     """Do the stage or find it done; returns the line to print."""
-    stage = find_stage(name)
     project = Project.here()
+    stage = project.stage(name)
     spec = project.spec(stage)
     context = git_state(project.root)
     here = stage.name == "bundle" and project.settings.executor == "kuberay"  # a job's start would take longer
@@ -184,8 +182,8 @@ def told(outcome: Outcome, where: str) -> str:
 
 def adopt_run(name: str, source: str, reason: str) -> str:
     """Accept another run's result for the stage as it stands now."""
-    stage = find_stage(name)
     project = Project.here()
+    stage = project.stage(name)
     spec = project.spec(stage)
     fingerprint = full_fingerprint(project.store, stage.name, source)
     if load_run(project.store, run_prefix(stage.name, fingerprint)) is None:
@@ -199,7 +197,7 @@ def adopt_run(name: str, source: str, reason: str) -> str:
 def copy_data(source: str, names: list[str]) -> str:
     """Copy the runs that artifacts/ names from another store."""
     project = Project.here()
-    stages = [find_stage(name).name for name in names] or list(STAGES)
+    stages = [check_name(name) for name in names] or list(KINDS)
     pointers = {stage: project.workspace.pointer(stage) for stage in stages}
     absent = [stage for stage in names if pointers[stage] is None]
     if absent:
@@ -213,7 +211,7 @@ def copy_data(source: str, names: list[str]) -> str:
 
 def committed(project: Project, name: str) -> CommittedRun:
     """The run that artifacts/<name>/ stands for. Raises: MissingError."""
-    return project.workspace.parent(project.store, Need(find_stage(name).name))
+    return project.workspace.parent(project.store, Need(check_name(name)))
 
 
 def pull_data(name: str, folder: Path) -> str:
@@ -255,7 +253,7 @@ def register_project(project: Project) -> str:
 
 def _note_skipped(project: Project, context: Mapping[str, str]) -> None:
     """Stages that DVC skipped never called us: the pipeline's parent run still gets its child for each."""
-    for stage in STAGES.values():
+    for stage in project.stages.values():
         run = committed(project, stage.name)
         spec = read_spec(project.store, stage.name, run.fingerprint)
         if spec is not None:

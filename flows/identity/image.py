@@ -11,7 +11,7 @@ from pathlib import Path
 from components.errors import ConfigError
 from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 from flows.runs.records import Spec
 
 IMAGES = Path(".rcg/images.json")
@@ -24,7 +24,7 @@ def code_digest(module: str) -> str:
 
 
 def stage_digests() -> dict[str, str]:
-    return {stage.name: code_digest(stage.module) for stage in STAGES.values()}
+    return {stage.name: code_digest(stage.module) for stage in KINDS.values()}
 
 
 def check_image(spec: Spec, image: str, root: Path) -> None:

@@ -13,7 +13,7 @@ from flows.execution.project import Project, committed
 from flows.identity.artifact import digest_of, parse_json, read_head
 from flows.lineage.origin import bundle_of, read_lineage
 from flows.lineage.tombstones import tombstones
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 from flows.runs.ancestry import CONTEXT, Context, Facts, ancestry, made_at
 from flows.runs.records import find_run
 
@@ -81,7 +81,7 @@ def _erased(collection: str) -> tuple[str, ...]:
 
 def _found(reference: str, model: str | None) -> Lineage:
     path = Path(reference)
-    if reference in STAGES:
+    if reference in KINDS:
         return _of_run(reference, reference, None)
     if path.suffix.lower() == ".png":
         return _of_picture(path, model)
@@ -171,7 +171,7 @@ def _of_bundle(reference: str) -> Lineage:
         )  # fmt: skip
     stages |= {name: facts for name, facts in known.items() if name not in stages}
     stages.setdefault("bundle", Facts(stage="bundle", content=digest, params=lineage.get("params")))
-    ordered = {name: stages[name] for name in STAGES if name in stages}
+    ordered = {name: stages[name] for name in KINDS if name in stages}
     configs = {stage: parent["config"] for stage, parent in lineage["parents"].items() if "config" in parent}
     metrics = lineage["parents"].get("evaluate", {}).get("metrics", {})
     subject = f"{reference} is bundle {digest[:10]}"

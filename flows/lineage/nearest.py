@@ -9,7 +9,6 @@ import numpy as np
 from components.errors import ConfigError, MissingError, RcgError
 from flows.execution.project import Project
 from flows.lineage.origin import read_lineage
-from flows.pipeline.table import STAGES
 from flows.runs.records import find_run
 from flows.runs.stored import StoredArtifact
 
@@ -54,7 +53,7 @@ def _cache(bundle: Path, scratch: Path) -> StoredArtifact:
     project = Project.here()
     try:
         digest = read_lineage(bundle)["parents"]["encode"]["content"]
-        run = find_run(project.store, STAGES["encode"].name, digest)
+        run = find_run(project.store, "encode", digest)
     except (RcgError, OSError, KeyError) as error:
         raise _absent(project) from error
     if run is None:

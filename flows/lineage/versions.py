@@ -11,7 +11,7 @@ from flows.execution.project import Project
 from flows.gate.decisions import Decision, Decisions, Entry
 from flows.identity.artifact import parse_json
 from flows.lineage.origin import LINEAGE, bundles
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 from flows.runs.ancestry import Context, Facts, keep_context
 from flows.runs.records import CommittedRun, load_run, run_prefix
 
@@ -117,7 +117,7 @@ def _version(
     lineage = parse_json(store.get(run.keys[LINEAGE]), run.keys[LINEAGE])
     kept = keep_context(store, run)
     known = Context.parse(kept, "context.json").stages if kept is not None else {}
-    stages = {name: known[name] for name in STAGES if name in known}
+    stages = {name: known[name] for name in KINDS if name in known}
     number = numbers.get(run.digest)
     chunks = lineage.get("collection", {}).get("chunks", [])
     return Version(

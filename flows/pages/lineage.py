@@ -8,7 +8,7 @@ from components.errors import ConfigError
 from flows.lineage.lineage import Lineage, lineage_of
 from flows.pages.graph import Node, graph
 from flows.pages.markup import facts, page, pre
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 from flows.runs.ancestry import Facts, made_at, took
 
 
@@ -60,7 +60,7 @@ def section(stages: Mapping[str, Facts], *, extra: tuple[str, ...] = ()) -> str:
 
 
 def _node(name: str, known: Facts) -> Node:
-    parents = tuple(need.stage for need in STAGES[name].needs) if name in STAGES else ()
+    parents = tuple(need.stage for need in KINDS[name].needs) if name in KINDS else ()
     return Node(name, known.content[:10], parents, faded=known.fingerprint is None)
 
 

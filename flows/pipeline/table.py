@@ -1,19 +1,32 @@
-"""The nine stages: the one table that dvc.yaml, the CLI and the executors agree on."""
+"""Which stages a pipeline has: one table of the kinds of stages, and the ones that follow from params."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from components.errors import ConfigError
+
+Sections = Mapping[str, Any]
+"""The checked sections of params.yaml as plain data."""
 
 
 class Need(NamedTuple):
-    """A parent, and the one file of it that counts (None: the whole artifact)."""
+    """A parent of a stage."""
 
     stage: str
     file: str | None = None
+    """The one file of the parent that counts; None: the whole artifact."""
+    when: Callable[[Sections], bool] | None = None
+    """Whether these params need it; None: always, where the parent is a stage at all. Only in KINDS."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One DVC stage. `module` is imported only when the stage runs: it pulls in torch."""
+    """One DVC stage: it runs `module`, reads the section of params.yaml that has its name, and makes artifacts/<name>/.
+
+    `module` is imported only when the stage runs: it pulls in torch.
+    """
 
     name: str
     needs: tuple[Need, ...]
@@ -25,9 +38,14 @@ class Stage:
         return f"flows.stages.{self.name}.run"
 
 
+def _represented_by(source: str) -> Callable[[Sections], bool]:
+    """Whether images are sampled from representations of this source."""
+    return lambda sections: sections["sample"]["representations"] == source
+
+
 _PICTURES = ("metrics.json", "plots/*", "pictures/*")
 
-STAGES: dict[str, Stage] = {
+KINDS: dict[str, Stage] = {
     stage.name: stage
     for stage in (
         Stage("collect", (), ("base.json", "rejects.json", *_PICTURES)),
@@ -36,7 +54,16 @@ STAGES: dict[str, Stage] = {
         Stage("encode", (Need("collect"), Need("encoder"), Need("codec")), ("rejects.json", *_PICTURES)),
         Stage("rdm", (Need("encode"),), _PICTURES),
         Stage("pixels", (Need("encode"), Need("codec")), _PICTURES),
-        Stage("sample", (Need("rdm"), Need("pixels"), Need("codec"), Need("encode")), _PICTURES),
+        Stage(
+            "sample",
+            (
+                Need("rdm", when=_represented_by("rdm")),
+                Need("pixels"),
+                Need("codec"),
+                Need("encode", when=_represented_by("oracle")),
+            ),
+            _PICTURES,
+        ),
         Stage(
             "evaluate", (Need("sample"), Need("encode"), Need("encoder"), Need("collect")), ("report.html", *_PICTURES)
         ),
@@ -47,3 +74,37 @@ STAGES: dict[str, Stage] = {
         ),
     )
 }
+"""Every stage that a pipeline can have, in an order that puts parents first, with all that it may need.
+
+A new stage is an entry here, a section of Params of the same name, and flows/stages/<name>.py.
+"""
+
+
+def pipeline(sections: Sections) -> dict[str, Stage]:
+    """The stages that params ask for, parents first: one for each section of a kind of stage that is not null."""
+    present = [stage for stage in KINDS.values() if sections.get(stage.name) is not None]
+    names = {stage.name for stage in present}
+
+    def needs(stage: Stage) -> Iterator[Need]:
+        for need in stage.needs:
+            if need.stage in names and (need.when is None or need.when(sections)):
+                yield need._replace(when=None)
+
+    return {stage.name: replace(stage, needs=tuple(needs(stage))) for stage in present}
+
+
+def check_name(name: str, known: Mapping[str, Stage] = KINDS) -> str:
+    """The name. Raises: ConfigError naming the nearest stage, or saying that params have no such stage."""
+    if name in known:
+        return name
+    if name in KINDS:
+        raise ConfigError(
+            f"this pipeline has no stage {name}",
+            got=f"{name}: null in params.yaml",
+            expected=" | ".join(known),
+            fix="if dvc.yaml still has it, write dvc.yaml anew: rcg plan",
+        )
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ConfigError(
+        "no such stage", got=name, expected=" | ".join(known), fix=f"did you mean {near[0]}?" if near else None
+    )

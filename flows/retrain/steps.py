@@ -27,7 +27,8 @@ from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests
 from flows.identity.fingerprint import LOCK
 from flows.pipeline.params import check_params
-from flows.pipeline.table import STAGES
+from flows.pipeline.plan import FILE as PLAN
+from flows.pipeline.plan import write_plan
 from flows.registry import CHAMPION
 from flows.retrain.checkout import Checkout, run
 from flows.retrain.journal import End, Journal, Journals, new_journal
@@ -192,18 +193,19 @@ class _Branch:
         return env | ({"RCG_PROFILE": str(Path(profile).absolute())} if profile else {})
 
     def commit_inputs(self, files: dict[str, bytes]) -> None:
-        """Step 3."""
+        """Step 3. dvc.yaml holds commands, so it is written by this installation and never taken from the branch."""
         for name, data in files.items():
             (self.folder / name).write_bytes(data)
+        write_plan(self.folder)
         message = f"Collection with {self.journal.n_new} new image(s)\n\n" + "\n".join(self.journal.why)
-        self._checkout.commit(self.folder, list(files), message)
+        self._checkout.commit(self.folder, [*files, PLAN], message)
         self._checkout.push(self.journal.branch)
 
     def check_code(self) -> None:
         """Raises: ConfigError when the code that would run is not that of the commit."""
         other = [
             stage.name
-            for stage in STAGES.values()
+            for stage in self.project.stages.values()
             if module_digests(stage.module, self.folder) != module_digests(stage.module)
         ]
         if other:
@@ -225,8 +227,11 @@ class _Branch:
 
     def repro_rest(self) -> None:
         """With rdm and pixels side by side where stages run elsewhere; in one process they would only share its CPU."""
-        run_all = repro_parallel if self.project.settings.executor == "kuberay" else repro
-        self._raise_for(run_all([], self.folder, self.env), ())
+        if self.project.settings.executor == "kuberay":
+            code = repro_parallel([], self.project.stages, self.folder, self.env)
+        else:
+            code = repro([], self.folder, self.env)
+        self._raise_for(code, ())
 
     def n_usable(self) -> int:
         """New images that are in a split: neither rejected nor left out."""

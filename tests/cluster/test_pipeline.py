@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from flows.pipeline.table import STAGES
 from tests.support import cluster_rig
 from tests.support.cluster_project import Made
 from tests.support.cluster_rig import wait_until
+from tests.support.pipelines import stages_of
+
+STAGES = stages_of("smoke")
 
 pytestmark = pytest.mark.timeout(2400)
 ON_CLUSTER = [name for name in STAGES if name != "bundle"]

@@ -13,8 +13,9 @@ from components.store import open_store
 from flows.execution.job import Doing, make_spec, run_job
 from flows.executors import WorkerSettings, open_executor
 from flows.pipeline.params import load_params
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import pipeline
 from flows.runs.workspace import Workspace
+from tests.support.pipelines import stages_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -31,7 +32,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     sections = load_params(ROOT / "presets/clipart-test.yaml").model_dump(mode="json")
     store = open_store(str(root / "store"))
     doing = Doing(store, open_executor("inline"), WorkerSettings(device="cpu", threads=2))
-    for stage in STAGES.values():
+    for stage in pipeline(sections).values():
         text = None if stage.needs else lock.read_text()
         spec = make_spec(stage, sections[stage.name], store, root, source=source, lock=text)
         run_job(stage, spec, root, doing)
@@ -70,5 +71,5 @@ def test_bundle_draws_and_varies_a_real_picture(workspace: Path, tmp_path: Path)
 
 
 def test_all_stages_are_committed(workspace: Path) -> None:
-    for name in STAGES:
+    for name in stages_of("clipart-test"):
         assert Workspace(workspace).pointer(name) is not None

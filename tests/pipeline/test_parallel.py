@@ -10,9 +10,11 @@ import yaml
 from components.errors import ConfigError
 from flows.execution.dvc import dvc_command, repro
 from flows.execution.parallel import repro_parallel
-from flows.pipeline.table import STAGES, Need, Stage
+from flows.pipeline.table import Need, Stage
+from tests.support.pipelines import stages_of
 
 MEET = "touch {0}.here; for i in $(seq 300); do [ -e {1}.here ] && break; sleep 0.1; done; [ -e {1}.here ]"
+STAGES = stages_of("smoke")
 NEEDS = {name: [need.stage for need in stage.needs] for name, stage in STAGES.items()}
 PAIRS = (("encoder", "codec"), ("rdm", "pixels"))
 
@@ -49,7 +51,7 @@ def order(folder: Path) -> list[str]:
 def test_stages_that_do_not_wait_for_each_other_run_at_the_same_time(
     project: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert repro_parallel([], project, jobs=2) == 0
+    assert repro_parallel([], STAGES, project, jobs=2) == 0
     ran = order(project)
     assert [ran[0], set(ran[1:3]), ran[3], set(ran[4:6]), *ran[6:]] == [
         "collect",
@@ -64,7 +66,7 @@ def test_stages_that_do_not_wait_for_each_other_run_at_the_same_time(
     assert "rdm      | Running stage 'rdm':" in shown
     assert "codec    | Running stage 'codec':" in shown
     assert "Running stage 'encode':" in shown
-    assert repro_parallel([], project, jobs=2) == 0
+    assert repro_parallel([], STAGES, project, jobs=2) == 0
     assert order(project) == ran
     assert repro([], project) == 0
     assert order(project) == ran
@@ -73,7 +75,7 @@ def test_stages_that_do_not_wait_for_each_other_run_at_the_same_time(
 def test_one_job_is_one_stage_at_a_time(project: Path) -> None:
     alone = "[ ! -e busy ] && touch busy && sleep 0.2 && rm busy"
     write(project, **dict.fromkeys(STAGES, alone))
-    assert repro_parallel([], project, jobs=1) == 0
+    assert repro_parallel([], STAGES, project, jobs=1) == 0
     assert sorted(order(project)) == sorted(STAGES)
 
 
@@ -82,22 +84,22 @@ def test_a_stage_starts_when_its_own_needs_are_done_not_when_others_are(project:
     needs: dict[str, list[str]] = {"a": [], "b": [], "a2": ["a"], "b2": ["b"], "end": ["a2", "b2"]}
     stages = {name: Stage(name, tuple(Need(n) for n in parents), ()) for name, parents in needs.items()}
     write(project, needs, a="for i in $(seq 300); do [ -e b2.out ] && break; sleep 0.1; done; [ -e b2.out ]")
-    assert repro_parallel([], project, jobs=2, stages=stages) == 0
+    assert repro_parallel([], stages, project, jobs=2) == 0
     assert order(project) == ["b", "b2", "a", "a2", "end"]
 
 
 def test_when_one_fails_the_other_is_let_finish_and_the_rest_waits(project: Path) -> None:
     write(project, rdm="touch rdm.here; false", pixels="while ! [ -e rdm.here ]; do sleep 0.1; done; sleep 2")
-    assert repro_parallel([], project, jobs=2) != 0
+    assert repro_parallel([], STAGES, project, jobs=2) != 0
     assert (project / "pixels.out").exists()
     assert not (project / "sample.out").exists()
 
 
 def test_targets_are_refused() -> None:
     with pytest.raises(ConfigError, match="whole pipeline"):
-        repro_parallel(["rdm"])
+        repro_parallel(["rdm"], STAGES)
 
 
 def test_a_folder_that_is_no_project_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"dvc\.yaml is missing"):
-        repro_parallel([], tmp_path)
+        repro_parallel([], STAGES, tmp_path)

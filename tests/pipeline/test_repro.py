@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.pipeline.table import STAGES
+from tests.support.pipelines import stages_of
 from tests.support.projects import Project
+
+STAGES = stages_of("smoke")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from components.collection.source import open_source
-from flows.pipeline.table import STAGES
+from tests.support.pipelines import stages_of
 from tests.support.projects import Project
 from tests.support.s3_rig import S3Server, s3_server
+
+STAGES = stages_of("smoke")
 
 MOST_REQUESTS = 150
 """Of one stage that is looked up or run, bundle aside; about 100 were seen."""

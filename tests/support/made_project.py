@@ -16,9 +16,11 @@ from components.store.base import Store
 from flows.execution.project import Project
 from flows.identity.artifact import SCHEMA, FileEntry, canonical_json, digest_of, readable_json
 from flows.identity.fingerprint import LOCK, Identity
-from flows.pipeline.table import STAGES
 from flows.runs.records import CommittedRun, InputSpec, RunRecord, Spec, commit
 from flows.settings import Settings
+from tests.support.pipelines import stages_of
+
+STAGES = stages_of("smoke")
 
 HOUR_MS = 3_600_000
 START_MS = 1_750_000_000_000

@@ -22,10 +22,12 @@ from flows.execution.project import Project
 from flows.identity.artifact import SCHEMA, FileEntry, canonical_json, digest_of
 from flows.pipeline.checked import MEMORY, checked_sections
 from flows.pipeline.params import load_params
-from flows.pipeline.table import STAGES
 from flows.runs.records import CommittedRun, RunRecord, Spec, commit
 from flows.runs.stored import memo_folder
 from flows.settings import Settings
+from tests.support.pipelines import stages_of
+
+STAGES = stages_of("smoke")
 
 REPO = Path(__file__).parents[4]
 LISTING = {

@@ -15,7 +15,7 @@ from flows.executors.kuberay.manifest import (
     read_template,
     store_key,
 )
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 from flows.settings import Settings
 from tests.support.rayjobs import IMAGE, spec
 
@@ -44,7 +44,7 @@ def env(pod: dict[str, Any]) -> dict[str, str]:
     return {entry["name"]: entry["value"] for entry in pod["spec"]["containers"][0]["env"]}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", KINDS)
 def test_names_fit_the_operators_limit_and_say_which_attempt(stage: str) -> None:
     name = Order(spec(stage), STORE, 999).name
     assert len(name) <= 47

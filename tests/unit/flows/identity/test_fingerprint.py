@@ -8,7 +8,7 @@ import pytest
 from flows.identity import closure
 from flows.identity.closure import module_digests
 from flows.identity.fingerprint import Identity, differences, identify
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 
 ROOT = Path(__file__).parents[4]
 SOURCES = {
@@ -171,9 +171,9 @@ def test_equal_numbers_of_other_types_are_other_params() -> None:
 
 def test_all_stages_quickly_and_without_importing_them() -> None:
     code = (
-        "import sys, time; from flows.identity.fingerprint import identify; from flows.pipeline.table import STAGES\n"
+        "import sys, time; from flows.identity.fingerprint import identify; from flows.pipeline.table import KINDS\n"
         "start = time.process_time()\n"
-        "for s in STAGES.values(): assert f'flows.stages.{s.name}.run' in identify(s.name, s.module, {}, {}).modules\n"
+        "for s in KINDS.values(): assert f'flows.stages.{s.name}.run' in identify(s.name, s.module, {}, {}).modules\n"
         "print(time.process_time() - start)\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
         "import flows.execution.job, flows.runs.lookup, flows.runs.transfer, flows.executors.inline\n"
@@ -184,7 +184,7 @@ def test_all_stages_quickly_and_without_importing_them() -> None:
 
 
 def test_a_second_look_is_free() -> None:
-    identify("sample", STAGES["sample"].module, {}, {})
+    identify("sample", KINDS["sample"].module, {}, {})
     start = time.process_time()
-    identify("sample", STAGES["sample"].module, {}, {})
+    identify("sample", KINDS["sample"].module, {}, {})
     assert time.process_time() - start < 0.1

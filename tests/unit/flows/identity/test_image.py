@@ -8,7 +8,7 @@ import pytest
 from components.errors import ConfigError
 from flows.identity.fingerprint import Identity, identify
 from flows.identity.image import IMAGES, check_image, check_own_code, stage_digests
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 from flows.runs.records import Spec
 
 IMAGE = "registry.example/rcg@sha256:" + "a" * 64
@@ -17,13 +17,13 @@ IMAGE = "registry.example/rcg@sha256:" + "a" * 64
 def spec(identity: Identity) -> Spec:
     return Spec(
         schema_version=1, fingerprint=identity.fingerprint, identity=identity, inputs={}, source="demo",
-        collection_lock=None, module=STAGES["rdm"].module,
+        collection_lock=None, module=KINDS["rdm"].module,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def rdm() -> Spec:
-    return spec(identify("rdm", STAGES["rdm"].module, {}, {}))
+    return spec(identify("rdm", KINDS["rdm"].module, {}, {}))
 
 
 def remember(root: Path, text: str) -> None:

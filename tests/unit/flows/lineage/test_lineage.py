@@ -13,11 +13,13 @@ from components.store import open_store
 from flows.lineage.lineage import lineage_of, lineage_text
 from flows.lineage.tombstones import Tombstone
 from flows.pages.lineage import write_html
-from flows.pipeline.table import STAGES
 from flows.runs.ancestry import CONTEXT, keep_context
 from flows.runs.transfer import data_copy
 from tests.support.made_project import CONTEXT as CIRCUMSTANCES
 from tests.support.made_project import START_MS, MadeProject, some_pictures
+from tests.support.pipelines import stages_of
+
+STAGES = stages_of("smoke")
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.pages.graph import Node, direct_parents, graph, layers
-from flows.pipeline.table import STAGES
+from flows.pipeline.table import KINDS
 
-PARENTS = {name: [need.stage for need in stage.needs] for name, stage in STAGES.items()}
+PARENTS = {name: [need.stage for need in stage.needs] for name, stage in KINDS.items()}
 
 
 @st.composite
@@ -45,7 +45,7 @@ def test_the_pipeline() -> None:
     ]  # fmt: skip
     text = graph([Node(name, "0" * 10, tuple(its)) for name, its in PARENTS.items()], title="all")
     corners = [(float(x), float(y)) for x, y in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)"', text)]
-    assert len(set(corners)) == len(STAGES)
+    assert len(set(corners)) == len(KINDS)
     for i, (x, y) in enumerate(corners):
         assert all(abs(x - u) >= 148 or abs(y - v) >= 50 for u, v in corners[i + 1 :])
 

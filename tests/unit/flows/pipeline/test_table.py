@@ -1,0 +1,67 @@
+"""pipeline(): which stages there are, and what they need, for the systems of the papers."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from components.errors import ConfigError
+from flows.pipeline.table import KINDS, Stage, check_name, pipeline
+
+PRESETS = Path(__file__).parents[4] / "presets"
+
+
+def sections(**changes: Any) -> dict[str, Any]:
+    """The smoke preset, with the values of some sections changed; null takes the section away."""
+    found: dict[str, Any] = yaml.safe_load((PRESETS / "smoke.yaml").read_text())
+    for name, change in changes.items():
+        found[name] = None if change is None else found[name] | change
+    return found
+
+
+def needs(stage: Stage) -> list[str]:
+    return [need.stage for need in stage.needs]
+
+
+def test_rcg_has_the_nine_stages() -> None:
+    stages = pipeline(sections())
+    assert list(stages) == [
+        "collect", "encoder", "codec", "encode", "rdm", "pixels", "sample", "evaluate", "bundle",
+    ]  # fmt: skip
+    assert needs(stages["sample"]) == ["rdm", "pixels", "codec"]
+    assert needs(stages["bundle"]) == ["collect", "encoder", "codec", "encode", "rdm", "pixels", "evaluate"]
+    assert [need.file for need in stages["encoder"].needs] == ["base.json"]
+
+
+def test_without_an_rdm_nothing_needs_one() -> None:
+    stages = pipeline(sections(rdm=None, sample={"representations": None, "rdm": None}))
+    assert "rdm" not in stages
+    assert list(stages) == [name for name in KINDS if name != "rdm"]
+    assert needs(stages["sample"]) == ["pixels", "codec"]
+    assert not any("rdm" in needs(stage) for stage in stages.values())
+
+
+def test_a_class_conditional_rdm_changes_no_stage() -> None:
+    model = sections()["rdm"]["model"] | {"class_conditional": True}
+    assert pipeline(sections(rdm={"model": model})) == pipeline(sections())
+
+
+def test_oracle_representations_are_read_from_the_cache() -> None:
+    stages = pipeline(sections(sample={"representations": "oracle"}))
+    assert needs(stages["sample"]) == ["pixels", "codec", "encode"]
+    assert "rdm" in needs(stages["bundle"])
+
+
+def test_needs_of_a_pipeline_hold_no_conditions() -> None:
+    assert all(need.when is None for stage in pipeline(sections()).values() for need in stage.needs)
+
+
+def test_names_that_are_no_stage() -> None:
+    stages = pipeline(sections(rdm=None, sample={"representations": None}))
+    assert check_name("pixels", stages) == "pixels"
+    assert check_name("rdm") == "rdm"
+    with pytest.raises(ConfigError, match=r"did you mean rdm\?"):
+        check_name("rmd")
+    with pytest.raises(ConfigError, match=r"no stage rdm[\s\S]*null in params.yaml[\s\S]*rcg plan"):
+        check_name("rdm", stages)
