@@ -21,6 +21,7 @@ from components.training.optim import TrainConfig, lr_at
 from components.training.order import Batches
 from components.training.report import Report
 from components.training.step import Stepper
+from components.training.threads import fitting_threads, in_eval_mode
 from components.training.trainable import Fetch, Preview, Trainable
 from components.training.worker import Worker
 
@@ -57,15 +58,16 @@ def train(
         what = f"batch_size is {config.batch_size} but there are {worker.world_size} workers"
         raise ConfigError(what, fix="use at most batch_size workers")
     run = _Run(trainable, config, worker, preview)
-    try:
-        for step, batch in Batches(fetch, n_examples, config, worker).between(run.restore(), config.steps):
-            scalars = run.stepper(step, batch)
-            run.curve.add(step + 1, scalars, run.stepper.share)
-            run.tell(step + 1)
-            run.keep(step + 1)
-    except DivergedError:
-        worker.checkpoints.flush()  # the error names the last good checkpoint, so it has to be there
-        raise
+    with fitting_threads(trainable, fetch, n_examples, config, worker):
+        try:
+            for step, batch in Batches(fetch, n_examples, config, worker).between(run.restore(), config.steps):
+                scalars = run.stepper(step, batch)
+                run.curve.add(step + 1, scalars, run.stepper.share)
+                run.tell(step + 1)
+                run.keep(step + 1)
+        except DivergedError:
+            worker.checkpoints.flush()  # the error names the last good checkpoint, so it has to be there
+            raise
     return TrainResult(run.curve.records)
 
 
@@ -116,12 +118,8 @@ class _Run:
 
     @torch.no_grad()
     def _draw(self, done: int) -> Mapping[str, np.ndarray]:
-        modes = [(module, module.training) for module in self.trainable.modules()]
-        self.trainable.eval()
-        images = self.preview.draw(done) if self.preview is not None else {}
-        for module, training in modes:
-            module.training = training
-        return images
+        with in_eval_mode(self.trainable):
+            return self.preview.draw(done) if self.preview is not None else {}
 
     def keep(self, done: int) -> None:
         """Save a checkpoint when it is time, at the end, and before stopping on request."""

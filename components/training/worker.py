@@ -55,6 +55,8 @@ class Worker:
     """Has this process been told to end (SIGTERM, preemption)? Training saves a checkpoint and stops; see parts()."""
     compiled: bool = False
     """Train on torch.compile's kernels. Moves low-order bits, as the number of workers does."""
+    fit_threads: bool = False
+    """Train small models on fewer threads than torch has; see components/training/threads.py."""
 
     def rows(self, n: int) -> slice:
         """This rank's share of n rows: contiguous, sizes differ by at most one."""

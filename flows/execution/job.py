@@ -281,12 +281,17 @@ class _Work:
             device=results[0].device,
             versions=library_versions(),
             host=Process.current().host,
-            context={**self.doing.context, **({"compiled": "true"} if self.doing.settings.compiled else {})},
+            context={**self.doing.context, **self._numerics(results[0])},
             started_ms=started_ms,
             ended_ms=_now_ms(),
             adopted_from=None if adoption is None else adoption.source,
             adopted_because=None if adoption is None else adoption.reason,
         )
+
+    def _numerics(self, result: RankResult) -> dict[str, str]:
+        """What may have moved low-order bits besides world size, device and versions."""
+        threads = {"threads": f"{result.threads}"} if result.device == "cpu" else {}
+        return threads | ({"compiled": "true"} if self.doing.settings.compiled else {})
 
     def _record_failure(self, store: Store, attempt: int, error: Exception) -> None:
         """For followers and `rcg status`. A writer that was superseded has nothing to say any more."""

@@ -13,7 +13,7 @@ from components.store import open_store, prove_store
 from components.store.base import Store
 from flows.execution.job import Doing, Outcome, make_spec, run_job
 from flows.execution.progress import StageLog, follow_line
-from flows.executors import Executor, Launcher, WorkerSettings, open_executor, open_launcher
+from flows.executors import Executor, Launcher, WorkerSettings, fit_threads, open_executor, open_launcher
 from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests
 from flows.identity.environment import git_state
@@ -114,6 +114,7 @@ class Project:
             checkpoint_every=self.settings.checkpoint_every,
             keep_checkpoints=self.settings.keep_checkpoints,
             compiled=self.settings.compile,
+            fit_threads=fit_threads(),
             mix_versions=self.settings.mix_versions,
             gpus_per_worker=self.settings.gpus_per_worker,
         )

@@ -4,15 +4,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, WorkerSettings
+from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, WorkerSettings, fit_threads
 
 if TYPE_CHECKING:
     from flows.settings import Settings
 
 __all__ = [
-    "Executor", "ExecutorName", "Job", "Launch", "Launcher", "RankResult", "WorkerSettings", "open_executor",
+    "Executor",
+    "ExecutorName",
+    "Job",
+    "Launch",
+    "Launcher",
+    "RankResult",
+    "WorkerSettings",
+    "fit_threads",
+    "open_executor",
     "open_launcher",
-]  # fmt: skip
+]
 
 ExecutorName = Literal["inline", "ray"]
 

@@ -49,6 +49,8 @@ class WorkerSettings:
     event_interval_s: float = 2.0
     compiled: bool = False
     """Train on torch.compile's kernels."""
+    fit_threads: bool = False
+    """Train small models on fewer threads than torch has; see fit_threads()."""
     mix_versions: bool = False
     """Allow one artifact to hold parts that different library versions made."""
     gpus_per_worker: int = 0
@@ -81,6 +83,8 @@ class RankResult:
     device: str
     files: Mapping[str, FileEntry]
     keys: Mapping[str, str]
+    threads: int
+    """CPU threads of torch; a small model may have been trained on fewer."""
 
 
 class Executor(Protocol):
@@ -146,6 +150,11 @@ def device_name(device: "torch.device") -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
+def fit_threads() -> bool:
+    """Whether trainings choose their number of threads: not where OMP_NUM_THREADS says it, as in a cluster's pods."""
+    return "OMP_NUM_THREADS" not in os.environ
+
+
 def run_rank(job: Job, place: Place) -> RankResult:
     """Run the stage's function as one rank. The same for every executor."""
     with _scratch(job.spec.stage) as folder:
@@ -188,6 +197,8 @@ class _RankRun:
         self.usage = Usage(place.device)
 
     def result(self) -> RankResult:
+        import torch
+
         from components.training.worker import Worker
 
         spec, settings, place = self.job.spec, self.job.settings, self.place
@@ -212,13 +223,14 @@ class _RankRun:
             checkpoint_every=settings.checkpoint_every,
             threads=settings.threads,
             compiled=settings.compiled,
+            fit_threads=settings.fit_threads,
             stopping=place.stopping,
         )
         metrics = body(params, self.inputs(), output, worker)
         if place.rank == 0:
             self.finish_events()
             output.write_json(METRICS, check_metrics(spec.stage, metrics))
-        return RankResult(place.rank, device_name(place.device), output.files, output.keys)
+        return RankResult(place.rank, device_name(place.device), output.files, output.keys, torch.get_num_threads())
 
     def checkpoints(self) -> Any:
         from components.training.checkpoint import CheckpointDir

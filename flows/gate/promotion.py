@@ -112,7 +112,7 @@ class _Gate:
         """Raises: MissingError, TamperedError, ArtifactError for a bundle or a collection that is not as it was."""
         from components.training.checkpoint import NoCheckpoints
         from components.training.worker import Worker
-        from flows.executors.base import pick_device
+        from flows.executors.base import fit_threads, pick_device
 
         device = pick_device(self.project.settings.device)
         rivals = [v for v in (self.challenger, self.champion) if v is not None]
@@ -123,6 +123,7 @@ class _Gate:
             worker = Worker(
                 rank=0, world_size=1, device=device, checkpoints=NoCheckpoints(), report=lambda _: None,
                 scratch=scratch, checkpoint_every=2**62, threads=self.project.settings.threads,
+                fit_threads=fit_threads(),
             )  # fmt: skip
             collections = [self._collection(v, scratch / str(i)) for i, v in enumerate(rivals)]
             reference = Reference(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from components.errors import ConfigError
 from components.store import LocalStore
@@ -46,7 +47,7 @@ def test_the_run_says_which_job_made_it(store: LocalStore, monkeypatch: pytest.M
     assert "done in" in run_spec(uri)
     assert load_run(store, rayjobs.spec().prefix).record.context == {
         "git_commit": "abc", "rayjob": JOB, "rayjob_uid": "u-1", "namespace": "rcg-jobs", "image": rayjobs.IMAGE,
-        "ray_cluster": "cluster-1",
+        "ray_cluster": "cluster-1", "threads": f"{torch.get_num_threads()}",
     }  # fmt: skip
     assert read_failure(folder, JOB) is None
 
@@ -54,7 +55,10 @@ def test_the_run_says_which_job_made_it(store: LocalStore, monkeypatch: pytest.M
 def test_a_job_that_its_driver_had_no_time_to_note(store: LocalStore) -> None:
     uri, _ = put(store, rayjobs.spec())
     run_spec(uri)
-    assert load_run(store, rayjobs.spec().prefix).record.context == {"rayjob": JOB}
+    assert load_run(store, rayjobs.spec().prefix).record.context == {
+        "rayjob": JOB,
+        "threads": f"{torch.get_num_threads()}",
+    }
 
 
 def test_other_code_is_refused_and_the_driver_told(store: LocalStore) -> None:

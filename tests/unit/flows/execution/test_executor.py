@@ -88,7 +88,7 @@ def test_a_stage_that_reports_nothing_still_tells_what_it_used(tmp_path: Path) -
 
 
 def result(rank: int, **keys: str) -> RankResult:
-    return RankResult(rank, "cpu", dict.fromkeys(keys, ENTRY), keys)
+    return RankResult(rank, "cpu", dict.fromkeys(keys, ENTRY), keys, 1)
 
 
 def test_ranks_may_not_write_the_same_file() -> None:
