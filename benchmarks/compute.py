@@ -16,9 +16,8 @@ from components.encoders.mocov3 import MoCoV3Config
 from components.nn.attention import Attention
 from components.rdm import Rdm, RdmConfig
 from components.training.checkpoint import NoCheckpoints
-from components.training.ema import EmaConfig
+from components.training.config import EmaConfig, OptimConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
-from components.training.optim import OptimConfig, TrainConfig
 from components.training.step import Stepper
 from components.training.worker import Worker
 

@@ -9,12 +9,11 @@ from typing import Any
 import torch
 
 from components.codecs.none import NoneConfig
+from components.collection.config import SplitConfig
 from components.collection.snapshot import take_snapshot
 from components.collection.source import open_source
-from components.collection.splits import SplitConfig
 from components.encoders import MoCoV3Config
-from components.images.decode import DecodeRecipe
-from components.images.views import ViewRecipe
+from components.images.config import DecodeRecipe, ViewRecipe
 from components.store import open_store
 from components.training.checkpoint import NoCheckpoints
 from components.training.worker import Worker

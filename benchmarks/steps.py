@@ -25,10 +25,9 @@ from components.nn.vit import seeded_init
 from components.rdm import Rdm, RdmConfig, RdmSampling, load_rdm
 from components.rng import derive_seed, image_rng
 from components.training.checkpoint import NoCheckpoints
-from components.training.ema import EmaConfig
+from components.training.config import EmaConfig, OptimConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import train
-from components.training.optim import OptimConfig, TrainConfig
 from components.training.worker import Worker
 
 COUNTS = (2, 4, 5, 8, 10, 15, 20, 25, 30, 50, 100, 250)

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import pickle
-import re
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -12,71 +11,68 @@ from typing import Any
 from urllib.parse import unquote, urlparse
 
 import torch
-from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from components.config import Config
 from components.errors import ConfigError, MissingError, WeightsError
+from components.weights_file import WeightsFile
 
 _CONTAINERS = ("", "state_dict", "model", "teacher")
 """Entries under which training scripts keep the weights in a torch file, the likeliest first; "": the top level."""
+
 _UNRECORDED = "0" * 64
+"""Stands in params.yaml for a digest that is not known yet."""
 
 Tables = dict[str, dict[str, Tensor]]
 """The named tensors of a file by the entry that holds them; "" is the top level."""
 
 
-class WeightsFile(Config):
-    """A .safetensors or torch file of one's own. Nothing is fetched from a hub."""
+def fetch_tables(file: WeightsFile, what: str, where: str) -> Tables:
+    """What read_tables finds; `what` names the model, `where` the params key. Raises: WeightsError, ConfigError."""
+    if urlparse(file.uri).scheme != "s3":
+        return _pinned_tables(file, _local_path(file), what, where)
+    from components.store import open_store  # a bundle carries no store: its weights lie beside it
 
-    uri: str = Field(min_length=1)
-    """A path, a file:// URI or s3://bucket/key; on a cluster every pod has to reach it."""
-    sha256: str = Field(pattern="^[0-9a-fA-F]{64}$")
-    """Digest of the file, as `sha256sum FILE` prints it; 64 zeros: not recorded yet."""
+    folder, _, name = file.uri.rpartition("/")
+    with tempfile.TemporaryDirectory(prefix="rcg-weights-") as scratch:
+        path = Path(scratch) / (name or "weights")
+        with contextlib.suppress(MissingError):
+            open_store(folder).download(name, path)
+        return _pinned_tables(file, path, what, where)
 
-    def path(self) -> Path:
-        """Of a local file. Raises: ConfigError for another kind of URI."""
-        parts = urlparse(self.uri)
-        if parts.scheme == "":
-            return Path(self.uri)
-        if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-            return Path(unquote(parts.path))
-        expected = "a path, a file:// URI or s3://bucket/key"
-        raise ConfigError("weights are not read from there", got=self.uri, expected=expected, fix="copy the file first")
 
-    def tables(self, what: str, where: str) -> Tables:
-        """What read_tables finds; `what` names the model, `where` the params key. Raises: WeightsError, ConfigError."""
-        if urlparse(self.uri).scheme != "s3":
-            return self._tables(self.path(), what, where)
-        from components.store import open_store
+def fetch_weights(file: WeightsFile, what: str, where: str) -> dict[str, Tensor]:
+    """The likeliest table of them. Raises: WeightsError, ConfigError."""
+    return likeliest(fetch_tables(file, what, where), file.uri)
 
-        folder, _, name = self.uri.rpartition("/")
-        with tempfile.TemporaryDirectory(prefix="rcg-weights-") as scratch:
-            path = Path(scratch) / (name or "weights")
-            with contextlib.suppress(MissingError):
-                open_store(folder).download(name, path)
-            return self._tables(path, what, where)
 
-    def _tables(self, path: Path, what: str, where: str) -> Tables:
-        if not path.is_file():
-            digest = "" if self.sha256 == _UNRECORDED else f" with sha256 {self.sha256}"
-            raise WeightsError(
-                f"the weights file of {what} does not exist",
-                got=self.uri,
-                expected=f"a .safetensors or torch file called {path.name}{digest}",
-                fix=f"put the file there, or set {where}.uri; record its digest with `sha256sum {path.name}` "
-                f"in {where}.sha256",
-            )
-        if self.sha256 == _UNRECORDED:
-            what, fix = f"the digest of {self.uri} is not recorded", f"if you trust the file, set {where}.sha256 to it"
-            raise WeightsError(what, got=f"sha256 {_sha256(path)}", expected="its digest in params.yaml", fix=fix)
-        return read_tables(path, self.sha256)
+def _local_path(file: WeightsFile) -> Path:
+    """Raises: ConfigError for a URI that is not of a local file."""
+    parts = urlparse(file.uri)
+    if parts.scheme == "":
+        return Path(file.uri)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost"):
+        return Path(unquote(parts.path))
+    expected = "a path, a file:// URI or s3://bucket/key"
+    raise ConfigError("weights are not read from there", got=file.uri, expected=expected, fix="copy the file first")
 
-    def read(self, what: str, where: str) -> dict[str, Tensor]:
-        """The likeliest table of them. Raises: WeightsError, ConfigError."""
-        return likeliest(self.tables(what, where), self.uri)
+
+def _pinned_tables(file: WeightsFile, path: Path, what: str, where: str) -> Tables:
+    """Raises: WeightsError when `path` is absent or its digest is not, or not yet, that of params.yaml."""
+    if not path.is_file():
+        digest = "" if file.sha256 == _UNRECORDED else f" with sha256 {file.sha256}"
+        raise WeightsError(
+            f"the weights file of {what} does not exist",
+            got=file.uri,
+            expected=f"a .safetensors or torch file called {path.name}{digest}",
+            fix=f"put the file there, or set {where}.uri; record its digest with `sha256sum {path.name}` "
+            f"in {where}.sha256",
+        )
+    if file.sha256 == _UNRECORDED:
+        what, fix = f"the digest of {file.uri} is not recorded", f"if you trust the file, set {where}.sha256 to it"
+        raise WeightsError(what, got=f"sha256 {_sha256(path)}", expected="its digest in params.yaml", fix=fix)
+    return read_tables(path, file.sha256)
 
 
 def required(weights: WeightsFile | None, where: str) -> WeightsFile:
@@ -89,30 +85,8 @@ def required(weights: WeightsFile | None, where: str) -> WeightsFile:
     return weights
 
 
-def trained_or_imported(section: str, train: object, weights: object) -> None:
-    """Raises: ValueError when a params section neither trains nor names weights."""
-    if train is None and weights is None:
-        raise ValueError(f"{section}.train and {section}.weights are both null, so it learns nothing; set one of them")
-
-
 class _Namespace:
     """Stands in for argparse.Namespace, in which training scripts pickle their options; a bag of attributes."""
-
-
-def content_digest(text: str) -> str:
-    """Validator of `init`. Raises: ValueError for anything that may point elsewhere tomorrow, e.g. an alias."""
-    if not re.fullmatch("sha256:[0-9a-f]{64}", text):
-        raise ValueError(
-            "init names one finished run by `sha256:` and its content digest; a moving alias such as `champion` "
-            "belongs in retrain.init, which resolves it"
-        )
-    return text
-
-
-def one_start(section: str, weights: object, init: object) -> None:
-    """Raises: ValueError when a params section names two sets of weights to start from."""
-    if weights is not None and init is not None:
-        raise ValueError(f"{section}.weights and {section}.init both say where to start from; set one of them to null")
 
 
 def save_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:

@@ -19,7 +19,8 @@ from components.codecs import Codec, load_codec
 from components.config import Config
 from components.encoders import Encoder, constant_rows, load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
-from components.images.decode import DecodeRecipe, decode, square
+from components.images.config import DecodeRecipe
+from components.images.decode import decode, square
 from components.images.pictures import to_float
 from components.pixels import PixelGenerator, PixelSampling, load_pixels
 from components.rdm import Rdm, RdmSampling, load_rdm

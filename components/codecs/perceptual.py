@@ -16,7 +16,8 @@ from torch.nn import functional as tf
 from components.config import Config
 from components.errors import ConfigError
 from components.nn.vit import VisionTransformer, seeded_init
-from components.weights import WeightsFile, assign
+from components.weights import assign, fetch_weights
+from components.weights_file import WeightsFile
 
 WEIGHTS_KEY = "codec.objective.perceptual.weights"
 _PREFIXES = ("module.base_encoder.", "backbone.")
@@ -48,7 +49,7 @@ class VitFeatures(_Perceptual):
 
     def build(self) -> "Perceptual":
         """Raises: WeightsError, ConfigError."""
-        tensors = _backbone(self.weights.read("the perceptual ViT", WEIGHTS_KEY))
+        tensors = _backbone(fetch_weights(self.weights, "the perceptual ViT", WEIGHTS_KEY))
         with seeded_init(0):
             network = _vit(tensors, self.heads)
         assign(network, tensors, source=self.weights.uri)
@@ -70,7 +71,7 @@ class TimmFeatures(_Perceptual):
 
     def build(self) -> "Perceptual":
         """Raises: WeightsError, ConfigError."""
-        tensors = self.weights.read(f"timm {self.name}", WEIGHTS_KEY)
+        tensors = fetch_weights(self.weights, f"timm {self.name}", WEIGHTS_KEY)
         with seeded_init(0):
             network = _timm(self.name, self.layers)
         own = network.state_dict()

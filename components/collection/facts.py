@@ -10,7 +10,8 @@ from components.collection.duplicates import difference_hash
 from components.collection.lock import Entry
 from components.collection.source_base import Source, pin_of
 from components.errors import DataError
-from components.images.decode import DecodeRecipe, decode
+from components.images.config import DecodeRecipe
+from components.images.decode import decode
 
 if TYPE_CHECKING:
     import pyarrow as pa

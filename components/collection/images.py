@@ -14,7 +14,8 @@ from components.base import Reader
 from components.collection.source import open_source
 from components.collection.source_base import Source
 from components.errors import DataError
-from components.images.decode import DecodeRecipe, decode, square
+from components.images.config import DecodeRecipe
+from components.images.decode import decode, square
 
 if TYPE_CHECKING:
     import pyarrow as pa

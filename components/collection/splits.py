@@ -14,32 +14,14 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
+from components.collection.config import SplitConfig
 from components.collection.duplicates import as_words, near_pairs
-from components.config import Config
 from components.rng import derive_seed
 
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 LEFT_OUT = "none"
-
-
-class SplitConfig(Config):
-    """Shares of the three splits."""
-
-    seed: int = Field(ge=0)
-    """Another seed deals all pictures anew."""
-    val_share: float = Field(gt=0, lt=0.5)
-    """Share of the pictures held out to choose options on."""
-    test_share: float = Field(gt=0, lt=0.5)
-    """Share of the pictures held out to report on."""
-    near_bits: int = Field(ge=0, le=32)
-    """Pictures whose 128-bit difference hashes differ in at most this many bits stay together; 0: equal hashes only."""
-
-    @classmethod
-    def tiny(cls) -> "SplitConfig":
-        return cls(seed=0, val_share=0.2, test_share=0.2, near_bits=0)
 
 
 class Splitter:

@@ -11,7 +11,8 @@ from components.encoders.dino import DinoConfig
 from components.encoders.mocov3 import MoCoV3Config
 from components.encoders.timm import TimmConfig
 from components.errors import WeightsError
-from components.weights import WeightsFile, load_weights
+from components.weights import load_weights
+from components.weights_file import WeightsFile
 
 __all__ = [
     "DeitConfig", "DinoConfig", "Encoder", "EncoderConfig", "EncoderModel", "MoCoV3Config", "TimmConfig", "WeightsFile",

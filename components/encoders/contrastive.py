@@ -14,7 +14,8 @@ from components.base import Batch
 from components.config import Config
 from components.encoders.base import preprocess
 from components.encoders.mocov3 import MoCoV3Config, MoCoV3Network, projection_head
-from components.images.augment import AugmentConfig, Crop, Images, Noise, augment
+from components.images.augment import Images, augment
+from components.images.config import AugmentConfig, Crop, Noise
 from components.nn.gather import gather_rows
 from components.rng import BatchRng
 from components.training.trainable import Trainable

@@ -12,7 +12,7 @@ from components.config import Config
 from components.encoders.base import RGB, FrozenEncoder
 from components.nn.batchnorm import GlobalBatchNorm
 from components.nn.vit import VisionTransformer, seeded_init
-from components.weights import WeightsFile
+from components.weights_file import WeightsFile
 
 
 class MoCoV3Config(Config):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from components.config import Config
 from components.encoders.base import RGB, FrozenEncoder
 from components.nn.vit import VisionTransformer, seeded_init
-from components.weights import WeightsFile
+from components.weights_file import WeightsFile
 
 
 class PublishedVit(Config):

@@ -13,7 +13,8 @@ from components.config import Config
 from components.encoders.base import RGB, WEIGHTS_KEY, FrozenEncoder
 from components.errors import ConfigError
 from components.nn.vit import seeded_init
-from components.weights import WeightsFile, assign, required
+from components.weights import assign, fetch_weights, required
+from components.weights_file import WeightsFile
 
 
 class TimmConfig(Config):
@@ -47,7 +48,7 @@ class TimmConfig(Config):
         """The encoder with the weights that the config names. Raises: WeightsError, ConfigError."""
         weights = required(self.weights, WEIGHTS_KEY)
         encoder = self.build()
-        tensors = weights.read(f"timm {self.name}", WEIGHTS_KEY)
+        tensors = fetch_weights(weights, f"timm {self.name}", WEIGHTS_KEY)
         if self.output != "head":
             tensors = _without_classifier(tensors, encoder.network)
         if self.resample_positions:

@@ -5,10 +5,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field
 
-from components.config import Config
 from components.errors import DataError
+from components.images.config import DecodeRecipe
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,21 +15,6 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "PPM", "BMP", "TIFF")
 _WIDE_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _FORMATS_OF_WIDE_I = frozenset({"PNG", "PPM"})
-_PILLOW_LIMIT = 89_000_000  # a little above, Pillow itself begins to complain
-_BYTES_PER_PIXEL = 16  # no picture file needs more, so a bigger file is not worth reading
-
-
-class DecodeRecipe(Config):
-    """How files become pixels; part of the identity of everything made of them."""
-
-    background: tuple[int, int, int] = Field(min_length=3, max_length=3)
-    """RGB 0..255 that transparent pictures are laid on."""
-    max_pixels: int = Field(ge=1, le=_PILLOW_LIMIT)
-    """Pictures with more pixels are rejected before any is decoded."""
-
-    def max_bytes(self) -> int:
-        """Bigger files are rejected unread."""
-        return _BYTES_PER_PIXEL * self.max_pixels + (1 << 20)
 
 
 def decode(data: bytes, recipe: DecodeRecipe) -> "Image":

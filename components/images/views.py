@@ -2,43 +2,16 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from components.config import Config
+from components.images.config import ViewRecipe
 from components.images.decode import center_square, window
 from components.rng import RowRng, derive_seed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-
-class ViewRecipe(Config):
-    """View 0 is the plain center square of every picture; the others are random crops of it, of train pictures only."""
-
-    seed: int = Field(ge=0)
-    """Seed of the random views."""
-    n_views: int = Field(ge=1)
-    """Views per train picture. The reference draws a new view at every step; here training chooses among these."""
-    crop_area: tuple[float, float]
-    """Range of the share of the center square that a random view shows: (1, 1) is no crop."""
-    flip_prob: float = Field(ge=0, le=1)
-    """Share of the random views that are mirrored. 0 for digits or letters."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(seed=0, n_views=2, crop_area=(0.8, 1.0), flip_prob=0.5)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        low, high = self.crop_area
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"crop_area must be two shares with 0 < low <= high <= 1, not {self.crop_area}")
-        if self.n_views > 1 and low == 1 and self.flip_prob == 0:
-            raise ValueError(f"all {self.n_views} views would be equal: set n_views: 1, or crop_area or flip_prob")
-        return self
 
 
 class View(NamedTuple):

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from components.base import Writer
 from components.errors import WeightsError
 from components.interop.signatures import STAGE_OF, recognize, split
-from components.weights import Tables, WeightsFile, assign, check_tensors, likeliest, save_weights
+from components.weights import Tables, assign, check_tensors, fetch_tables, likeliest, save_weights
+from components.weights_file import WeightsFile
 
 Tensors = Mapping[str, Tensor]
 
@@ -111,7 +112,7 @@ def adopt(module: nn.Module, file: WeightsFile, layouts: Sequence[Layout], *, wh
     `where`: the params key of the file. Raises: WeightsError, ConfigError.
     """
     kinds = " or ".join(layout.kind for layout in layouts)
-    tables, source = file.tables(kinds, where), file.uri
+    tables, source = fetch_tables(file, kinds, where), file.uri
     for layout in layouts:
         tensors = layout.find(tables)
         if tensors is not None:

@@ -7,64 +7,21 @@ blind to most of an image, and redrawing alone hardly notices noise or blends (d
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal, Self
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from components.base import Batch
-from components.config import Config
-from components.errors import ConfigError, DivergedError
+from components.errors import DivergedError
+from components.metrics.config import LOWEST_SIDE, FeatureConfig
 from components.rng import BatchRng
 from components.training.loop import Trainable
 
-Task = Literal["labels", "self"]
-
 LABEL_SMOOTHING = 0.1  # keeps features of one class from running off: the distance then varies less between samples
 REDRAW_WEIGHT = 10.0  # the squared error of pixels in [0, 1] is about a tenth of the classification loss
-LOWEST_SIDE = 4
 SHIFT = 8  # training images are shifted by up to 1/8 of their side
-
-
-class FeatureConfig(Config):
-    """The feature network. Bits of it change every metric, so runs are comparable only with equal values here."""
-
-    task: Literal["auto", "labels", "self"]
-    """labels: classify; self: name the rotation and redraw the image; auto: labels where the collection has them."""
-    px: int = Field(ge=LOWEST_SIDE)
-    """Side at which the network, and the pixel distances, see every image."""
-    width: int = Field(ge=8, multiple_of=8)
-    """Channels of the first layer; two halvings later there are four times as many."""
-    dim: int = Field(ge=2)
-    """Number of features; at most a fifth of the held-out images."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(task="auto", px=8, width=8, dim=2)
-
-    def resolve(self, classes: list[str] | None) -> Task:
-        """What `auto` means here. Raises: ConfigError when labels are asked for and there are none."""
-        if self.task == "labels" and not classes:
-            raise ConfigError(
-                "evaluate.features.task is labels, but the collection has none",
-                fix="set evaluate.features.task: auto, or label the collection",
-            )
-        return "labels" if classes and self.task != "self" else "self"
-
-    def check_size(self, n_held_out: int) -> None:
-        """Raises: ConfigError when the features are too many for a covariance over the held-out images."""
-        if self.dim > n_held_out // 5:
-            raise ConfigError(
-                "too many features for so few held-out images: the Frechet distance would measure noise",
-                got=f"evaluate.features.dim {self.dim} with {n_held_out} held-out images",
-                expected=f"at most {n_held_out // 5}, a fifth of them",
-                fix=f"set evaluate.features.dim: {n_held_out // 5}, or hold more images out"
-                if n_held_out >= 10
-                else "hold more images out (collect.splits)",
-            )
 
 
 class _Block(nn.Module):

@@ -9,11 +9,12 @@ import torch
 from components.base import Batch
 from components.errors import DataError
 from components.images.pictures import to_float
-from components.metrics.features import FeatureConfig, FeatureNet, LabelTask, SelfTask, Task, fit
+from components.metrics.config import FeatureConfig, Task
+from components.metrics.features import FeatureNet, LabelTask, SelfTask, fit
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
+from components.training.config import TrainConfig
 from components.training.loop import train
-from components.training.optim import TrainConfig
 from components.training.worker import Worker
 
 PIXEL_PX = 32  # pixel distances need no more detail, and the vectors stay small

@@ -1,31 +1,11 @@
 """Exponential moving average of weights, as a second copy of the module that samples in its place."""
 
 import copy
-from typing import Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 
-from components.config import Config
-
-
-class EmaConfig(Config):
-    """Decay of the averaged weights."""
-
-    decay: float = Field(ge=0, lt=1)
-    """Decay per step in the long run."""
-    rule: Literal["constant", "ramped"]
-    """constant: the decay from the first step on; ramped: min(decay, (1 + n) / (10 + n)) at step n = 1, 2, …"""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(decay=0.5, rule="ramped")
-
-    def decay_at(self, n: int) -> float:
-        """Decay of update n, counted from 1."""
-        return self.decay if self.rule == "constant" else min(self.decay, (1 + n) / (10 + n))
-
+from components.training.config import EmaConfig
 
 _Tensors = tuple[list[Tensor], list[Tensor]]
 

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from components.base import Batch, Generator
 from components.rng import BatchRng
-from components.training.ema import Ema, EmaConfig
+from components.training.config import EmaConfig
+from components.training.ema import Ema
 from components.training.trainable import Trainable
 
 G = TypeVar("G", bound=Generator)

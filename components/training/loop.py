@@ -15,9 +15,10 @@ import torch
 
 from components.base import Metrics
 from components.errors import ConfigError, DivergedError, RcgError, RetryableError
+from components.training.config import TrainConfig
 from components.training.curve import Curve, diverged
 from components.training.distributed import any_rank, gather_objects
-from components.training.optim import TrainConfig, lr_at
+from components.training.optim import lr_at
 from components.training.order import Batches
 from components.training.report import Report
 from components.training.step import Stepper

@@ -10,7 +10,7 @@ import torch
 
 from components.base import Batch
 from components.rng import BatchRng, derive_seed
-from components.training.optim import TrainConfig
+from components.training.config import TrainConfig
 from components.training.trainable import Fetch
 from components.training.worker import Worker
 

@@ -9,7 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from components.base import Batch
 from components.rng import BatchRng
-from components.training.optim import AdamW, TrainConfig, clip_gradients, lr_at
+from components.training.config import TrainConfig
+from components.training.optim import AdamW, clip_gradients, lr_at
 from components.training.order import noise_rng
 from components.training.trainable import Trainable
 from components.training.worker import Worker

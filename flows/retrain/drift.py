@@ -14,7 +14,7 @@ from flows.runs.stored import StoredArtifact
 
 if TYPE_CHECKING:
     from components.encoders import Encoder
-    from components.images.decode import DecodeRecipe
+    from components.images.config import DecodeRecipe
 
 _MOST = 512
 _BATCH = 64
@@ -28,7 +28,7 @@ def drift_of(project: Project, lock: Lock, base: Sequence[str], champion: Versio
     About 1 when nothing changed. Infinite when too few of either can be read: then it is not known to be small.
     """
     from components.encoders import load_encoder
-    from components.images.decode import DecodeRecipe
+    from components.images.config import DecodeRecipe
 
     chunks = [(chunk.name in base, lock.entries(chunk)) for chunk in lock.chunks]
     old, new = ([e for is_old, entries in chunks if is_old == wanted for e in entries] for wanted in (True, False))

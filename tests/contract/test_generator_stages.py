@@ -9,8 +9,7 @@ import pytest
 from components.cache.samples import Samples
 from components.pixels import PixelConfig, PixelSampling
 from components.rdm import RdmSampling
-from components.training.ema import EmaConfig
-from components.training.optim import TrainConfig
+from components.training.config import EmaConfig, TrainConfig
 from flows.stages.pixels.params import PixelsParams, PreviewConfig
 from flows.stages.pixels.run import run as train_pixels
 from flows.stages.sample.params import SampleParams

@@ -13,7 +13,7 @@ import torch
 
 from components.errors import ConfigError, DataError, RetryableError
 from components.store.local import LocalStore
-from components.training.optim import TrainConfig
+from components.training.config import TrainConfig
 from components.training.report import Report
 from flows.execution.job import Doing, work
 from flows.executors import Executor, WorkerSettings

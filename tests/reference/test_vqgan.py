@@ -12,7 +12,8 @@ from components.codecs.vqgan_training import VqganTrainable
 from components.encoders.mocov3 import MoCoV3Config
 from components.nn.vit import seeded_init
 from components.training.step import Stepper
-from components.weights import WeightsFile, save_weights
+from components.weights import save_weights
+from components.weights_file import WeightsFile
 from flows.pipeline.params import load_params
 from tests.support.inventory import expected_tensors
 from tests.support.toys import worker

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from components.base import Metrics
+from components.collection.config import SplitConfig
 from components.collection.snapshot import take_snapshot
 from components.collection.source import open_source
-from components.collection.splits import SplitConfig
-from components.images.decode import DecodeRecipe
+from components.images.config import DecodeRecipe
 from components.store import open_store
 from flows.identity.artifact import Manifest, parse_json
 from flows.runs.stored import StoredOutput

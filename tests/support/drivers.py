@@ -24,7 +24,7 @@ from PIL import Image
 import flows.runs.workspace
 from components.errors import RcgError
 from components.store import local, open_store
-from components.training.optim import TrainConfig
+from components.training.config import TrainConfig
 from components.training.step import Stepper
 from flows.execution.job import Doing, Outcome, Timing, make_spec, run_job
 from flows.executors.base import WorkerSettings

@@ -13,10 +13,9 @@ from components.base import Batch, Metrics
 from components.config import Config
 from components.errors import DataError
 from components.rng import BatchRng, image_rng
-from components.training.ema import EmaConfig
+from components.training.config import EmaConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, train
-from components.training.optim import TrainConfig
 from components.training.worker import Worker
 from components.weights import save_weights
 from flows.identity.artifact import Inputs, Output

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from components.training.optim import TrainConfig
+from components.training.config import TrainConfig
 from tests.support.folders import FolderArtifact
 from tests.support.toys import worker
 

@@ -9,10 +9,9 @@ import torch
 from components.base import Batch, Metrics
 from components.config import Config
 from components.rng import BatchRng
-from components.training.ema import EmaConfig
+from components.training.config import EmaConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import train
-from components.training.optim import TrainConfig
 from components.training.trainable import Preview
 from components.training.worker import Worker
 from components.weights import save_weights

@@ -8,8 +8,8 @@ from components.codecs import CodecConfig
 from components.codecs.vqgan import VqganConfig
 from components.codecs.vqgan_training import VqganObjective
 from components.config import Config
-from components.training.optim import TrainConfig
-from components.weights import WeightsFile, trained_or_imported
+from components.training.config import TrainConfig
+from components.weights_file import WeightsFile, trained_or_imported
 
 
 class CodecParams(Config):

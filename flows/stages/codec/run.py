@@ -16,8 +16,8 @@ from components.interop.codecs import LAYOUTS
 from components.interop.layout import adopt, keep
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, derive_seed
+from components.training.config import TrainConfig
 from components.training.loop import Preview, train
-from components.training.optim import TrainConfig
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
 from flows.stages.codec.params import CodecParams

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from components.collection.splits import SplitConfig
+from components.collection.config import SplitConfig
 from components.config import Config
-from components.images.decode import DecodeRecipe
+from components.images.config import DecodeRecipe
 
 
 class CollectParams(Config):

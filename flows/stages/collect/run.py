@@ -19,7 +19,7 @@ from components.collection.source import open_source
 from components.collection.source_base import Source
 from components.collection.splits import LEFT_OUT, SPLITS, Splitter
 from components.errors import ConfigError, DataError
-from components.images.decode import DecodeRecipe
+from components.images.config import DecodeRecipe
 from components.images.pictures import grid, png_bytes
 from components.training.distributed import share_out
 from components.training.worker import Worker

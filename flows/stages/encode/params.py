@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from components.config import Config
-from components.images.views import ViewRecipe
+from components.images.config import ViewRecipe
 
 
 class EncodeParams(Config):

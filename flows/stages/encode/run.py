@@ -17,9 +17,9 @@ from components.collection.source import open_source
 from components.collection.splits import LEFT_OUT
 from components.encoders import constant_rows, load_encoder
 from components.errors import ArtifactError, DataError
-from components.images.decode import DecodeRecipe
+from components.images.config import DecodeRecipe, ViewRecipe
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
-from components.images.views import PLAIN, View, ViewRecipe, random_views, render
+from components.images.views import PLAIN, View, random_views, render
 from components.training.distributed import share_out
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output

@@ -8,7 +8,7 @@ from components.config import Config
 from components.encoders import EncoderConfig
 from components.encoders.contrastive import ContrastiveConfig
 from components.encoders.mocov3 import MoCoV3Config
-from components.training.optim import TrainConfig
+from components.training.config import TrainConfig
 
 
 class ProbeConfig(Config):

@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from components.config import Config
-from components.metrics.features import FeatureConfig
-from components.training.optim import TrainConfig
+from components.metrics.config import FeatureConfig
+from components.training.config import TrainConfig
 
 
 class EvaluateParams(Config):

@@ -13,7 +13,8 @@ from components.collection.images import open_images
 from components.encoders import load_encoder
 from components.images.pictures import to_float
 from components.metrics import measure, presentation
-from components.metrics.features import FeatureNet, Task, extract
+from components.metrics.config import Task
+from components.metrics.features import FeatureNet, extract
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization

@@ -8,9 +8,8 @@ from components.config import Config
 from components.diffusion.schedule import sampler_steps
 from components.pixels import PixelConfig, PixelSampling
 from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
-from components.training.ema import EmaConfig
-from components.training.optim import TrainConfig
-from components.weights import WeightsFile, content_digest, one_start, trained_or_imported
+from components.training.config import EmaConfig, TrainConfig
+from components.weights_file import WeightsFile, content_digest, one_start, trained_or_imported
 
 
 class PreviewConfig(Config):

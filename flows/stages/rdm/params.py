@@ -7,9 +7,8 @@ from pydantic import AfterValidator, Field, model_validator
 from components.config import Config
 from components.diffusion.schedule import sampler_steps
 from components.rdm import RdmConfig, RdmSampling
-from components.training.ema import EmaConfig
-from components.training.optim import TrainConfig
-from components.weights import WeightsFile, content_digest, one_start, trained_or_imported
+from components.training.config import EmaConfig, TrainConfig
+from components.weights_file import WeightsFile, content_digest, one_start, trained_or_imported
 
 
 class CheckConfig(Config):

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from components.errors import WeightsError
-from components.weights import WeightsFile, load_weights, read_tensors, save_weights
+from components.weights import fetch_weights, load_weights, read_tensors, save_weights
+from components.weights_file import WeightsFile
 from tests.support.s3_rig import aws_environment, moto_server
 
 
@@ -127,9 +128,9 @@ def test_weights_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             monkeypatch.setenv(name, value)
         boto3.session.Session().client("s3").put_object(Bucket="models", Key="a/b/w.safetensors", Body=data)
         pin = WeightsFile(uri="s3://models/a/b/w.safetensors", sha256=hashlib.sha256(data).hexdigest())
-        tensors = pin.read("the model", "rdm.weights")
+        tensors = fetch_weights(pin, "the model", "rdm.weights")
         absent = pin.model_copy(update={"uri": "s3://models/a/b/v.safetensors"})
         with pytest.raises(WeightsError, match=r"does not exist(.|\n)*s3://models/a/b/v.safetensors"):
-            absent.read("the model", "rdm.weights")
+            fetch_weights(absent, "the model", "rdm.weights")
     assert tensors.keys() == model().state_dict().keys()
     assert float(tensors["0.weight"].abs().sum()) > 0

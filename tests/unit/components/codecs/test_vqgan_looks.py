@@ -17,9 +17,10 @@ from components.encoders.mocov3 import MoCoV3Config
 from components.errors import ConfigError, WeightsError
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
+from components.training.config import TrainConfig
 from components.training.loop import train
-from components.training.optim import TrainConfig
-from components.weights import WeightsFile, save_weights
+from components.weights import save_weights
+from components.weights_file import WeightsFile
 from tests.support.ranks import run_ranks
 from tests.support.toys import worker
 

@@ -9,8 +9,8 @@ from components.codecs.vqgan import VqganConfig
 from components.codecs.vqgan_training import VqganObjective, VqganTrainable, perplexity
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
+from components.training.config import TrainConfig
 from components.training.loop import train
-from components.training.optim import TrainConfig
 from tests.support.ranks import run_ranks
 from tests.support.toys import worker
 

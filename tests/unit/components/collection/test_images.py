@@ -12,7 +12,7 @@ from PIL import Image
 from components.collection.images import ImageIndex, Pixels, class_ids, index_bytes, index_name, open_images, read_table
 from components.collection.source import FolderSource
 from components.errors import DataError
-from components.images.decode import DecodeRecipe
+from components.images.config import DecodeRecipe
 from tests.support.folders import FolderArtifact
 
 SPLITS = ["train", "val", "train", "test", "none", "train"]

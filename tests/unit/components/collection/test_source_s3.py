@@ -16,7 +16,7 @@ from components.collection.snapshot import take_snapshot, verify_source
 from components.collection.source import FolderSource, open_source
 from components.collection.source_base import Source
 from components.errors import ConfigError, DataError
-from components.images.decode import DecodeRecipe
+from components.images.config import DecodeRecipe
 from tests.support.s3_faults import FaultyProxy, faulty_proxy, once
 from tests.support.s3_rig import aws_environment, moto_server, s3_server
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from components.collection.config import SplitConfig
 from components.collection.duplicates import as_words, difference_hash, near_pairs
-from components.collection.splits import LEFT_OUT, SPLITS, SplitConfig, Splitter
+from components.collection.splits import LEFT_OUT, SPLITS, Splitter
 
 CONFIG = SplitConfig(seed=0, val_share=0.2, test_share=0.3, near_bits=3)
 

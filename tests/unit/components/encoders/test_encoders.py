@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import TypeAdapter
 from torch import nn
 
 from components.encoders import CONFIG, WEIGHTS, EncoderConfig, MoCoV3Config, TimmConfig, load_encoder, saved_config
@@ -14,7 +13,8 @@ from components.encoders.base import FrozenEncoder, constant_rows, preprocess, s
 from components.encoders.mocov3 import MoCoV3Network
 from components.errors import ConfigError, ShapeError, WeightsError
 from components.interop.encoders import import_encoder
-from components.weights import WeightsFile, read_tensors, save_weights
+from components.weights import fetch_weights, read_tensors, save_weights
+from components.weights_file import WeightsFile
 
 VIT_B: dict[str, Any] = {
     "input_px": 224, "patch_px": 16, "width": 768, "depth": 12, "heads": 12, "mlp_ratio": 4.0,
@@ -190,7 +190,7 @@ def test_timm_weights_are_imported(name: str, output: str, dim: int, changes: di
     config = TimmConfig.tiny().model_copy(update=update)
     encoder = config.imported()
     reference = timm.create_model(name, pretrained=False, **changes).eval()
-    reference.load_state_dict(TypeAdapter(WeightsFile).validate_python(_pin(path)).read("x", "y"))
+    reference.load_state_dict(fetch_weights(_pin(path), "x", "y"))
     images = _images(2, 32)
     x = (images - torch.tensor(config.mean)[:, None, None]) / torch.tensor(config.std)[:, None, None]
     with torch.no_grad():

@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from components.errors import DataError
-from components.images.decode import DecodeRecipe, decode, square, window
+from components.images.config import DecodeRecipe
+from components.images.decode import decode, square, window
 
 PINK = (255, 0, 128)
 RECIPE = DecodeRecipe(background=PINK, max_pixels=1_000_000)

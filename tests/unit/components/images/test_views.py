@@ -5,8 +5,9 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
+from components.images.config import ViewRecipe
 from components.images.decode import square
-from components.images.views import PLAIN, View, ViewRecipe, random_views, render
+from components.images.views import PLAIN, View, random_views, render
 
 RECIPE = ViewRecipe(seed=3, n_views=4, crop_area=(0.25, 0.81), flip_prob=0.5)
 

@@ -27,7 +27,7 @@ from components.pixels.dit import DitConfig
 from components.pixels.mage import MageConfig
 from components.rdm import Rdm, RdmConfig
 from components.target import TargetSpec
-from components.weights import WeightsFile
+from components.weights_file import WeightsFile
 from tests.support.folders import randomize
 
 RDM = RdmConfig.tiny().model_copy(update={"schedule": ScheduleConfig(kind="sqrt_linear", n_times=1000)})

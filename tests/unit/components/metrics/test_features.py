@@ -7,19 +7,11 @@ import pytest
 import torch
 
 from components.errors import ConfigError, DataError, DivergedError
-from components.metrics.features import (
-    LABEL_SMOOTHING,
-    FeatureConfig,
-    FeatureNet,
-    extract,
-    fit,
-    shifted,
-    turned,
-    unsmoothed,
-)
+from components.metrics.config import FeatureConfig
+from components.metrics.features import LABEL_SMOOTHING, FeatureNet, extract, fit, shifted, turned, unsmoothed
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.rng import BatchRng
-from components.training.optim import OptimConfig, TrainConfig
+from components.training.config import OptimConfig, TrainConfig
 from tests.support.toys import worker
 
 CONFIG = FeatureConfig(task="auto", px=8, width=8, dim=4)

@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from components.training.ema import Ema, EmaConfig
+from components.training.config import EmaConfig
+from components.training.ema import Ema
 
 
 def test_ramped_decay() -> None:

@@ -13,10 +13,10 @@ from components.errors import ConfigError, DivergedError, RcgError, RetryableErr
 from components.rng import BatchRng, derive_seed
 from components.store.local import LocalStore
 from components.training.checkpoint import CheckpointDir, NoCheckpoints
-from components.training.ema import EmaConfig
+from components.training.config import EmaConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, Trainable, TrainResult, train
-from components.training.optim import TrainConfig, lr_at
+from components.training.optim import lr_at
 from components.training.order import global_indices, noise_rng
 from components.training.report import Report
 from components.training.worker import Worker

@@ -5,7 +5,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from components.training.optim import AdamW, OptimConfig, TrainConfig, clip_gradients, decays, lr_at
+from components.training.config import OptimConfig, TrainConfig
+from components.training.optim import AdamW, clip_gradients, decays, lr_at
 from tests.support.toys import AdamWByHand
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.training.optim import TrainConfig
+from components.training.config import TrainConfig
 from components.training.order import Batches, global_indices, noise_rng
 from tests.support import toys
 

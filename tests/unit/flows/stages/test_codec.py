@@ -19,9 +19,9 @@ from components.codecs.vqgan_training import VqganObjective
 from components.errors import DataError
 from components.images.pictures import to_float
 from components.interop.checkpoint import export_tensors, write_checkpoint
-from components.training.optim import TrainConfig
+from components.training.config import TrainConfig
 from components.training.report import Report
-from components.weights import WeightsFile
+from components.weights_file import WeightsFile
 from flows.stages.codec.params import CodecParams
 from flows.stages.codec.run import run
 from tests.support.folders import PX, FolderArtifact, FolderInputs, contents, make_collect, randomize

@@ -18,8 +18,7 @@ from components.collection.images import Pixels as ImagePixels
 from components.collection.source import DemoSource
 from components.encoders.base import FrozenEncoder, standardize
 from components.errors import ArtifactError, DataError, RetryableError
-from components.images.decode import DecodeRecipe
-from components.images.views import ViewRecipe
+from components.images.config import DecodeRecipe, ViewRecipe
 from flows.stages.encode import run as encode
 from flows.stages.encode.params import EncodeParams
 from tests.support.collected import PARAMS as COLLECT

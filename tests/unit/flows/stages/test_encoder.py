@@ -15,10 +15,10 @@ from pydantic import ValidationError
 from components.encoders import MoCoV3Config, TimmConfig, WeightsFile, load_encoder
 from components.encoders.contrastive import ContrastiveConfig
 from components.errors import ConfigError, DivergedError
-from components.images.augment import Noise, Warp
+from components.images.config import Noise, Warp
 from components.images.pictures import to_float
 from components.nn.vit import seeded_init
-from components.training.optim import OptimConfig, TrainConfig
+from components.training.config import OptimConfig, TrainConfig
 from components.training.report import Report
 from components.weights import save_weights
 from flows.stages.encoder.params import EncoderParams, ProbeConfig

@@ -10,8 +10,8 @@ import torch
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.encoders import MoCoV3Config, saved_config
 from components.errors import ConfigError
-from components.metrics.features import FeatureConfig
-from components.training.optim import OptimConfig, TrainConfig
+from components.metrics.config import FeatureConfig
+from components.training.config import OptimConfig, TrainConfig
 from components.weights import save_weights
 from flows.stages.evaluate.params import EvaluateParams
 from flows.stages.evaluate.run import run

@@ -15,8 +15,7 @@ from components.pixels.dit import DitConfig, DitSampling
 from components.pixels.mage import MageConfig, MageSampling
 from components.rng import RowRng
 from components.target import TargetSpec
-from components.training.ema import EmaConfig
-from components.training.optim import TrainConfig
+from components.training.config import EmaConfig, TrainConfig
 from components.training.report import Report
 from flows.stages.pixels.params import PixelsParams, PreviewConfig
 from flows.stages.pixels.run import run

@@ -13,9 +13,9 @@ from components.errors import ConfigError
 from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
 from components.metrics.frechet import frechet
 from components.rdm import Rdm, RdmConfig, load_rdm
-from components.training.ema import EmaConfig
-from components.training.optim import TrainConfig
-from components.weights import WeightsFile, read_tensors
+from components.training.config import EmaConfig, TrainConfig
+from components.weights import read_tensors
+from components.weights_file import WeightsFile
 from flows.stages.rdm.params import CheckConfig, RdmParams
 from flows.stages.rdm.run import draw, run
 from tests.support.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode, randomize
