@@ -14,10 +14,11 @@ from benchmarks.plain import rdm as plain_rdm
 from components.base import Generator
 from components.codecs.vqgan import Vqgan
 from components.encoders.base import FrozenEncoder
+from components.generators.sampling import DiffusionSampling, MaskedSampling
 from components.nn.vit import seeded_init
 from components.pixels import PixelData
-from components.pixels.mage import Mage, MageSampling
-from components.rdm import Rdm, RdmConfig, RdmSampling
+from components.pixels.mage import Mage
+from components.rdm import Rdm, RdmConfig
 from components.rng import RowRng
 from components.target import TargetSpec
 from components.training.checkpoint import NoCheckpoints
@@ -119,7 +120,7 @@ def plain_ddim() -> Timed:
     return lambda: plain_rdm.sample(rdm, ema, RowRng(range(n)), steps=250, eta=1.0), n
 
 
-def ddim(how: RdmSampling) -> Callable[[], Timed]:
+def ddim(how: DiffusionSampling) -> Callable[[], Timed]:
     def make() -> Timed:
         rdm, n = _rdm().eval(), BATCH["ddim"]
         return lambda: rdm.sample({}, how, RowRng(range(n))), n
@@ -153,7 +154,7 @@ def plain_generation(steps: int) -> Callable[[], Timed]:
 def generation(steps: int) -> Callable[[], Timed]:
     def make() -> Timed:
         mage, codec, n = _mage().eval(), _codec(), BATCH["mage"]
-        z, how = _representations(n), MageSampling(kind="mage", steps=steps, temperature=6.0, guidance=1.0)
+        z, how = _representations(n), MaskedSampling(kind="masked", steps=steps, temperature=6.0, guidance=1.0)
         return lambda: decoded(codec, mage.sample({"representation": z}, how, RowRng(range(n)))), n
 
     return make
@@ -204,8 +205,10 @@ def _vit_shapes(n: int) -> list[tuple[int, int, int, int]]:
     return [*matrices, (n, 768, 4096, 1), (n, 4096, 4096, 1), (n, 4096, 256, 1)]
 
 
-REFERENCE = RdmSampling(sampler="ddim", steps=250, eta=1.0, spacing="reference")
-FEW = RdmSampling(sampler="dpm_solver_2m", steps=FEW_STEPS, eta=0.0, spacing="trailing")
+REFERENCE = DiffusionSampling(kind="diffusion", sampler="ddim", steps=250, eta=1.0, spacing="reference", guidance=0.0)
+FEW = DiffusionSampling(
+    kind="diffusion", sampler="dpm_solver_2m", steps=FEW_STEPS, eta=0.0, spacing="trailing", guidance=0.0
+)
 PAPER_RDM = RdmConfig.model_validate(params().rdm.model.model_dump())
 CASES: dict[str, Case] = {
     "rdm-step": Case("RDM step, batch 32: encoder in the loop / cached",

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from benchmarks.table import RESULTS
 from components.diffusion.schedule import ScheduleConfig, valid_counts
+from components.generators.sampling import DiffusionSampling
 from components.metrics.frechet import frechet
 from components.nn.vit import seeded_init
-from components.rdm import Rdm, RdmConfig, RdmSampling, load_rdm
+from components.rdm import Rdm, RdmConfig, load_rdm
 from components.rng import derive_seed, image_rng
 from components.training.checkpoint import NoCheckpoints
 from components.training.config import EmaConfig, OptimConfig, TrainConfig
@@ -31,7 +32,7 @@ from components.training.loop import train
 from components.training.worker import Worker
 
 COUNTS = (2, 4, 5, 8, 10, 15, 20, 25, 30, 50, 100, 250)
-PUBLISHED = RdmSampling(sampler="ddim", steps=250, eta=1.0, spacing="reference")
+PUBLISHED = DiffusionSampling(kind="diffusion", sampler="ddim", steps=250, eta=1.0, spacing="reference", guidance=0.0)
 SAMPLERS: dict[str, dict[str, Any]] = {
     "ddim, eta 1, reference": {"sampler": "ddim", "eta": 1.0, "spacing": "reference"},
     "ddim, eta 1": {"sampler": "ddim", "eta": 1.0, "spacing": "trailing"},
@@ -100,7 +101,7 @@ def made_up(scratch: Path) -> Subject:
     return Subject("a made-up mixture in 32 dimensions", trainable.result.eval(), real, frechet(real, other))
 
 
-def drawn(rdm: Rdm, how: RdmSampling) -> np.ndarray:
+def drawn(rdm: Rdm, how: DiffusionSampling) -> np.ndarray:
     """The same noise for every sampler."""
     parts: list[Tensor] = []
     for start in range(0, _N_DRAWN, _BATCH):
@@ -116,7 +117,11 @@ def curves(subject: Subject) -> dict[str, dict[int, float]]:
     for name, options in SAMPLERS.items():
         valid = set(valid_counts(T, options["spacing"]))
         found[name] = {
-            n: frechet(drawn(subject.rdm, RdmSampling(steps=n, **options)), subject.real) for n in COUNTS if n in valid
+            n: frechet(
+                drawn(subject.rdm, DiffusionSampling(kind="diffusion", steps=n, guidance=0.0, **options)), subject.real
+            )
+            for n in COUNTS
+            if n in valid
         }
         print(f"{name:<24}" + " ".join(f"{n}: {fd:.3g}" for n, fd in found[name].items()), flush=True)
     return found

@@ -70,7 +70,9 @@ CODECS: dict[str, tuple[Section, str | None]] = {
     "adm": ({"kind": "none", "channels": 3, "px": 256}, None),
 }  # fmt: skip
 
-REPRESENTATION_SAMPLER = {"sampler": "ddim", "steps": 250, "eta": 1.0, "spacing": "reference"}
+REPRESENTATION_SAMPLER = {
+    "kind": "diffusion", "sampler": "ddim", "steps": 250, "spacing": "reference", "eta": 1.0, "guidance": 0.0,
+}  # fmt: skip
 SQRT_LINEAR, LINEAR = ({"kind": kind, "n_times": 1000} for kind in ("sqrt_linear", "linear"))
 NOISE = {"prediction": "eps", "min_snr": None, "latents": "as_stored"}
 UNET = {"width": 256, "n_blocks": 2, "attention_sides": [32, 16, 8], "groups": 32}
@@ -103,28 +105,28 @@ MAGE_TRAIN = train(
     clip_norm=3.0, precision="bf16",
 )  # fmt: skip
 CONSTANT_EMA, RAMPED_EMA = ({"decay": 0.9999, "rule": rule} for rule in ("constant", "ramped"))
-ANCESTRAL = {"sampler": "ancestral", "steps": 250, "spacing": "linspace", "eta": 0.0}
+ANCESTRAL = {"kind": "diffusion", "sampler": "ancestral", "steps": 250, "spacing": "linspace", "eta": 0.0}
 MODELS = {
     model.name: model
     for model in (
-        Model("mage-b", mage(768, 12, 12), MAGE_TRAIN, None, {"kind": "mage", "steps": 20, "temperature": 6.0},
+        Model("mage-b", mage(768, 12, 12), MAGE_TRAIN, None, {"kind": "masked", "steps": 20, "temperature": 6.0},
               drop_prob=0.1),
-        Model("mage-l", mage(1024, 24, 16), MAGE_TRAIN, None, {"kind": "mage", "steps": 20, "temperature": 11.0},
+        Model("mage-l", mage(1024, 24, 16), MAGE_TRAIN, None, {"kind": "masked", "steps": 20, "temperature": 11.0},
               encoder="l", drop_prob=0.1),
         Model("dit-xl-2",
               {"kind": "dit", "width": 1152, "depth": 28, "heads": 16, "patch": 2, "mlp_ratio": 4.0,
                "schedule": LINEAR, "variance": "learned", **NOISE},
-              train(400, 2048, lr=1e-4, betas=MAE, decay=0.0), CONSTANT_EMA, {"kind": "dit", **ANCESTRAL},
+              train(400, 2048, lr=1e-4, betas=MAE, decay=0.0), CONSTANT_EMA, ANCESTRAL,
               drop_prob=0.1),
         Model("adm-256",
               {"kind": "adm", **UNET, "multipliers": [1, 1, 2, 2, 4, 4], "head_width": 64, "schedule": LINEAR,
                "variance": "learned", **NOISE},
-              train(400, 256, lr=1e-4, betas=ADAM, decay=0.0), CONSTANT_EMA, {"kind": "adm", **ANCESTRAL}),
+              train(400, 256, lr=1e-4, betas=ADAM, decay=0.0), CONSTANT_EMA, ANCESTRAL),
         Model("ldm-8",
               {"kind": "ldm", **UNET, "multipliers": [1, 2, 4], "head_width": 32, "context_dim": 512,
                "schedule": SQRT_LINEAR, "variance": "fixed", **NOISE},
               train(40, 256, lr=6.4e-5, betas=ADAM, decay=0.01), RAMPED_EMA,
-              {"kind": "ldm", "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0}),
+              {"kind": "diffusion", "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0}),
     )
 }  # fmt: skip
 

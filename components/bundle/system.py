@@ -19,11 +19,12 @@ from components.codecs import Codec, load_codec
 from components.config import Config
 from components.encoders import Encoder, constant_rows, load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
+from components.generators.sampling import Sampling, check_sampling
 from components.images.config import DecodeRecipe
 from components.images.decode import decode, square
 from components.images.pictures import to_float
-from components.pixels import PixelGenerator, PixelSampling, load_pixels
-from components.rdm import Rdm, RdmSampling, load_rdm
+from components.pixels import PixelGenerator, load_pixels
+from components.rdm import Rdm, load_rdm
 from components.rng import Rng, RowRng, derive_seed
 
 CARD = "rcg.json"
@@ -39,9 +40,9 @@ class SamplingDefaults(Config):
     """Seed of a request that names none."""
     batch_size: int = Field(ge=1)
     """Images drawn together; part of the images' bits."""
-    rdm: RdmSampling
+    rdm: Sampling
     """How representations are drawn."""
-    pixels: PixelSampling
+    pixels: Sampling
     """How images are drawn; its kind is that of the pixel generator."""
 
 
@@ -276,6 +277,7 @@ class RCG:
             raise ConfigError(
                 f"cannot sample with this {wrong['loc'][-1]}", got=wrong["input"], expected=wrong["msg"]
             ) from error
+        check_sampling(pixels, self.pixels.config)
         batch_size = overrides.batch_size or sampling.batch_size
         return sampling.model_copy(update={"pixels": pixels, "batch_size": batch_size})
 

@@ -4,12 +4,10 @@ x0: clean sample, x_t: noisy sample, eps: its noise, v: velocity, ab: alpha-bar_
 x_t = sqrt(ab) x0 + sqrt(1 - ab) eps,  v = sqrt(ab) eps - sqrt(1 - ab) x0  (Salimans & Ho, 2202.00512, app. D).
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Prediction = Literal["eps", "v", "x0"]
+from components.diffusion.schedule import Prediction
 
 
 def noised(x0: Tensor, eps: Tensor, ab: Tensor) -> Tensor:

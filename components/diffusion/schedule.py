@@ -17,6 +17,7 @@ from torch import Tensor
 from components.config import Config
 from components.errors import ConfigError
 
+Prediction = Literal["eps", "v", "x0"]
 Spacing = Literal["trailing", "linspace", "leading", "reference"]
 
 _COSINE_OFFSET = 0.008
@@ -75,6 +76,15 @@ def sampler_steps(config: ScheduleConfig, n_steps: int, spacing: Spacing) -> tup
     Differs: latent diffusion rounds other counts up silently, or fails with an IndexError.
     """
     T = config.n_times
+    check_steps(T, n_steps, spacing)
+    times = _times(T, n_steps, spacing)
+    ab = alpha_bars(config).tolist()
+    ends = [ab[0] if spacing == "reference" else 1.0, *(ab[t] for t in times[:-1])]
+    return tuple(Step(t, ab[t], end) for t, end in zip(reversed(times), reversed(ends), strict=True))
+
+
+def check_steps(T: int, n_steps: int, spacing: Spacing) -> None:
+    """Raises: ConfigError naming the nearest counts that this spacing can honor over T times."""
     valid = valid_counts(T, spacing)
     if n_steps not in valid:
         below = [n for n in valid if n < n_steps][-2:]
@@ -85,10 +95,6 @@ def sampler_steps(config: ScheduleConfig, n_steps: int, spacing: Spacing) -> tup
             expected=f"near it: {', '.join(map(str, below + above))}",
             fix="set steps to one of these",
         )
-    times = _times(T, n_steps, spacing)
-    ab = alpha_bars(config).tolist()
-    ends = [ab[0] if spacing == "reference" else 1.0, *(ab[t] for t in times[:-1])]
-    return tuple(Step(t, ab[t], end) for t, end in zip(reversed(times), reversed(ends), strict=True))
 
 
 def _times(T: int, n: int, spacing: Spacing) -> list[int]:

@@ -13,7 +13,14 @@ from components.weights import Tables
 _LIVE, _AVERAGED = "model", "model_ema"
 _PROJECT, _NULL = "conditioner.project.", "conditioner.null"
 _LINEAR = {"kind": "linear", "n_times": 1000}
-_ANCESTRAL = {"sampler": "ancestral", "steps": 250, "spacing": "linspace", "eta": 0.0, "guidance": 0.0}
+_ANCESTRAL = {
+    "kind": "diffusion",
+    "sampler": "ancestral",
+    "steps": 250,
+    "spacing": "linspace",
+    "eta": 0.0,
+    "guidance": 0.0,
+}
 _DIT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 
 
@@ -51,7 +58,7 @@ class ConditionedLayout(Layout):
         return self.filled(network) | dict(kept) | network | ({self.null: weights[_NULL]} if self.null else {})
 
     def sampling(self, tensors: Tensors) -> dict[str, Any]:  # noqa: ARG002
-        return {**_ANCESTRAL, "kind": self.kind}
+        return dict(_ANCESTRAL)
 
     def may_lack(self, name: str) -> bool:
         return name == self.null
@@ -139,7 +146,7 @@ class LdmLayout(ShadowedLayout):
         return self.tolerates(name)
 
     def sampling(self, tensors: Tensors) -> dict[str, Any]:  # noqa: ARG002
-        return {"kind": "ldm", "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0, "guidance": 0.0}
+        return {**_ANCESTRAL, "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0}
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         return {

@@ -69,9 +69,8 @@ class MageLayout(Layout):
 
     def sampling(self, tensors: Tensors) -> dict[str, Any]:
         temperature, guidance = (6.0, 1.0) if side_of(tensors, _WORDS, 1) == 768 else (11.0, 6.0)
-        return {
-            "kind": "mage", "steps": 20, "temperature": temperature, "guidance": guidance if _NULL in tensors else 0.0,
-        }  # fmt: skip
+        guidance = guidance if _NULL in tensors else 0.0
+        return {"kind": "masked", "steps": 20, "temperature": temperature, "guidance": guidance}
 
     def may_lack(self, name: str) -> bool:
         return name == _NULL

@@ -1,4 +1,4 @@
-"""Pixel generators. To add one: a module here and one member in each union below, which are the registry."""
+"""Pixel generators. To add one: a module here and one member in the union below, which is the registry."""
 
 from typing import Annotated
 
@@ -6,17 +6,16 @@ from pydantic import Field
 
 from components.base import Reader, Writer
 from components.config import Config
-from components.pixels.adm import AdmConfig, AdmSampling
+from components.pixels.adm import AdmConfig
 from components.pixels.base import PixelData, PixelGenerator
-from components.pixels.dit import DitConfig, DitSampling
-from components.pixels.ldm import LdmConfig, LdmSampling
-from components.pixels.mage import MageConfig, MageSampling
+from components.pixels.dit import DitConfig
+from components.pixels.ldm import LdmConfig
+from components.pixels.mage import MageConfig
 from components.weights import load_weights, save_weights
 
 PixelConfig = Annotated[DitConfig | AdmConfig | LdmConfig | MageConfig, Field(discriminator="kind")]
-PixelSampling = Annotated[DitSampling | AdmSampling | LdmSampling | MageSampling, Field(discriminator="kind")]
 
-__all__ = ["PixelConfig", "PixelData", "PixelGenerator", "PixelSampling", "load_pixels", "save_pixels"]
+__all__ = ["PixelConfig", "PixelData", "PixelGenerator", "load_pixels", "save_pixels"]
 
 
 class _Saved(Config):

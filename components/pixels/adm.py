@@ -11,7 +11,7 @@ from components.diffusion.schedule import ScheduleConfig
 from components.nn.unet import UNetShape
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionGenerator, DiffusionSampling
+from components.pixels.diffusion import DiffusionGenerator
 from components.pixels.unet import UNetConfig, start_unconditional
 from components.pixels.unet_network import UNetNetwork
 
@@ -43,13 +43,3 @@ class AdmConfig(UNetConfig):
         generator = DiffusionGenerator(self, data, condition=self.condition, network=network, width=shape.time_dim)
         start_unconditional(generator)
         return generator
-
-
-class AdmSampling(DiffusionSampling):
-    """How targets are drawn from ADM (paper: ancestral, 250 steps, linspace)."""
-
-    kind: Literal["adm"]
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(kind="adm", sampler="ancestral", steps=4, spacing="linspace", eta=0.0, guidance=0.0)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from components.base import Batch, Generator
 from components.config import Config
+from components.generators.config import GeneratorConfig
+from components.generators.sampling import AnySampling
 from components.pixels.condition import Conditioner
 from components.rng import Rng
 from components.target import TargetSpec
@@ -26,6 +28,7 @@ class PixelData(Config):
 class PixelGenerator(Generator):
     """p(target | condition). `conditioner` owns everything that depends on the kind of condition."""
 
+    config: GeneratorConfig
     data: PixelData
     conditioner: Conditioner
     makes = "target"
@@ -46,7 +49,7 @@ class PixelGenerator(Generator):
         """Fit what depends on the scale of the targets on these training rows, once, before training."""
 
     @abstractmethod
-    def sample(self, batch: Batch, how: Config, rng: Rng) -> Tensor:
+    def sample(self, batch: Batch, how: AnySampling, rng: Rng) -> Tensor:
         """rng.rows targets in the stored dtype. `batch` holds keys of `conditions`, or less where they can be drawn.
 
         Shapes: (rows, *data.target.shape). Raises: ConfigError when a condition is needed and absent.

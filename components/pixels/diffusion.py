@@ -3,23 +3,23 @@
 x0: clean target, x_t: noisy target, eps: noise, ab: alpha-bar_t; pixels live in [-1, 1], latents are standardized.
 """
 
-from typing import Literal
+from typing import cast
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor
 
 from components.base import Batch
 from components.conditions.ports import Ports
-from components.config import Config
 from components.diffusion.guidance import clamped, classifier_free
 from components.diffusion.network import Network
-from components.diffusion.predict import Prediction, min_snr_weight, noised, target_of, x0_from
+from components.diffusion.predict import min_snr_weight, noised, target_of, x0_from
 from components.diffusion.samplers import Denoiser, ancestral, ddim, dpm_solver_2m
-from components.diffusion.schedule import ScheduleConfig, Spacing, Step, alpha_bars, sampler_steps
+from components.diffusion.schedule import Step, alpha_bars, sampler_steps
 from components.diffusion.variational import Posterior, bound_bits
-from components.errors import ConfigError, ShapeError
+from components.errors import ShapeError
+from components.generators.config import DiffusionConfig
+from components.generators.sampling import AnySampling, DiffusionSampling, check_sampling
 from components.pixels.base import PixelData, PixelGenerator
 from components.pixels.condition import ConditionConfig, Conditioner
 from components.rng import BatchRng, Rng
@@ -27,45 +27,10 @@ from components.rng import BatchRng, Rng
 _BOUND_WEIGHT = 0.001
 
 
-class DiffusionConfig(Config):
-    """What is learned, whatever the network."""
-
-    schedule: ScheduleConfig
-    """Forward process (DiT: linear; LDM: sqrt_linear)."""
-    prediction: Prediction
-    """What the network outputs: the noise eps, the velocity v, or the clean target x0."""
-    min_snr: float | None = Field(gt=0)
-    """Clip of the loss's signal-to-noise weight (min-SNR-gamma; 5 in the paper); null: plain mean squared error."""
-    variance: Literal["fixed", "learned"]
-    """Reverse variance. learned: the network says where it lies between its bounds, trained on the variational bound
-    beside the mean squared error (DiT, ADM); read by the ancestral sampler."""
-    latents: Literal["standardized", "as_stored"]
-    """Scale of latents. standardized: per channel, by training images; as_stored: as the codec makes them (papers)."""
-
-    def check_side(self, side: int) -> None:
-        """Raises: ConfigError for a target of a side that the network cannot take."""
-
-
-class DiffusionSampling(Config):
-    """How targets are drawn from a diffusion model."""
-
-    sampler: Literal["ddim", "ancestral", "dpm_solver_2m"]
-    """ddim: any number of steps; ancestral: DDPM; dpm_solver_2m: deterministic, good from 10 to 25 steps."""
-    steps: int = Field(ge=1)
-    """Denoising steps, of those that the spacing can honor."""
-    spacing: Spacing
-    """Which times are visited. trailing: even strides from the last time down; linspace: first and last included
-    ("250" of DiT and ADM); leading: even strides from time 0 up ("ddim25" there); reference: LDM's, which leaves a
-    little noise."""
-    eta: float = Field(ge=0, le=1)
-    """Noise of ddim: 0 deterministic, 1 ancestral; read by ddim only."""
-    guidance: float = Field(ge=0)
-    """Classifier-free guidance g in cond + g (cond - uncond); 0 is off. A scale s of the papers is g = s - 1."""
-
-
 class DiffusionGenerator(PixelGenerator):
     """p(target | condition) by diffusion. Raises: ConfigError for a target of tokens."""
 
+    config: DiffusionConfig
     ab: Tensor
     mean: Tensor
     std: Tensor
@@ -75,7 +40,7 @@ class DiffusionGenerator(PixelGenerator):
         project: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.process, self.data, self.net = config, data, network
+        self.config, self.data, self.net = config, data, network
         n_classes = len(data.classes) if data.classes else None
         self.conditioner = Conditioner(condition, width=width, dim=data.dim, n_classes=n_classes, project=project)
         self.conditions = self.conditioner.conditions
@@ -87,7 +52,7 @@ class DiffusionGenerator(PixelGenerator):
 
     def fit_target(self, target: Tensor) -> None:
         """Latents are standardized per channel by the statistics of these training rows; pixels stay in [-1, 1]."""
-        if self.data.target.space == "latents" and self.process.latents == "standardized":
+        if self.data.target.space == "latents" and self.config.latents == "standardized":
             x = self.data.target.as_float(target).double()
             self.mean.copy_(x.mean((0, 2, 3))[:, None, None])
             self.std.copy_(x.std((0, 2, 3)).clamp(min=1e-6)[:, None, None])
@@ -102,15 +67,15 @@ class DiffusionGenerator(PixelGenerator):
             raise ShapeError("target of the wrong shape", got=tuple(target.shape[1:]), expected=self.data.target.shape)
         x0 = (self.data.target.as_float(target) - self.mean) / self.std
         condition = self.conditioner(batch, rng)
-        T, kind = self.process.schedule.n_times, self.process.prediction
+        T, kind = self.config.schedule.n_times, self.config.prediction
         t = rng.integers(T)
         ab = self.ab[t].reshape(-1, 1, 1, 1)
         eps = rng.normal(*x0.shape[1:])
         x_t = noised(x0, eps, ab)
         predicted, spread = self.split(self.net(x_t, self.net.time_vectors(t), Ports(vector=condition)))
         errors: Tensor = (predicted - target_of(kind, x0, eps, ab)).square().flatten(1).mean(1)
-        if self.process.min_snr is not None:
-            errors = errors * min_snr_weight(kind, self.ab[t], self.process.min_snr)
+        if self.config.min_snr is not None:
+            errors = errors * min_snr_weight(kind, self.ab[t], self.config.min_snr)
         if self.posterior is None or spread is None:
             return errors
         guess = x0_from(kind, x_t, predicted.detach(), ab)
@@ -123,25 +88,17 @@ class DiffusionGenerator(PixelGenerator):
         predicted, v = out.chunk(2, dim=1)
         return predicted, (v + 1) / 2
 
-    def sample(self, batch: Batch, how: Config, rng: Rng) -> Tensor:
-        kind = getattr(self.process, "kind", None)
-        if not isinstance(how, DiffusionSampling) or getattr(how, "kind", kind) != kind:
-            raise ConfigError(f"these sampling options are not for a diffusion model of kind {kind}",
-                              got=type(how).__name__, fix=f"set kind: {kind}")  # fmt: skip
-        return self._sample(batch, how, rng)
+    def sample(self, batch: Batch, how: AnySampling, rng: Rng) -> Tensor:
+        check_sampling(how, self.config)
+        return self._sample(batch, cast(DiffusionSampling, how), rng)
 
     @torch.no_grad()
     def _sample(self, batch: Batch, how: DiffusionSampling, rng: Rng) -> Tensor:
-        steps = sampler_steps(self.process.schedule, how.steps, how.spacing)
+        steps = sampler_steps(self.config.schedule, how.steps, how.spacing)
         bare = self._denoiser(steps)
         denoise: Denoiser = bare
         told: Batch = {"condition": self.conditioner.for_sampling(batch, rng)}
         if how.guidance > 0:
-            if not self.conditioner.can_guide:
-                fix = "set guidance: 0, or train with a condition and condition.drop_prob above 0"
-                raise ConfigError(
-                    "guidance needs a generator trained with condition dropout", got=how.guidance, fix=fix
-                )
             denoise = classifier_free(denoise, how.guidance, {"condition": self.conditioner.null_for(rng.rows)})
         if self.data.target.space == "pixels":
             denoise = clamped(denoise, -1.0, 1.0)
@@ -180,4 +137,4 @@ class _Denoise:
         out = self.generator.net(x_t, self.vectors[i : i + 1], Ports(vector=batch["condition"]))
         predicted, spread = self.generator.split(out)
         self.spread = self.spread if spread is None else spread
-        return x0_from(self.generator.process.prediction, x_t, predicted, self.generator.ab[t])
+        return x0_from(self.generator.config.prediction, x_t, predicted, self.generator.ab[t])

@@ -6,9 +6,10 @@ from pydantic import Field
 
 from components.diffusion.schedule import ScheduleConfig
 from components.errors import ConfigError
+from components.generators.config import DiffusionConfig
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator, DiffusionSampling
+from components.pixels.diffusion import DiffusionGenerator
 from components.pixels.dit_network import DitNetwork
 
 
@@ -65,13 +66,3 @@ class DitConfig(DiffusionConfig):
             mlp_ratio=self.mlp_ratio,
         )
         return DiffusionGenerator(self, data, condition=self.condition, network=network, width=self.width)
-
-
-class DitSampling(DiffusionSampling):
-    """How targets are drawn from a DiT."""
-
-    kind: Literal["dit"]
-
-    @classmethod
-    def tiny(cls) -> "DitSampling":
-        return cls(kind="dit", sampler="ddim", steps=4, spacing="trailing", eta=0.0, guidance=0.0)

@@ -12,7 +12,7 @@ from components.diffusion.schedule import ScheduleConfig
 from components.nn.unet import UNetShape
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionGenerator, DiffusionSampling
+from components.pixels.diffusion import DiffusionGenerator
 from components.pixels.unet import UNetConfig
 from components.pixels.unet_network import UNetNetwork
 
@@ -50,13 +50,3 @@ class LdmConfig(UNetConfig):
 
     def _context_dim(self, data: PixelData) -> int:
         return data.dim if self.condition.kind == "representation" else self.context_dim
-
-
-class LdmSampling(DiffusionSampling):
-    """How targets are drawn from LDM (paper: ddim, 200 steps, eta 1, reference)."""
-
-    kind: Literal["ldm"]
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(kind="ldm", sampler="ddim", steps=4, spacing="reference", eta=1.0, guidance=0.0)

@@ -5,7 +5,7 @@ n: tokens of an image, r: share of them that is masked.
 """
 
 import math
-from typing import Literal, Self
+from typing import Literal, Self, cast
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,6 +16,8 @@ from torch.nn import functional as tf
 from components.base import Batch
 from components.config import Config
 from components.errors import ConfigError, ShapeError
+from components.generators.config import GeneratorConfig
+from components.generators.sampling import AnySampling, MaskedSampling, check_sampling
 from components.nn.dropout import RowDropout
 from components.pixels.base import PixelData, PixelGenerator
 from components.pixels.condition import ConditionConfig, Conditioner
@@ -44,9 +46,10 @@ class MaskConfig(Config):
         return (self.mean + self.std * z).clamp(self.least, 1.0)
 
 
-class MageConfig(Config):
+class MageConfig(GeneratorConfig):
     """The published base model is width 768, depth 12 with 12 heads, decoder depth 8 with 16 heads."""
 
+    sampled_by = "masked"
     kind: Literal["mage"]
     condition: ConditionConfig
     width: int = Field(ge=1)
@@ -78,24 +81,10 @@ class MageConfig(Config):
         return Mage(self, data)
 
 
-class MageSampling(Config):
-    """Iterative decoding, from all masked to none."""
-
-    kind: Literal["mage"]
-    steps: int = Field(ge=1)
-    """Iterations; the share of masked tokens falls by a cosine."""
-    temperature: float = Field(ge=0)
-    """Scale of the Gumbel noise that decides which tokens stay; falls linearly to 0."""
-    guidance: float = Field(ge=0)
-    """g in cond + g (cond - uncond) at the last iteration, rising linearly to it; 0 is off."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(kind="mage", steps=2, temperature=1.0, guidance=0.0)
-
-
 class Mage(PixelGenerator):
     """Masked tokens -> all tokens, given a condition. Raises: ConfigError unless the codec makes tokens."""
+
+    config: MageConfig
 
     def __init__(self, config: MageConfig, data: PixelData) -> None:
         super().__init__()
@@ -143,16 +132,13 @@ class Mage(PixelGenerator):
         return rank < torch.ceil(n * ratio), order[:, n_left_out:]
 
     @torch.no_grad()
-    def sample(self, batch: Batch, how: Config, rng: Rng) -> Int[Tensor, "rows h w"]:
+    def sample(self, batch: Batch, how: AnySampling, rng: Rng) -> Int[Tensor, "rows h w"]:
         """Decode from all masked; the ids of the last iteration, including those that it would mask again.
 
         Raises: ConfigError for another generator's sampling options, or guidance without a trained null.
         """
-        if not isinstance(how, MageSampling):
-            raise ConfigError("mage needs its own sampling options", got=type(how).__name__, fix="set kind: mage")
-        if how.guidance > 0 and not self.conditioner.can_guide:
-            fix = "set guidance: 0, or train with a condition and condition.drop_prob above 0"
-            raise ConfigError("guidance needs a generator trained with condition dropout", got=how.guidance, fix=fix)
+        check_sampling(how, self.config)
+        how = cast(MaskedSampling, how)
         condition = self.conditioner.for_sampling(batch, rng)
         n = self.n_tokens
         ids = torch.zeros(rng.rows, n, dtype=torch.int64, device=condition.device)

@@ -8,10 +8,11 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from components.errors import ConfigError
+from components.generators.config import DiffusionConfig
 from components.nn.unet import UNetShape
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator
+from components.pixels.diffusion import DiffusionGenerator
 
 
 class UNetConfig(DiffusionConfig, ABC):

@@ -1,5 +1,5 @@
 """The representation diffusion model: generates representations; a class label may condition it."""
 
-from components.rdm.generator import Rdm, RdmConfig, RdmSampling, load_rdm, save_rdm
+from components.rdm.generator import Rdm, RdmConfig, load_rdm, save_rdm
 
-__all__ = ["Rdm", "RdmConfig", "RdmSampling", "load_rdm", "save_rdm"]
+__all__ = ["Rdm", "RdmConfig", "load_rdm", "save_rdm"]

@@ -3,7 +3,7 @@
 z: representation, x_t: noisy representation, y: class index, ab: alpha-bar_t. Paper: 2312.03701 (RCG).
 """
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -15,14 +15,16 @@ from components.conditions.ports import Ports
 from components.config import Config
 from components.diffusion.predict import noised
 from components.diffusion.samplers import ancestral, ddim, dpm_solver_2m
-from components.diffusion.schedule import ScheduleConfig, Spacing, alpha_bars, sampler_steps
+from components.diffusion.schedule import ScheduleConfig, alpha_bars, sampler_steps
 from components.errors import ConfigError, ShapeError
+from components.generators.config import ScheduledConfig
+from components.generators.sampling import AnySampling, DiffusionSampling, check_sampling
 from components.rdm.denoiser import ResidualMlp
 from components.rng import BatchRng, Rng
 from components.weights import load_weights, save_weights
 
 
-class RdmConfig(Config):
+class RdmConfig(ScheduledConfig):
     """The representation generator."""
 
     kind: Literal["residual_mlp"]
@@ -38,8 +40,6 @@ class RdmConfig(Config):
     """Condition on the class label; every training image then needs one."""
     context_dim: int = Field(ge=1)
     """Width of the class embedding (paper: 512); read only when class_conditional."""
-    schedule: ScheduleConfig
-    """Forward process (paper: sqrt_linear, 1000 times)."""
 
     @classmethod
     def tiny(cls) -> "RdmConfig":
@@ -47,23 +47,6 @@ class RdmConfig(Config):
             kind="residual_mlp", dim=8, width=16, depth=2, time_dim=8, class_conditional=False, context_dim=4,
             schedule=ScheduleConfig.tiny(),
         )  # fmt: skip
-
-
-class RdmSampling(Config):
-    """How representations are drawn."""
-
-    sampler: Literal["ddim", "ancestral", "dpm_solver_2m"]
-    """ddim: the paper's; ancestral: DDPM; dpm_solver_2m: deterministic, as good in a tenth of the steps."""
-    steps: int = Field(ge=1)
-    """Denoising steps (paper: 250), of those that the spacing can honor."""
-    eta: float = Field(ge=0, le=1)
-    """Noise of ddim. 0: deterministic given the first noise; 1: as noisy as ancestral sampling (paper)."""
-    spacing: Spacing
-    """reference: the paper's times, which leave noise of std 0.039 in the result; the others end on the data."""
-
-    @classmethod
-    def tiny(cls) -> "RdmSampling":
-        return cls(sampler="ddim", steps=4, eta=1.0, spacing="reference")
 
 
 class Rdm(Generator):
@@ -126,11 +109,13 @@ class Rdm(Generator):
         return errors
 
     @torch.no_grad()
-    def sample(self, batch: Batch, how: RdmSampling, rng: Rng) -> Float[Tensor, "rows dim"]:
+    def sample(self, batch: Batch, how: AnySampling, rng: Rng) -> Float[Tensor, "rows dim"]:
         """rng.rows representations; classes absent from the batch are drawn as often as in training.
 
         Not standardized again, as in the reference.
         """
+        check_sampling(how, self.config)
+        how = cast(DiffusionSampling, how)
         steps = sampler_steps(self.config.schedule, how.steps, how.spacing)
         times = torch.tensor([step.t for step in steps], device=self.ab.device)
         by_time = {step.t: i for i, step in enumerate(steps)}

@@ -137,7 +137,9 @@ def _dumped(data: Mapping[str, Any]) -> str:
 def _blank(name: str) -> dict[str, Any]:
     """What a section needs besides, when there is no params.yaml."""
     probe = {"batch_size": 64, "max_images": 5000, "k_neighbors": 5, "weight_decay": 0.001, "iterations": 100}
-    sampling = {"sampler": "ddim", "steps": 250, "eta": 1.0, "spacing": "reference"}
+    sampling = {
+        "kind": "diffusion", "sampler": "ddim", "steps": 250, "spacing": "reference", "eta": 1.0, "guidance": 0.0,
+    }  # fmt: skip
     besides: dict[str, dict[str, Any]] = {
         "encoder": {"probe": probe},
         "codec": {},

@@ -135,7 +135,7 @@ def _draw_again(claim: Provenance, folder: Path, given: tuple[Path, ...], device
             raise ArtifactError("its sampling options are of another generator", got=sampling.pixels.kind)
         rcg.card = rcg.card.model_copy(update={"sampling": sampling})
         drawn = _redrawn(rcg, claim, given)
-        return drawn, recorded == platform_facts(rcg.device.type), rcg.card.sampling.pixels.kind == "mage"
+        return drawn, recorded == platform_facts(rcg.device.type), rcg.card.sampling.pixels.kind == "masked"
     except (RcgError, ValueError) as error:
         what = error.what if isinstance(error, RcgError) else str(error).splitlines()[0]
         raise ArtifactError(

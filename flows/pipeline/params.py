@@ -8,10 +8,9 @@ import yaml
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from components.config import Config
-from components.diffusion.schedule import ScheduleConfig, sampler_steps
 from components.errors import ConfigError
-from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
-from components.rdm import RdmSampling
+from components.generators.config import DiffusionConfig
+from components.generators.sampling import sampling_fault
 from flows.pipeline.policy import GateParams, RetrainParams
 from flows.stages.bundle.params import BundleParams
 from flows.stages.codec.params import CodecParams
@@ -41,7 +40,7 @@ class Params(Config):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        faults = [fault for check in (_dimensions, _spaces, _kinds, _sides, _labels, _steps) for fault in check(self)]
+        faults = [fault for check in (_dimensions, _spaces, _samplings, _sides, _labels) for fault in check(self)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
@@ -63,20 +62,17 @@ def _spaces(params: Params) -> Iterator[str]:
         yield f"pixels.model.kind is {kind} but codec.model gives {space}; {kind} needs {fix}"
 
 
-def _kinds(params: Params) -> Iterator[str]:
-    sampling, model = params.sample.pixels, params.pixels.model
-    if sampling.kind != model.kind:
-        yield f"sample.pixels.kind is {sampling.kind} but pixels.model.kind is {model.kind}; make them equal"
-    for where, how in (
-        ("sample.pixels", sampling),
-        ("bundle.sampling.pixels", params.bundle.sampling.pixels),
-        ("pixels.preview.sampling", params.pixels.preview.sampling),
+def _samplings(params: Params) -> Iterator[str]:
+    """Options that cannot sample are refused before anything starts."""
+    bundle = params.bundle.sampling
+    for where, sampling, model in (
+        ("sample.rdm", params.sample.rdm, params.rdm.model),
+        ("sample.pixels", params.sample.pixels, params.pixels.model),
+        ("bundle.sampling.rdm", bundle.rdm, params.rdm.model),
+        ("bundle.sampling.pixels", bundle.pixels, params.pixels.model),
     ):
-        if how.guidance > 0 and model.condition.kind == "none":
-            yield f"{where}.guidance is not 0, but pixels.model.condition.kind is none; set the guidance to 0"
-        elif how.guidance > 0 and model.condition.drop_prob == 0:
-            fix = "set that to 0.1, or the guidance to 0"
-            yield f"{where}.guidance needs a generator trained with pixels.model.condition.drop_prob > 0; {fix}"
+        if fault := sampling_fault(where, sampling, model):
+            yield fault
 
 
 def _sides(params: Params) -> Iterator[str]:
@@ -95,21 +91,6 @@ def _labels(params: Params) -> Iterator[str]:
         yield "pixels.model.condition.kind is class but collect.labels is none; set collect.labels"
     if params.rdm.model.class_conditional:
         yield "rdm.model.class_conditional is true but collect.labels is none; set collect.labels"
-
-
-def _steps(params: Params) -> Iterator[str]:
-    """Step counts that cannot be spaced evenly are refused before anything starts."""
-    plans: list[tuple[str, ScheduleConfig, RdmSampling | DiffusionSampling]] = [
-        ("sample.rdm", params.rdm.model.schedule, params.sample.rdm),
-        ("bundle.sampling.rdm", params.rdm.model.schedule, params.bundle.sampling.rdm),
-    ]
-    if isinstance(params.pixels.model, DiffusionConfig) and isinstance(params.sample.pixels, DiffusionSampling):
-        plans.append(("sample.pixels", params.pixels.model.schedule, params.sample.pixels))
-    for where, schedule, sampling in plans:
-        try:
-            sampler_steps(schedule, sampling.steps, sampling.spacing)
-        except ConfigError as error:
-            yield f"{where}.steps: {error.what} (got {error.got}; valid: {error.expected})"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from components.cache.samples import Samples
-from components.pixels import PixelConfig, PixelSampling
-from components.rdm import RdmSampling
+from components.generators.sampling import DiffusionSampling
+from components.pixels import PixelConfig
 from components.training.config import EmaConfig, TrainConfig
 from flows.stages.pixels.params import PixelsParams, PreviewConfig
 from flows.stages.pixels.run import run as train_pixels
@@ -18,7 +18,6 @@ from tests.support.folders import PX, FolderArtifact, FolderInputs, draw_bars, m
 from tests.support.toys import worker
 
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
-HOW = {member.tiny().kind: member.tiny() for member in get_args(get_args(PixelSampling)[0])}
 CONFIGS = [member.tiny() for member in get_args(get_args(PixelConfig)[0]) if member.tiny().kind != "mage"]
 
 
@@ -27,7 +26,7 @@ CONFIGS = [member.tiny() for member in get_args(get_args(PixelConfig)[0]) if mem
 def test_train_then_draw(config: Any, sampler: str, tmp_path: Path) -> None:
     make_generators(tmp_path / "in", "representation")  # rdm and codec; its pixels are replaced
     make_encode(tmp_path / "in/encode", draw_bars(len(SPLITS))[0], SPLITS)
-    how = HOW[config.kind].model_copy(update={"sampler": sampler, "guidance": 0.5})
+    how = DiffusionSampling.tiny().model_copy(update={"sampler": sampler, "guidance": 0.5})
     section = PixelsParams(
         numerics=1, model=config, seed=0, weights=None, init=None, train=TrainConfig.tiny(), ema=EmaConfig.tiny(),
         preview=PreviewConfig(every=3, n=4, sampling=how),
@@ -37,7 +36,7 @@ def test_train_then_draw(config: Any, sampler: str, tmp_path: Path) -> None:
     )
     assert metrics["val_loss"] > 0
     sampling = SampleParams(
-        numerics=1, n=5, batch_size=3, seed=1, representations="rdm", grid=4, rdm=RdmSampling.tiny(), pixels=how
+        numerics=1, n=5, batch_size=3, seed=1, representations="rdm", grid=4, rdm=DiffusionSampling.tiny(), pixels=how
     )
     out = FolderArtifact(tmp_path / "sample")
     draw(sampling, FolderInputs(tmp_path / "in"), out, worker(tmp_path))

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from components.errors import ConfigError, ShapeError
+from components.generators.sampling import AnySampling, DiffusionSampling, MaskedSampling
 from components.nn.vit import seeded_init
-from components.pixels import PixelConfig, PixelData, PixelGenerator, PixelSampling, load_pixels, save_pixels
+from components.pixels import PixelConfig, PixelData, PixelGenerator, load_pixels, save_pixels
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
 from tests.support.folders import FolderArtifact
@@ -19,7 +20,7 @@ TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=8, imag
 SPACES = {"mage": (TOKENS,)}
 KINDS = ("representation", "none", "class", "cluster")
 DIM, N_CLASSES = 6, 3
-HOW = {member.tiny().kind: member.tiny() for member in get_args(get_args(PixelSampling)[0])}
+HOW: dict[str, AnySampling] = {"diffusion": DiffusionSampling.tiny(), "masked": MaskedSampling.tiny()}
 CASES = [
     pytest.param(member.tiny(), target, kind, id=f"{member.tiny().kind}-{target.space}-{kind}")
     for member in get_args(get_args(PixelConfig)[0])
@@ -86,7 +87,7 @@ def test_every_parameter_gets_a_gradient(config: Any, target: TargetSpec, kind: 
 def test_samples_are_targets_and_repeatable(config: Any, target: TargetSpec, kind: str, n: int) -> None:
     _, generator = build(config, target, kind)
     given = {key: batch(target, n)[key] for key in generator.conditions}
-    how = HOW[config.kind].model_copy(update={"guidance": 0.0 if kind == "none" else 1.0})
+    how = HOW[config.sampled_by].model_copy(update={"guidance": 0.0 if kind == "none" else 1.0})
     first, second = (generator.eval().sample(given, how, image_rng(5, 0, n, stream="pixels")) for _ in range(2))
     assert first.shape == (n, *target.shape)
     assert str(first.dtype) == f"torch.{target.dtype}"
@@ -101,9 +102,9 @@ def test_samples_are_targets_and_repeatable(config: Any, target: TargetSpec, kin
 def test_the_noise_of_an_image_is_its_own(config: Any, target: TargetSpec, kind: str) -> None:
     _, generator = build(config, target, kind)
     given = {key: batch(target, 4)[key] for key in generator.conditions}
-    whole = generator.eval().sample(given, HOW[config.kind], image_rng(5, 0, 4, stream="pixels"))
+    whole = generator.eval().sample(given, HOW[config.sampled_by], image_rng(5, 0, 4, stream="pixels"))
     part = {key: value[2:] for key, value in given.items()}
-    rest = generator.sample(part, HOW[config.kind], image_rng(5, 2, 4, stream="pixels"))
+    rest = generator.sample(part, HOW[config.sampled_by], image_rng(5, 2, 4, stream="pixels"))
     tolerance = 1 if target.space == "pixels" else 1e-2  # another batch size may round another way
     torch.testing.assert_close(rest.float(), whole[2:].float(), rtol=0, atol=tolerance)
 
@@ -115,7 +116,7 @@ def test_saved_and_loaded_samples_are_equal(config: Any, target: TargetSpec, kin
     again = load_pixels(FolderArtifact(tmp_path))
     given = {key: batch(target, 2)[key] for key in generator.conditions}
     ours, theirs = (
-        g.sample(given, HOW[config.kind], image_rng(5, 0, 2, stream="pixels")) for g in (generator.eval(), again)
+        g.sample(given, HOW[config.sampled_by], image_rng(5, 0, 2, stream="pixels")) for g in (generator.eval(), again)
     )
     assert torch.equal(ours, theirs)
     assert again.data == generator.data
@@ -142,13 +143,13 @@ def test_bad_input_is_named(config: Any, target: TargetSpec, kind: str) -> None:
     short = {**batch(target, 2), "target": batch(target, 2)["target"][..., :-1]}
     with pytest.raises(ShapeError, match="target"):
         generator.loss(short, BatchRng(3, 2))
-    strangers = [how for other, how in HOW.items() if other != config.kind]
+    strangers = [how for other, how in HOW.items() if other != config.sampled_by]
     for stranger in strangers:
         with pytest.raises(ConfigError):
             generator.sample({}, stranger, image_rng(5, 0, 1, stream="pixels"))
     if kind == "representation":
         with pytest.raises(ConfigError, match="representation"):
-            generator.sample({}, HOW[config.kind], image_rng(5, 0, 1, stream="pixels"))
+            generator.sample({}, HOW[config.sampled_by], image_rng(5, 0, 1, stream="pixels"))
 
 
 @pytest.mark.parametrize(("config", "target", "kind"), CASES)
@@ -156,7 +157,7 @@ def test_guidance_without_a_trained_null_is_refused(config: Any, target: TargetS
     never = config.condition.model_copy(update={"drop_prob": 0.0})
     _, generator = build(config.model_copy(update={"condition": never}), target, kind)
     given = {key: batch(target, 1)[key] for key in generator.conditions}
-    how = HOW[config.kind].model_copy(update={"guidance": 1.0})
+    how = HOW[config.sampled_by].model_copy(update={"guidance": 1.0})
     with pytest.raises(ConfigError, match="drop_prob"):
         generator.sample(given, how, image_rng(5, 0, 1, stream="pixels"))
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from components.generators.sampling import MaskedSampling
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
-from components.pixels.mage import Mage, MageConfig, MageSampling, MaskConfig, masked_counts
+from components.pixels.mage import Mage, MageConfig, MaskConfig, masked_counts
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
 from tests.support.inventory import expected_tensors
@@ -93,6 +94,6 @@ def test_guidance_rises_linearly_and_adds_to_the_conditional() -> None:
 
     model.transformer.unknown = unknown  # type: ignore[method-assign]
     model._guided = guided  # type: ignore[method-assign]
-    how = MageSampling(kind="mage", steps=20, temperature=6.0, guidance=1.0)
+    how = MaskedSampling(kind="masked", steps=20, temperature=6.0, guidance=1.0)
     model.sample({"representation": torch.randn(1, 6)}, how, image_rng(0, 0, 1, stream="pixels"))
     assert scales == pytest.approx([(i + 1) / 20 for i in range(20)])

@@ -9,10 +9,11 @@ from benchmarks.plain import mage as plain_mage
 from benchmarks.plain import rdm as plain_rdm
 from components.codecs.vqgan import VqganConfig
 from components.encoders.mocov3 import MoCoV3Config
+from components.generators.sampling import DiffusionSampling, MaskedSampling
 from components.nn.vit import seeded_init
 from components.pixels import PixelData
-from components.pixels.mage import MageConfig, MageSampling
-from components.rdm import Rdm, RdmConfig, RdmSampling
+from components.pixels.mage import MageConfig
+from components.rdm import Rdm, RdmConfig
 from components.rng import RowRng
 from components.target import TargetSpec
 from tests.support.folders import randomize
@@ -23,7 +24,7 @@ TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=8, imag
 def test_ddim_samples() -> None:
     rdm = Rdm(RdmConfig.tiny(), None).eval()
     randomize(rdm)
-    how = RdmSampling(sampler="ddim", steps=50, eta=1.0, spacing="reference")
+    how = DiffusionSampling(kind="diffusion", sampler="ddim", steps=50, eta=1.0, spacing="reference", guidance=0.0)
     plain = plain_rdm.sample(rdm, plain_rdm.Averaged(rdm), RowRng(range(5)), steps=50, eta=1.0)
     torch.testing.assert_close(rdm.sample({}, how, RowRng(range(5))), plain, rtol=1e-4, atol=1e-5)
 
@@ -33,7 +34,7 @@ def test_mage_samples() -> None:
     randomize(mage)
     z = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     for guidance in (0.0, 1.0):
-        how = MageSampling(kind="mage", steps=6, temperature=3.0, guidance=guidance)
+        how = MaskedSampling(kind="masked", steps=6, temperature=3.0, guidance=guidance)
         ours = mage.sample({"representation": z}, how, RowRng(range(4)))
         plain = plain_mage.sample(mage, z, RowRng(range(4)), steps=6, temperature=3.0, guidance=guidance)
         assert torch.equal(ours.long(), plain)

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from components.bundle.system import SamplingDefaults
-from components.pixels.dit import DitSampling
-from components.rdm import RdmSampling
+from components.generators.sampling import DiffusionSampling
 from components.store.base import Store
 from flows.identity.artifact import SCHEMA, FileEntry, digest_of
 from flows.runs.records import CommittedRun, RunRecord, commit
@@ -26,7 +25,7 @@ METRICS = {"fd": 1.5, "precision": 0.75}
 
 
 def bundle_params(**changes: object) -> BundleParams:
-    sampling = SamplingDefaults(seed=0, batch_size=3, rdm=RdmSampling.tiny(), pixels=DitSampling.tiny())
+    sampling = SamplingDefaults(seed=0, batch_size=3, rdm=DiffusionSampling.tiny(), pixels=DiffusionSampling.tiny())
     return BundleParams(numerics=1, with_encoder=True, sampling=sampling).model_copy(update=changes)
 
 

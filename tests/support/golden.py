@@ -96,9 +96,9 @@ def _few_steps(steps: int, *sections: str) -> dict[str, Any]:
     }
 
 
-def _sampling(kind: str, **options: Any) -> dict[str, Any]:
+def _sampling(**options: Any) -> dict[str, Any]:
     """Every place that says how pixels are sampled."""
-    return {place: {"kind": kind, **options} for place in (
+    return {place: {"kind": "diffusion", **options} for place in (
         "pixels.preview.sampling", "sample.pixels", "bundle.sampling.pixels",
     )}  # fmt: skip
 
@@ -126,7 +126,7 @@ CASES: dict[str, Case] = {
             "schedule": {"kind": "linear", "n_times": 1000}, "prediction": "eps", "variance": "learned",
             "latents": "as_stored",
         },
-        **_sampling("adm", sampler="ancestral", steps=5, spacing="linspace", eta=0.0, guidance=0.5),
+        **_sampling(sampler="ancestral", steps=5, spacing="linspace", eta=0.0, guidance=0.5),
     }),
     "digits": Case("digits", "demo", {
         **_few_steps(4, "encoder"),
@@ -148,7 +148,7 @@ CASES: dict[str, Case] = {
             "context_dim": 16, "schedule": {"kind": "sqrt_linear", "n_times": 1000}, "prediction": "v",
             "variance": "fixed", "latents": "standardized", "min_snr": 5.0,
         },
-        **_sampling("ldm", sampler="ddim", steps=5, spacing="trailing", eta=1.0, guidance=0.5),
+        **_sampling(sampler="ddim", steps=5, spacing="trailing", eta=1.0, guidance=0.5),
     }),
 }  # fmt: skip
 

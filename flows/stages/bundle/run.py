@@ -14,8 +14,9 @@ from typing import Any
 from components.base import Metrics
 from components.bundle.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
 from components.bundle.system import CARD, PART_FILES, PARTS, SCHEMA, BundleCard
-from components.errors import ConfigError
+from components.generators.sampling import check_sampling
 from components.pixels import load_pixels
+from components.rdm import load_rdm
 from components.training.worker import Worker
 from flows.identity.artifact import InputArtifact, Inputs, Output
 from flows.identity.closure import module_digests
@@ -90,18 +91,9 @@ def run(params: BundleParams, inputs: Inputs, out: Output, worker: Worker) -> Me
 
 
 def _check(params: BundleParams, inputs: Inputs) -> None:
-    """Raises: ConfigError when the sampling defaults do not suit the trained generator."""
-    pixels, how = load_pixels(inputs["pixels"]), params.sampling.pixels
-    trained = inputs["pixels"].read_json("config.json")["model"]["kind"]
-    if how.kind != trained:
-        raise ConfigError(
-            "bundle.sampling.pixels is of another generator", got=how.kind, expected=trained, fix=f"set kind: {trained}"
-        )
-    if how.guidance > 0 and not pixels.conditioner.can_guide:
-        fix = "set it to 0, or train with a condition and condition.drop_prob above 0"
-        raise ConfigError(
-            "bundle.sampling.pixels.guidance needs a generator trained with dropout", got=how.guidance, fix=fix
-        )
+    """Raises: ConfigError when the sampling defaults do not suit the trained generators."""
+    check_sampling(params.sampling.rdm, load_rdm(inputs["rdm"]).config)
+    check_sampling(params.sampling.pixels, load_pixels(inputs["pixels"]).config)
 
 
 def _copy_part(part: str, artifact: InputArtifact, out: Output) -> int:

@@ -5,9 +5,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from components.config import Config
-from components.diffusion.schedule import sampler_steps
-from components.pixels import PixelConfig, PixelSampling
-from components.pixels.diffusion import DiffusionConfig, DiffusionSampling
+from components.generators.sampling import Sampling, refuse_sampling
+from components.pixels import PixelConfig
 from components.training.config import EmaConfig, TrainConfig
 from components.weights_file import WeightsFile, content_digest, one_start, trained_or_imported
 
@@ -19,7 +18,7 @@ class PreviewConfig(Config):
     """Steps between previews; one more is drawn at the end."""
     n: int = Field(ge=1)
     """Images per preview."""
-    sampling: PixelSampling
+    sampling: Sampling
     """How they are drawn."""
 
 
@@ -44,15 +43,8 @@ class PixelsParams(Config):
     """Pictures on the way."""
 
     @model_validator(mode="after")
-    def _samples(self) -> Self:
+    def _agrees(self) -> Self:
         trained_or_imported("pixels", self.train, self.weights)
         one_start("pixels", self.weights, self.init)
-        how = self.preview.sampling
-        if how.kind != self.model.kind:
-            raise ValueError(
-                f"pixels.preview.sampling.kind is {how.kind} but pixels.model.kind is "
-                f"{self.model.kind}; make them equal"
-            )
-        if isinstance(self.model, DiffusionConfig) and isinstance(how, DiffusionSampling):
-            sampler_steps(self.model.schedule, how.steps, how.spacing)
+        refuse_sampling("pixels.preview.sampling", self.preview.sampling, self.model)
         return self

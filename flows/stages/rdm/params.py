@@ -5,8 +5,8 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from components.config import Config
-from components.diffusion.schedule import sampler_steps
-from components.rdm import RdmConfig, RdmSampling
+from components.generators.sampling import DiffusionSampling, Sampling, refuse_sampling
+from components.rdm import RdmConfig
 from components.training.config import EmaConfig, TrainConfig
 from components.weights_file import WeightsFile, content_digest, one_start, trained_or_imported
 
@@ -18,12 +18,12 @@ class CheckConfig(Config):
     """Representations to draw, and held-out ones to compare them with at most."""
     batch_size: int = Field(ge=1)
     """Representations drawn together."""
-    sampling: RdmSampling
+    sampling: Sampling
     """How they are drawn."""
 
     @classmethod
     def tiny(cls) -> "CheckConfig":
-        return cls(n=16, batch_size=8, sampling=RdmSampling.tiny())
+        return cls(n=16, batch_size=8, sampling=DiffusionSampling.tiny())
 
 
 class RdmParams(Config):
@@ -48,8 +48,8 @@ class RdmParams(Config):
     """How the result is examined."""
 
     @model_validator(mode="after")
-    def _exact_steps(self) -> Self:
+    def _agrees(self) -> Self:
         trained_or_imported("rdm", self.train, self.weights)
         one_start("rdm", self.weights, self.init)
-        sampler_steps(self.model.schedule, self.check.sampling.steps, self.check.sampling.spacing)
+        refuse_sampling("rdm.check.sampling", self.check.sampling, self.model)
         return self

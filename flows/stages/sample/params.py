@@ -5,8 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from components.config import Config
-from components.pixels import PixelSampling
-from components.rdm import RdmSampling
+from components.generators.sampling import Sampling
 
 
 class SampleParams(Config):
@@ -24,7 +23,7 @@ class SampleParams(Config):
     """rdm: drawn; oracle: of real images of the val split, the upper bound of what an RDM could give."""
     grid: int = Field(ge=1)
     """Images shown in pictures/grid.png, the first ones."""
-    rdm: RdmSampling
+    rdm: Sampling
     """How representations are drawn."""
-    pixels: PixelSampling
+    pixels: Sampling
     """How images are drawn; its kind is that of the pixel generator."""

@@ -113,7 +113,7 @@ def test_class_on_a_model_without_classes_is_refused(rcg: RCG) -> None:
 
 def test_guidance_without_a_trained_null_is_refused(tmp_path: Path) -> None:
     rcg = RCG.load(make_bundle(tmp_path, "none").root)
-    with pytest.raises(ConfigError, match="dropout"):
+    with pytest.raises(ConfigError, match="guidance needs a condition"):
         rcg.sample(1, 0, overrides=Overrides(guidance=1.0))
 
 

@@ -11,11 +11,11 @@ from components.conditions.ports import Ports
 from components.diffusion.predict import Prediction
 from components.diffusion.schedule import ScheduleConfig, alpha_bars
 from components.errors import ConfigError, ShapeError
+from components.generators.sampling import DiffusionSampling, MaskedSampling
 from components.pixels import PixelData, load_pixels, save_pixels
 from components.pixels.diffusion import DiffusionGenerator
-from components.pixels.dit import DitConfig, DitSampling
+from components.pixels.dit import DitConfig
 from components.pixels.dit_network import DitNetwork
-from components.pixels.mage import MageSampling
 from components.rng import BatchRng, RowRng, image_rng
 from components.target import TargetSpec
 from tests.support.folders import FolderArtifact, randomize
@@ -23,7 +23,7 @@ from tests.support.folders import FolderArtifact, randomize
 PIXELS = TargetSpec(space="pixels", shape=(3, 4, 4), dtype="uint8", n_codes=None, image_px=4)
 LATENTS = TargetSpec(space="latents", shape=(2, 4, 4), dtype="float16", n_codes=None, image_px=16)
 TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=16, image_px=16)
-TINY, HOW = DitConfig.tiny(), DitSampling.tiny()
+TINY, HOW = DitConfig.tiny(), DiffusionSampling.tiny()
 DIM = 5
 
 
@@ -160,7 +160,7 @@ def test_one_step_returns_the_guess_at_the_last_time(kind: Prediction) -> None:
     t = torch.tensor([9])
     null = Ports(vector=generator.conditioner.null_for(1))
     out = generator.net(noise, generator.net.time_vectors(t), null)
-    ab = float(alpha_bars(generator.process.schedule)[9])
+    ab = float(alpha_bars(generator.config.schedule)[9])
     x0 = {"x0": out, "eps": (noise - (1 - ab) ** 0.5 * out) / ab**0.5, "v": ab**0.5 * noise - (1 - ab) ** 0.5 * out}[
         kind
     ]
@@ -185,7 +185,7 @@ def test_guidance_of_one_step_is_affine_in_its_scale() -> None:
 def test_guidance_without_a_trained_null_is_refused() -> None:
     how = HOW.model_copy(update={"guidance": 1.0})
     for config in (_config("none"), _config("class", condition=TINY.condition.model_copy(update={"drop_prob": 0.0}))):
-        with pytest.raises(ConfigError, match="condition dropout"):
+        with pytest.raises(ConfigError, match="guidance needs"):
             _dit(config).sample({"representation": torch.zeros(1, DIM)}, how, RowRng([0]))
 
 
@@ -216,8 +216,8 @@ def test_mistakes_are_named() -> None:
     assert "kind: mage" in str(caught.value.fix)
     with pytest.raises(ConfigError, match="does not split evenly"):
         _dit(_config(patch=3))
-    with pytest.raises(ConfigError, match="not for a diffusion model"):
-        _dit().sample({}, MageSampling.tiny(), RowRng([0]))
+    with pytest.raises(ConfigError, match="set kind: diffusion"):
+        _dit().sample({}, MaskedSampling.tiny(), RowRng([0]))
     with pytest.raises(ShapeError, match="target of the wrong shape"):
         _dit().loss({**_batch(2), "target": torch.zeros(2, 3, 4, 6)}, BatchRng(0, 2))
     with pytest.raises(ConfigError, match="1001 sampling steps"):

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from components.errors import ConfigError
+from components.generators.sampling import MaskedSampling
 from components.nn.vit import seeded_init
 from components.pixels.base import PixelData
-from components.pixels.mage import Mage, MageConfig, MageSampling, MaskConfig, masked_counts
+from components.pixels.mage import Mage, MageConfig, MaskConfig, masked_counts
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
 
@@ -16,7 +17,7 @@ SIDE, N, K, DIM = 4, 16, 8, 6
 DATA = PixelData(
     target=TargetSpec(space="tokens", shape=(SIDE, SIDE), dtype="int32", n_codes=K, image_px=8), dim=DIM, classes=None
 )
-HOW = MageSampling(kind="mage", steps=6, temperature=1.0, guidance=0.0)
+HOW = MaskedSampling(kind="masked", steps=6, temperature=1.0, guidance=0.0)
 
 
 def mage(**values: object) -> Mage:
@@ -143,7 +144,7 @@ class Recorder(torch.nn.Module):
         return logits.gather(1, hidden[:, :, None].expand(-1, -1, logits.shape[2]))
 
 
-def recorded(model: Mage, logits: Tensor, how: MageSampling, n: int = 3) -> tuple[Tensor, Recorder]:
+def recorded(model: Mage, logits: Tensor, how: MaskedSampling, n: int = 3) -> tuple[Tensor, Recorder]:
     recorder = Recorder(logits)
     model.transformer = recorder  # type: ignore[assignment]
     return model.sample(rows(n), how, image_rng(0, 0, n, stream="pixels")), recorder

@@ -10,13 +10,14 @@ from torch.nn import functional as tf
 from components.conditions.ports import Ports
 from components.diffusion.schedule import alpha_bars
 from components.errors import ConfigError, ShapeError, WeightsError
-from components.rdm import Rdm, RdmConfig, RdmSampling, load_rdm, save_rdm
+from components.generators.sampling import DiffusionSampling
+from components.rdm import Rdm, RdmConfig, load_rdm, save_rdm
 from components.rng import BatchRng, RowRng, image_rng
 from tests.support.folders import FolderArtifact, randomize
 
 TINY = RdmConfig.tiny()
 LABELED = TINY.model_copy(update={"class_conditional": True})
-HOW = RdmSampling.tiny()
+HOW = DiffusionSampling.tiny()
 
 
 def _rdm(config: RdmConfig = TINY, n_classes: int | None = 3) -> Rdm:
@@ -92,7 +93,7 @@ def test_samples_depend_on_their_own_noise_alone() -> None:
 def test_the_sampler_sees_what_training_sees() -> None:
     """One trailing step from noise is the denoiser's guess at the last time, class included."""
     rdm = _rdm(LABELED)
-    how = RdmSampling(sampler="ddim", steps=1, eta=0.0, spacing="trailing")
+    how = DiffusionSampling(kind="diffusion", sampler="ddim", steps=1, eta=0.0, spacing="trailing", guidance=0.0)
     y = torch.tensor([2, 0])
     drawn = rdm.sample({"class": y}, how, RowRng([1, 2]))
     noise = RowRng([1, 2]).normal(8)
@@ -103,7 +104,7 @@ def test_absent_classes_are_drawn_as_often_as_in_training() -> None:
     rdm = _rdm(LABELED)
     rdm.fit_frequencies(torch.tensor([0, 0, 0, 2]))
     assert rdm.frequencies.tolist() == [0.75, 0.0, 0.25]
-    how = RdmSampling(sampler="ddim", steps=1, eta=0.0, spacing="trailing")
+    how = DiffusionSampling(kind="diffusion", sampler="ddim", steps=1, eta=0.0, spacing="trailing", guidance=0.0)
     drawn = rdm.sample({}, how, RowRng(range(400)))
     # The class is drawn before the noise, so each row can be matched with the class that explains it.
     rng = RowRng(range(400))
@@ -125,7 +126,7 @@ def test_mistakes_are_named() -> None:
     with pytest.raises(ShapeError, match="class index out of range"):
         _rdm(LABELED).sample({"class": torch.tensor([3])}, HOW, RowRng([0]))
     with pytest.raises(ConfigError, match="30 sampling steps"):
-        _rdm().sample({}, HOW.model_copy(update={"steps": 30}), RowRng([0]))
+        _rdm().sample({}, HOW.model_copy(update={"steps": 30, "spacing": "reference"}), RowRng([0]))
 
 
 @pytest.mark.parametrize("config", [TINY, LABELED])
@@ -159,7 +160,11 @@ def test_it_learns_two_modes() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    drawn = rdm.sample({}, RdmSampling(sampler="ddim", steps=20, eta=1.0, spacing="reference"), RowRng(range(200)))
+    drawn = rdm.sample(
+        {},
+        DiffusionSampling(kind="diffusion", sampler="ddim", steps=20, eta=1.0, spacing="reference", guidance=0.0),
+        RowRng(range(200)),
+    )
     side = (drawn @ a / 8).sign()
     assert float((drawn - side[:, None] * a).square().mean().sqrt()) < 0.25
     assert float((side > 0).float().mean()) == pytest.approx(0.75, abs=0.1)

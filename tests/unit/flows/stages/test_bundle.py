@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from components.errors import ConfigError
-from components.pixels.dit import DitSampling
+from components.generators.sampling import DiffusionSampling
 from flows.stages.bundle.params import BundleParams
 from flows.stages.bundle.run import run
 from tests.support.bundles import METRICS, bundle_params, make_bundle, make_parents
@@ -87,9 +87,9 @@ def test_mlflow_files_hold_no_time_and_pin_what_is_installed(tmp_path: Path) -> 
 def test_guidance_that_the_generator_cannot_do_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     inputs, out = make_parents(tmp_path / "parents", "none"), FolderArtifact(tmp_path / "bundle")
     sampling = bundle_params().sampling
-    pixels = DitSampling.tiny().model_copy(update={"guidance": 2.0})
+    pixels = DiffusionSampling.tiny().model_copy(update={"guidance": 2.0})
     params = bundle_params(sampling=sampling.model_copy(update={"pixels": pixels}))
-    with pytest.raises(ConfigError, match=r"guidance needs a generator trained with dropout[\s\S]*2\.0"):
+    with pytest.raises(ConfigError, match=r"guidance needs a condition[\s\S]*2\.0"):
         run(params, inputs, out, worker(tmp_path))
     assert out.names() == []
 

@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from components.codecs.none import NoneConfig
 from components.errors import ConfigError
+from components.generators.sampling import DiffusionSampling, MaskedSampling
 from components.images.pictures import SHOWN_PX
 from components.pixels import load_pixels
-from components.pixels.dit import DitConfig, DitSampling
-from components.pixels.mage import MageConfig, MageSampling
+from components.pixels.dit import DitConfig
+from components.pixels.mage import MageConfig
 from components.rng import RowRng
 from components.target import TargetSpec
 from components.training.config import EmaConfig, TrainConfig
@@ -37,7 +38,7 @@ def _params(kind: str = "representation", **changes: object) -> PixelsParams:
         init=None,
         train=TrainConfig.tiny(),
         ema=EmaConfig.tiny(),
-        preview=PreviewConfig(every=3, n=4, sampling=DitSampling.tiny()),
+        preview=PreviewConfig(every=3, n=4, sampling=DiffusionSampling.tiny()),
     )
     return base.model_copy(update=changes)
 
@@ -60,7 +61,7 @@ def test_it_writes_a_generator_its_curve_and_samples(tmp_path: Path, kind: str) 
     generator = load_pixels(out)
     assert (generator.data.dim, generator.data.classes) == (DIM, ("bar", "post"))
     given = {"representation": torch.randn(2, DIM)} if kind == "representation" else {}
-    assert generator.sample(given, DitSampling.tiny(), RowRng([0, 1])).shape == (2, 1, PX, PX)
+    assert generator.sample(given, DiffusionSampling.tiny(), RowRng([0, 1])).shape == (2, 1, PX, PX)
     if kind == "class":
         assert generator.conditioner.frequencies.tolist() == [0.5, 0.5]
     if kind == "cluster":
@@ -120,14 +121,14 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     few = _inputs(tmp_path / "few", ["train", "train", "val"])
     with pytest.raises(ConfigError, match="more clusters than training images"):
         run(_params("cluster"), few, out, worker(tmp_path))
-    mage = _params(model=MageConfig.tiny(), preview=PreviewConfig(every=1, n=1, sampling=MageSampling.tiny()))
+    mage = _params(model=MageConfig.tiny(), preview=PreviewConfig(every=1, n=1, sampling=MaskedSampling.tiny()))
     with pytest.raises(ConfigError, match="mage generates tokens"):
         run(mage, unlabeled, out, worker(tmp_path))
-    with pytest.raises(ValidationError, match=r"preview\.sampling\.kind is dit but pixels\.model\.kind is mage"):
+    with pytest.raises(ValidationError, match=r"pixels\.preview\.sampling: .*set kind: masked"):
         PixelsParams.model_validate({**_params().model_dump(), "model": MageConfig.tiny().model_dump()})
-    sampling = DitSampling.tiny().model_copy(update={"steps": 30, "spacing": "reference"})
+    sampling = DiffusionSampling.tiny().model_copy(update={"steps": 30, "spacing": "reference"})
     uneven = _params().preview.model_copy(update={"sampling": sampling})
-    with pytest.raises(ConfigError, match="30 sampling steps"):
+    with pytest.raises(ValidationError, match=r"pixels\.preview\.sampling: 30 sampling steps"):
         PixelsParams.model_validate(_params().model_dump() | {"preview": uneven})
 
 
@@ -158,7 +159,7 @@ def test_mage_trains_on_tokens_through_the_same_stage(tmp_path: Path) -> None:
     artifact.write_json("config.json", config.model_dump(mode="json"))
     with artifact.file("weights.safetensors") as path:
         save_weights(path, codec.state_dict())
-    params = _params(model=MageConfig.tiny(), preview=PreviewConfig(every=2, n=3, sampling=MageSampling.tiny()))
+    params = _params(model=MageConfig.tiny(), preview=PreviewConfig(every=2, n=3, sampling=MaskedSampling.tiny()))
     out = FolderArtifact(tmp_path / "out")
     metrics = run(params, FolderInputs(root), out, worker(tmp_path))
     assert out.names() == FILES

@@ -124,8 +124,10 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no labels"):
         run(_params(model=labeled), unlabeled, out, worker(tmp_path))
     check = CheckConfig.tiny()
-    uneven = check.model_copy(update={"sampling": check.sampling.model_copy(update={"steps": 30})})
-    with pytest.raises(ConfigError, match="30 sampling steps"):
+    uneven = check.model_copy(
+        update={"sampling": check.sampling.model_copy(update={"steps": 30, "spacing": "reference"})}
+    )
+    with pytest.raises(ValidationError, match=r"rdm\.check\.sampling: 30 sampling steps"):
         RdmParams.model_validate(_params().model_dump() | {"check": uneven})
 
 

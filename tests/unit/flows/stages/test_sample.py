@@ -8,8 +8,7 @@ import pytest
 
 from components.cache.samples import Samples
 from components.errors import ConfigError, RetryableError
-from components.pixels.dit import DitSampling
-from components.rdm import RdmSampling
+from components.generators.sampling import DiffusionSampling
 from components.training.report import Report
 from flows.stages.sample.params import SampleParams
 from flows.stages.sample.run import oracle_rows, run
@@ -35,8 +34,8 @@ def _params(**changes: object) -> SampleParams:
         seed=7,
         representations="rdm",
         grid=8,
-        rdm=RdmSampling.tiny(),
-        pixels=DitSampling.tiny(),
+        rdm=DiffusionSampling.tiny(),
+        pixels=DiffusionSampling.tiny(),
     )
     return base.model_copy(update=changes)
 
@@ -152,6 +151,6 @@ def test_guidance_without_a_trained_null_is_a_config_error(tmp_path: Path) -> No
     config = inputs["pixels"].read_json("config.json")
     config["model"]["condition"]["drop_prob"] = 0.0
     inputs["pixels"].write_json("config.json", config)
-    guided = DitSampling.tiny().model_copy(update={"guidance": 1.0})
+    guided = DiffusionSampling.tiny().model_copy(update={"guidance": 1.0})
     with pytest.raises(ConfigError, match="drop_prob above 0"):
         run(_params(pixels=guided), inputs, FolderArtifact(tmp_path / "out"), worker(tmp_path))
