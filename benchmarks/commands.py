@@ -34,8 +34,9 @@ def timed(*args):
     seconds.append(time.perf_counter() - begin)
     return result
 stage.run = timed
-from flows.execution.project import run_stage
-run_stage("rdm")
+from flows.execution.project import Project
+from flows.execution.stage import run_stage
+run_stage(Project.here(), "rdm")
 print(json.dumps({"import_torch_s": import_torch, "import_body_s": import_body, "body_s": seconds[0]}))
 """
 

@@ -167,11 +167,21 @@ def load_settings() -> Settings:
         raise ConfigError("settings are wrong", got="; ".join(wrong), fix="see docs/reference/settings.md") from error
 
 
-def remember_source(source: str) -> None:
-    """Keep the source of this checkout in .rcg/local.yaml."""
-    values = _read_yaml(LOCAL_FILE) if LOCAL_FILE.exists() else {}
-    LOCAL_FILE.parent.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(values | {"source": source}, sort_keys=True)
-    temporary = LOCAL_FILE.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(LOCAL_FILE)
+def checked_source(source: str) -> str:
+    """The source with a folder's full path. Raises: ConfigError for a folder that does not exist."""
+    if source == "demo" or "://" in source:
+        return source
+    folder = Path(source).expanduser().resolve()
+    if not folder.is_dir():
+        raise ConfigError("the source is neither `demo` nor a folder", got=source, expected="a folder of pictures")
+    return str(folder)
+
+
+def remember_source(root: Path, source: str) -> None:
+    """Keep the source of a checkout in its .rcg/local.yaml."""
+    file = root / LOCAL_FILE
+    values = _read_yaml(file) if file.exists() else {}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(yaml.safe_dump(values | {"source": source}, sort_keys=True))
+    temporary.replace(file)

@@ -1,190 +1,61 @@
-"""`rcg explain`: whether a stage would run, why, what it would use again and cost, before anything is spent."""
+"""`rcg explain`."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from components.errors import ArtifactError, RcgError
-from flows.execution.forecast import Cost, Earlier, Memos, checkpoint_step, cost_of, earlier_runs, memos_of
-from flows.execution.project import Project
-from flows.identity.environment import library_versions
-from flows.identity.fingerprint import Difference
-from flows.pipeline.table import Stage
-from flows.runs.ancestry import spoken_duration
-from flows.runs.lookup import RunStatus, run_status
-from flows.runs.records import Spec
+import typer
+
+if TYPE_CHECKING:
+    from flows.execution.explanation import Explanation
+    from flows.execution.forecast import Cost, Earlier
+    from flows.identity.fingerprint import Difference
 
 _SHOWN = 12
 _WIDTH = 60
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What is known of a stage as it stands now. `blocked`: its parents are not there yet."""
+def command(
+    stage: Annotated[str | None, typer.Argument(help="One stage; all when left out.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Say whether a stage would run, why exactly, what it would use again and what it would cost."""
+    from flows.execution.explanation import explain
+    from flows.execution.project import Project
 
-    stage: Stage
-    spec: Spec | None
-    status: RunStatus | None
-    blocked: str | None
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """Everything that is said of one stage."""
-
-    stage: str
-    verdict: str
-    runs: bool
-    """Whether it would do work, as far as can be told."""
-    fingerprint: str | None = None
-    waits_for: str | None = None
-    nearest: Earlier | None = None
-    notes: tuple[str, ...] = ()
-    reads: Mapping[str, str] | None = None
-    memos: Memos | None = None
-    cost: Cost | None = None
-
-    def as_json(self) -> dict[str, Any]:
-        cost = None if self.cost is None else {**vars(self.cost), "worker_hours": self.cost.worker_hours}
-        nearest = None
-        if self.nearest is not None:
-            nearest = {
-                "fingerprint": self.nearest.fingerprint,
-                "finished": self.nearest.run is not None,
-                "differences": [d._asdict() for d in self.nearest.differences],
-            }
-        return {
-            "stage": self.stage, "verdict": self.verdict, "runs": self.runs, "fingerprint": self.fingerprint,
-            "waits_for": self.waits_for, "nearest": nearest, "notes": list(self.notes), "reads": self.reads,
-            "memos": None if self.memos is None else vars(self.memos), "cost": cost,
-        }  # fmt: skip
-
-
-def outlook(project: Project, stage: Stage) -> Outlook:
-    """Look only; nothing is started or changed."""
-    try:
-        spec = project.spec(stage)
-        return Outlook(stage, spec, run_status(project.store, stage.name, spec.fingerprint), None)
-    except ArtifactError as error:
-        return Outlook(stage, None, None, error.what)
-
-
-def explain_text(name: str | None, *, as_json: bool = False) -> str:
-    """What to print for one stage, or for all."""
-    found = explain(Project.here(), name)
+    found = explain(Project.here(), stage)
     if as_json:
-        return json.dumps([e.as_json() for e in found], indent=2, sort_keys=True)
+        typer.echo(json.dumps([_as_json(e) for e in found], indent=2, sort_keys=True))
+        return
     lines = [line for explanation in found for line in _lines(explanation)]
-    return "\n".join(lines + (_total(found) if name is None else []))
+    typer.echo("\n".join(lines + (_total(found) if stage is None else [])))
 
 
-def explain(project: Project, name: str | None) -> list[Explanation]:
-    """Of one stage, or of all in order. Nothing is started or changed."""
-    stages = project.stages
-    wanted = [project.stage(name)] if name else list(stages.values())
-    views = {
-        stage.name: outlook(project, stage)
-        for stage in stages.values()
-        if name is None or _is_above(stages, stage, wanted[0])
+def _as_json(e: "Explanation") -> dict[str, Any]:
+    cost = None if e.cost is None else {**vars(e.cost), "worker_hours": e.cost.worker_hours}
+    nearest = None
+    if e.nearest is not None:
+        nearest = {
+            "fingerprint": e.nearest.fingerprint,
+            "finished": e.nearest.run is not None,
+            "differences": [d._asdict() for d in e.nearest.differences],
+        }
+    return {
+        "stage": e.stage,
+        "verdict": e.headline,
+        "runs": e.runs,
+        "fingerprint": e.fingerprint,
+        "waits_for": e.waits_for,
+        "nearest": nearest,
+        "notes": list(e.notes),
+        "reads": e.reads,
+        "memos": None if e.memos is None else vars(e.memos),
+        "cost": cost,
     }
-    return [_explain(project, views, stage) for stage in wanted]
 
 
-def _is_above(stages: Mapping[str, Stage], stage: Stage, below: Stage) -> bool:
-    """Whether `below` is the stage or needs it, directly or not."""
-    return stage.name == below.name or any(_is_above(stages, stage, stages[need.stage]) for need in below.needs)
-
-
-def _unfinished(views: Mapping[str, Outlook], stage: Stage) -> str | None:
-    """The first stage above that is not finished as params and code stand now."""
-    for need in stage.needs:
-        above = _unfinished(views, views[need.stage].stage)
-        if above is not None:
-            return above
-        status = views[need.stage].status
-        if status is None or status.run is None:
-            return need.stage
-    return None
-
-
-def _explain(project: Project, views: Mapping[str, Outlook], stage: Stage) -> Explanation:
-    view, above = views[stage.name], _unfinished(views, stage)
-    if above is not None:
-        return _waiting(project, view, above)
-    if view.spec is None or view.status is None:
-        return Explanation(stage.name, f"cannot tell yet: {view.blocked}", runs=True)
-    short = view.spec.fingerprint[:10]
-    if view.status.run is not None:
-        verdict = f"will not run; run {short} is finished"
-        return Explanation(stage.name, verdict, False, view.spec.fingerprint, notes=_drift(view.status))
-    states = {
-        "running": f"is running now (attempt {view.status.attempt}); the command would follow it",
-        "interrupted": f"was interrupted (attempt {view.status.attempt}); the command would continue it",
-        "failed": f"failed (attempt {view.status.attempt}); the command would try again",
-        "absent": "will run",
-    }
-    return _outcome(project, view.spec, view.status, f"{states[view.status.state]}; run {short}")
-
-
-def _waiting(project: Project, view: Outlook, above: str) -> Explanation:
-    """What is known of a stage whose inputs are not made yet: what of its own has changed, and the cost if it runs."""
-    unless = f"waits for {above}; runs unless what it reads comes out the same"
-    if view.spec is None:
-        return Explanation(view.stage.name, unless, runs=True, waits_for=above)
-    try:
-        earlier = earlier_runs(project.store, view.spec)
-    except RcgError:
-        earlier = []
-    run = view.status.run if view.status is not None else None
-    if run is not None:
-        cost = cost_of(view.spec.identity.params, [Earlier(view.spec.fingerprint, view.spec, run, []), *earlier])
-        return Explanation(view.stage.name, unless, runs=True, waits_for=above, cost=cost)
-    cost = cost_of(view.spec.identity.params, earlier)
-    nearest = _own_changes(earlier[0]) if earlier else None
-    verdict = unless if nearest is None else f"waits for {above}; then it will run"
-    return Explanation(view.stage.name, verdict, runs=True, waits_for=above, nearest=nearest, cost=cost)
-
-
-def _own_changes(earlier: Earlier) -> Earlier | None:
-    """What differs besides inputs, which will be others anyway; None if nothing does."""
-    own = [difference for difference in earlier.differences if difference.kind != "inputs"]
-    return replace(earlier, differences=own) if own else None
-
-
-def _outcome(project: Project, spec: Spec, status: RunStatus, verdict: str) -> Explanation:
-    """Of a stage that would do work: why, with what, at what cost."""
-    notes: list[str] = []
-    if status.failure is not None:
-        notes.append(f"last failure: {status.failure.message.splitlines()[0]}")
-    share, memos = 1.0, None
-    try:
-        earlier = earlier_runs(project.store, spec)
-        memos = memos_of(project.store, spec)
-    except RcgError as error:
-        earlier = []
-        notes.append(f"earlier runs cannot be compared: {error.what}")
-    step, steps = checkpoint_step(project.store, spec.prefix), (spec.identity.params.get("train") or {}).get("steps")
-    if step is not None:
-        share = max(0.0, 1 - step / steps) if steps else 1.0
-        notes.append(f"goes on from its checkpoint of step {step}" + (f" of {steps}" if steps else ""))
-    elif memos is not None:
-        share = memos.share
-    nearest = earlier[0] if earlier else None
-    if nearest is None:
-        notes.append("it has never run in this store")
-    elif nearest.run is None and checkpoint_step(project.store, nearest.spec.prefix) is not None:
-        notes.append(f"run {nearest.fingerprint[:10]} has checkpoints; `rcg adopt` can go on from them")
-    return Explanation(
-        spec.stage, verdict, True, spec.fingerprint, None, nearest, tuple(notes),
-        {name: parent.digest for name, parent in spec.inputs.items()}, memos,
-        cost_of(spec.identity.params, earlier, share=share),
-    )  # fmt: skip
-
-
-def _lines(e: Explanation) -> list[str]:
-    lines = [f"{e.stage}: {e.verdict}"]
+def _lines(e: "Explanation") -> list[str]:
+    lines = [f"{e.stage}: {e.headline}"]
     if e.nearest is not None:
         state = f"of {_day(e.nearest)}" if e.nearest.run is not None else "which was not finished"
         lines.append(f"    compared with run {e.nearest.fingerprint[:10]} {state}:")
@@ -207,12 +78,14 @@ def _lines(e: Explanation) -> list[str]:
     return lines
 
 
-def _day(earlier: Earlier) -> str:
+def _day(earlier: "Earlier") -> str:
     ended_ms = earlier.run.record.ended_ms if earlier.run is not None else 0
     return f"{datetime.fromtimestamp(ended_ms / 1000, UTC):%Y-%m-%d %H:%M}"
 
 
-def _spoken(cost: Cost) -> str:
+def _spoken(cost: "Cost") -> str:
+    from flows.runs.ancestry import spoken_duration
+
     hours = f"{cost.worker_hours:.2g} worker-hours, {_size(cost.n_bytes)}"
     return f"about {spoken_duration(cost.seconds)} on {cost.workers} x {cost.device} ({hours})"
 
@@ -225,8 +98,10 @@ def _size(n_bytes: float) -> str:
     return f"{n_bytes:.3g} GB"
 
 
-def _total(found: list[Explanation]) -> list[str]:
+def _total(found: "list[Explanation]") -> list[str]:
     """One line over all stages that would or might run."""
+    from flows.runs.ancestry import spoken_duration
+
     costs = [e.cost for e in found if e.runs and e.cost is not None]
     if not costs:
         return []
@@ -237,7 +112,7 @@ def _total(found: list[Explanation]) -> list[str]:
     return ["", f"all that would or might run: about {seconds}, {hours:.2g} worker-hours, {_size(n_bytes)}{more}"]
 
 
-def _reason(difference: Difference) -> str:
+def _reason(difference: "Difference") -> str:
     kind = {"params": "param", "inputs": "input", "modules": "module", "schema": "schema"}[difference.kind]
     if difference.old is None:
         return f"{kind} {difference.name}: new, {_short(difference.new)}"
@@ -251,11 +126,3 @@ def _short(value: object) -> str:
         return value[:10]
     text = json.dumps(value)
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
-
-
-def _drift(status: RunStatus) -> tuple[str, ...]:
-    """Libraries that are other versions now than when the run was made: recorded, not part of the identity."""
-    made = status.run.record.versions if status.run is not None else {}
-    now = library_versions()
-    drifted = [f"{name} {made[name]} -> {now[name]}" for name in made if name in now and now[name] != made[name]]
-    return (f"made with other libraries: {', '.join(drifted)}",) if drifted else ()

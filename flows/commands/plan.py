@@ -1,15 +1,21 @@
-"""`rcg plan`: write dvc.yaml as params.yaml and the code want it."""
+"""`rcg plan`."""
 
-from pathlib import Path
+from typing import Annotated
 
-from flows.pipeline.plan import FILE, check_plan, write_plan
+import typer
 
 
-def plan_command(*, check: bool) -> str:
-    """Write dvc.yaml, or only check it; returns what to print. Raises: ConfigError when a check finds it stale."""
-    root = Path.cwd()
+def command(
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 2 when dvc.yaml is stale.")] = False,
+) -> None:
+    """Write dvc.yaml, which follows from params.yaml and the code, and say what changed in it."""
+    from flows.execution.project import Project
+    from flows.pipeline.plan import FILE, check_plan, write_plan
+
+    root, changes = Project.here().root, []
     if check:
         check_plan(root)
-        return f"{FILE} is up to date"
-    changes = write_plan(root)
-    return "\n".join([f"{FILE} is written anew; commit it", *changes] if changes else [f"{FILE} is up to date"])
+    else:
+        changes = write_plan(root)
+    lines = [f"{FILE} is written anew; commit it", *changes] if changes else [f"{FILE} is up to date"]
+    typer.echo("\n".join(lines))

@@ -1,42 +1,56 @@
-"""Presets: complete params files in presets/, first comment line = what each is for."""
+"""`rcg preset list`, `show` and `use`: complete params files in presets/; the first comment says what each is for."""
 
 from pathlib import Path
 
-import yaml
+import typer
 
-from components.errors import ConfigError
+app = typer.Typer(help="Complete params files that are known to work.", no_args_is_help=True)
 
 FOLDER = Path(__file__).parents[2] / "presets"
 
 
-def list_presets() -> str:
-    """One line per preset: name and purpose."""
-    rows = {
-        path.stem: path.read_text().splitlines()[0].removeprefix("#").strip() for path in sorted(FOLDER.glob("*.yaml"))
-    }
+@app.command("list")
+def list_presets() -> None:
+    """The presets and what each is for."""
+    rows = {path.stem: path.read_text().splitlines()[0].removeprefix("#").strip() for path in _files()}
     width = max(map(len, rows), default=0)
-    return "\n".join(f"{name:<{width}}  {purpose}" for name, purpose in rows.items())
+    typer.echo("\n".join(f"{name:<{width}}  {purpose}" for name, purpose in rows.items()))
 
 
-def read_preset(name: str) -> str:
-    """The file's text. Raises: ConfigError for an unknown name."""
-    path = FOLDER / f"{name}.yaml"
-    known = sorted(p.stem for p in FOLDER.glob("*.yaml"))
-    if name not in known:
-        raise ConfigError("no such preset", got=name, expected=" | ".join(known))
-    return path.read_text()
+@app.command()
+def show(name: str) -> None:
+    """Print a preset."""
+    typer.echo(_read(name), nl=False)
 
 
-def use_preset(name: str, target: Path = Path("params.yaml")) -> str:
-    """Validate the preset, then replace params.yaml and dvc.yaml beside it."""
+@app.command()
+def use(name: str) -> None:
+    """Check a preset and make it params.yaml."""
+    import yaml
+
     from flows.pipeline.params import check_params
     from flows.pipeline.plan import write_plan
 
-    text = read_preset(name)
+    text, target = _read(name), Path("params.yaml")
     params = check_params(yaml.safe_load(text), f"presets/{name}.yaml")
     temporary = target.with_suffix(".tmp")
     temporary.write_text(text)
     temporary.replace(target)
+    typer.echo(f"{target} is now the preset {name}; `rcg explain` says what would run")
     changes = write_plan(target.parent, params.model_dump(mode="json"))
-    lines = [f"{target} is now the preset {name}; `rcg explain` says what would run"]
-    return "\n".join([*lines, *(["dvc.yaml follows it:", *changes] if changes else [])])
+    if changes:
+        typer.echo("\n".join(["dvc.yaml follows it:", *changes]))
+
+
+def _read(name: str) -> str:
+    """The file's text. Raises: ConfigError for an unknown name."""
+    from components.errors import ConfigError
+
+    known = [path.stem for path in _files()]
+    if name not in known:
+        raise ConfigError("no such preset", got=name, expected=" | ".join(known))
+    return (FOLDER / f"{name}.yaml").read_text()
+
+
+def _files() -> list[Path]:
+    return sorted(FOLDER.glob("*.yaml"))

@@ -1,19 +1,32 @@
-"""`rcg report`: a model over time as one page that opens offline."""
+"""`rcg report`."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from components.errors import ConfigError
-from flows.execution.project import Project
-from flows.lineage.growth import read_growth
-from flows.lineage.versions import read_story
-from flows.pages.report import report_page
+import typer
+
+if TYPE_CHECKING:
+    from flows.execution.project import Project
 
 
-def write_report(target: Path) -> str:
+def command(
+    file: Annotated[Path, typer.Argument(help="Where the page goes.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained page about the model: its versions, their pictures and numbers, and what was decided."""
+    from flows.execution.project import Project
+
+    typer.echo(write_report(Project.here(), file))
+
+
+def write_report(project: "Project", target: Path) -> str:
     """Write the page; returns the line to print. Raises: MissingError when there is no model, ConfigError."""
+    from components.errors import ConfigError
+    from flows.lineage.growth import read_growth
+    from flows.lineage.story import read_story
+    from flows.pages.report import report_page
+
     if target.is_dir():
         raise ConfigError("the report needs a file name", got=target, fix=f"rcg report {target / 'report.html'}")
-    project = Project.here()
     story = read_story(project)
     text = report_page(story, read_growth(project.store, story.versions[-1].stages))
     temporary = target.with_name(f".{target.name}.part")

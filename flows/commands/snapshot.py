@@ -1,44 +1,61 @@
-"""`rcg snapshot`: which source this checkout lists, and what changed."""
+"""`rcg snapshot`."""
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from components.errors import ConfigError, DataError, RcgError
-from flows.identity.fingerprint import LOCK
-from flows.settings import load_settings, remember_source
+import typer
+
+if TYPE_CHECKING:
+    from flows.execution.project import Project
 
 
-def take_snapshot(source: str | None, *, rebuild: bool, shrink: bool = False) -> str:
-    """Bring collection.lock up to date with the source and remember the source; returns what to print.
+def command(
+    source: Annotated[
+        str | None, typer.Argument(help="`demo` or a folder of pictures; remembered for this checkout.")
+    ] = None,
+    rebuild: Annotated[
+        bool, typer.Option(help="Start the list over: for a source whose old pictures changed.")
+    ] = False,
+    shrink: Annotated[
+        bool, typer.Option(help="With --rebuild: it is meant that more than half of the pictures are gone.")
+    ] = False,
+) -> None:
+    """List the pictures of SOURCE in collection.lock, which belongs into git."""
+    from flows.execution.project import Project
 
-    Raises: ConfigError for an unusable source, DataError for one that lost or changed pictures; in a rebuild for one
-    that lost more than half of them, unless it may `shrink`.
+    typer.echo(snapshot(Project.here(), source, rebuild=rebuild, shrink=shrink))
+
+
+def snapshot(project: "Project", source: str | None, *, rebuild: bool, shrink: bool = False) -> str:
+    """Bring collection.lock up to date with the source, and remember the source; returns the line to print.
+
+    Raises: ConfigError for an unusable source, DataError for one that lost or changed pictures; a rebuild raises it
+    for a source that lost more than half of them, unless it may `shrink`.
     """
-    from components.collection.snapshot import take_snapshot as take
+    from components.collection.snapshot import take_snapshot
     from components.collection.source import open_source
+    from flows.identity.fingerprint import LOCK
+    from flows.settings import checked_source, remember_source
 
-    uri = source or load_settings().source
-    if uri != "demo" and "://" not in uri:
-        folder = Path(uri).expanduser().resolve()
-        if not folder.is_dir():
-            raise ConfigError("the source is neither `demo` nor a folder", got=uri, expected="a folder of pictures")
-        uri = str(folder)
-    if rebuild and not shrink and uri == load_settings().source:
-        _refuse_collapse(uri)
-    found = take(open_source(uri), Path(LOCK), rebuild=rebuild)
+    uri = checked_source(source or project.settings.source)
+    if rebuild and not shrink and uri == project.settings.source:
+        _refuse_collapse(project, uri)
+    found = take_snapshot(open_source(uri), project.root / LOCK, rebuild=rebuild)
     if source is not None:
-        remember_source(uri)
+        remember_source(project.root, uri)
     ignored = f", {found.n_ignored} other files ignored" if found.n_ignored else ""
     what = f"{found.n_new} new" if found.changed else "no change"
     return f"{LOCK}: {found.n_images} pictures in {found.n_chunks} chunk(s), {what}{ignored} · source {uri}"
 
 
-def _refuse_collapse(uri: str) -> None:
-    """A source that is half empty is more often half mounted."""
+def _refuse_collapse(project: "Project", uri: str) -> None:
+    """Raises: DataError for a source with less than half of the listed pictures: most likely it is half mounted."""
     from components.collection.lock import read_lock
     from components.collection.source import open_source
+    from components.errors import DataError, RcgError
+    from flows.identity.fingerprint import LOCK
 
     try:
-        before = read_lock(Path(LOCK)).count
+        before = read_lock(project.root / LOCK).count
     except RcgError:  # absent or damaged: there is nothing to compare with
         return
     now = sum(not item.is_metadata for item in open_source(uri).list())

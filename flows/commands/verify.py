@@ -1,200 +1,31 @@
-"""`rcg verify`: draw a picture's micro-batch again from its bundle and compare."""
+"""`rcg verify`."""
 
-import io
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Annotated
 
-import numpy as np
-
-from components.bundle.provenance import Provenance, bundle_digest, platform_facts, read_provenance
-from components.errors import ArtifactError, ConfigError, MissingError, RcgError
-from flows.commands.sample import device_name, open_picture, sha256s
-from flows.execution.project import Project
-from flows.lineage.origin import bundle_of, read_lineage
-
-if TYPE_CHECKING:
-    from components.bundle.system import RCG
-
-Verdict = Literal["identical", "matches", "differs", "not decidable"]
-MATCH_DB = 40.0
-"""PSNR from which a picture drawn on another platform counts as the same: a mean error below one percent of white."""
-_MOST = 10_000
+import typer
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A verdict and what it rests on. `psnr_db` is None where nothing was compared, or nothing differs."""
+def command(
+    picture: Annotated[Path, typer.Argument(help="A PNG that `rcg sample` or the sample stage wrote.")],
+    model: Annotated[
+        str | None, typer.Option(help="Bundle folder or registry reference; found by digest when left out.")
+    ] = None,
+    like: Annotated[Path | None, typer.Option(help="The picture that it is a variation of.")] = None,
+    between: Annotated[tuple[Path, Path] | None, typer.Option(help="The two pictures that it lies between.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Draw a picture again from its bundle and compare: identical, matches, differs or not decidable."""
+    from flows.execution.project import Project
+    from flows.lineage.verification import VerifyRequest, verify
 
-    verdict: Verdict
-    why: str
-    psnr_db: float | None = None
-
-    @property
-    def exit_code(self) -> int:
-        return 0 if self.verdict in ("identical", "matches") else ArtifactError.exit_code
-
-
-@dataclass(frozen=True)
-class VerifyRequest:
-    """A picture, and what it was drawn with: a bundle, and the pictures that were given."""
-
-    picture: Path
-    model: str | None = None
-    given: tuple[Path, ...] = ()
-
-
-def verify_text(request: VerifyRequest, *, as_json: bool) -> tuple[str, int]:
-    """(what to print, exit code). Raises: ArtifactError for a picture without provenance or a bundle that is not it."""
-    finding = verify(request)
+    given = between or ((like,) if like is not None else ())
+    finding = verify(VerifyRequest(picture, model, given), Project.here())
     if as_json:
-        return json.dumps(asdict(finding), indent=2, sort_keys=True), finding.exit_code
-    decibels = "" if finding.psnr_db is None else f" (PSNR {finding.psnr_db:.1f} dB)"
-    return f"{finding.verdict}{decibels}: {finding.why}", finding.exit_code
-
-
-def read_picture(path: Path) -> bytes:
-    """Raises: MissingError."""
-    if not path.is_file():
-        raise MissingError("there is no such picture", got=path)
-    return path.read_bytes()
-
-
-def verify(request: VerifyRequest) -> Finding:
-    """Raises: as verify_text."""
-    data = read_picture(request.picture)
-    claim = read_provenance(data)
-    shown = _pixels(data)
-    unknown = _undecidable(claim, request)
-    if unknown is not None:
-        return Finding("not decidable", unknown)
-    project = Project.here()
-    folder = bundle_of(claim, request.model, project)
-    _check_bundle(claim, folder)
-    drawn, same_platform, tokens = _draw_again(claim, folder, request.given, project.settings.device)
-    return _compare(shown, drawn, same_platform=same_platform, tokens=tokens)
-
-
-def _undecidable(claim: Provenance, request: VerifyRequest) -> str | None:
-    """Why the picture cannot be drawn again from a bundle alone; None when it can."""
-    if "oracle" in claim.condition:
-        return "it was drawn from representations of real pictures, which no bundle holds"
-    if "representation" in claim.condition:
-        return "it was drawn from a representation that the caller gave, which no bundle holds"
-    wanted = claim.condition.get("like") or claim.condition.get("between")
-    if wanted is None:
-        return None
-    option = "--like" if "like" in claim.condition else "--between"
-    if not request.given:
-        return f"it was drawn from a given picture; name it: {option}"
-    for path in request.given:
-        read_picture(path)
-    if sha256s(*request.given) != wanted:
-        raise ConfigError(
-            "these are not the pictures that it was drawn from", got=sha256s(*request.given), expected=wanted
-        )
-    return None
-
-
-def _check_bundle(claim: Provenance, folder: Path) -> None:
-    """Raises: ArtifactError unless the bundle is the one that the picture names."""
-    if claim.bundle is not None:
-        found = bundle_digest(folder)
-        if found != claim.bundle:
-            raise ArtifactError(
-                "the picture names another bundle than this one",
-                got=f"{folder} is {found}", expected=claim.bundle,
-                fix="name the right one with --model; if it should be this one, its files or the picture were altered",
-            )  # fmt: skip
-        return
-    parents = read_lineage(folder)["parents"]
-    wrong = [s for s, digest in claim.parents.items() if parents.get(s, {}).get("content") != digest]
-    if wrong:
-        raise ArtifactError(
-            f"the bundle's {wrong[0]} is not the one that the picture was drawn with",
-            got=parents.get(wrong[0], {}).get("content"), expected=claim.parents[wrong[0]],
-            fix="name the right bundle with --model",
-        )  # fmt: skip
-
-
-def _draw_again(claim: Provenance, folder: Path, given: tuple[Path, ...], device: str) -> tuple[np.ndarray, bool, bool]:
-    """(pixels, whether this platform is the recorded one, whether the generator draws tokens)."""
-    import torch
-
-    from components.bundle.system import RCG, SamplingDefaults
-
-    threads = torch.get_num_threads()
-    recorded = claim.platform or {}
-    try:
-        if recorded.get("threads", "").isdigit():
-            torch.set_num_threads(min(1024, max(1, int(recorded["threads"]))))
-        rcg = RCG.load(folder, device=device_name(device))
-        sampling = SamplingDefaults.model_validate({"seed": claim.seed, **claim.sampling})
-        if sampling.pixels.kind != rcg.card.sampling.pixels.kind:
-            raise ArtifactError("its sampling options are of another generator", got=sampling.pixels.kind)
-        rcg.card = rcg.card.model_copy(update={"sampling": sampling})
-        drawn = _redrawn(rcg, claim, given)
-        return drawn, recorded == platform_facts(rcg.device.type), rcg.card.sampling.pixels.kind == "masked"
-    except (RcgError, ValueError) as error:
-        what = error.what if isinstance(error, RcgError) else str(error).splitlines()[0]
-        raise ArtifactError(
-            "the picture cannot be drawn again as its provenance says: edited, forged, or of other code", got=what
-        ) from error
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _redrawn(rcg: "RCG", claim: Provenance, given: tuple[Path, ...]) -> np.ndarray:
-    """The picture's own pixels, or its grid's. Shapes: (h, w, 3) uint8."""
-    from components.images.pictures import grid, to_uint8
-
-    batch = claim.batch
-    n, first = len(batch), claim.first + batch.start
-    pictures = [open_picture(rcg, path) for path in given]
-    if "between" in claim.condition:
-        if claim.n > _MOST:
-            raise ArtifactError("too many pictures between two", got=claim.n, expected=f"at most {_MOST}")
-        a, b = pictures
-        if "share" in claim.condition:
-            images = rcg.mixture(a, b, float(claim.condition["share"]), n, claim.seed, first=first)
-        else:
-            images = rcg.interpolate(a, b, claim.n, claim.seed)[batch.start : batch.stop]
-    elif "like" in claim.condition:
-        images = rcg.variations(pictures[0], n, claim.seed, first=first)
+        typer.echo(json.dumps(asdict(finding), indent=2, sort_keys=True))
     else:
-        name = claim.condition.get("class")
-        label = None if name is None else rcg.class_index(name)
-        images = rcg.sample(n, claim.seed, first=first, label=label)
-    pixels = to_uint8(images)
-    if claim.index is not None:
-        own: np.ndarray = pixels[claim.index - first]
-        return own
-    return grid(pixels[: claim.shown], columns=claim.columns)
-
-
-def _pixels(data: bytes) -> np.ndarray:
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGB"))
-
-
-def _compare(shown: np.ndarray, drawn: np.ndarray, *, same_platform: bool, tokens: bool) -> Finding:
-    if shown.shape != drawn.shape:
-        return Finding("differs", f"it has {shown.shape[1]} x {shown.shape[0]} pixels, the bundle draws "
-                       f"{drawn.shape[1]} x {drawn.shape[0]}")  # fmt: skip
-    if np.array_equal(shown, drawn):
-        return Finding("identical", "the bundle draws every pixel of it")
-    error = float(np.mean((shown.astype(np.float64) - drawn) ** 2))
-    decibels = 10 * float(np.log10(255**2 / error))
-    if same_platform:
-        why = "drawn again on the platform that it names, it comes out otherwise: altered, or its provenance is false"
-        return Finding("differs", why, decibels)
-    if decibels >= MATCH_DB:
-        why = f"drawn on another platform it is the same within rounding ({MATCH_DB:g} dB or more)"
-        return Finding("matches", why, decibels)
-    if tokens:
-        why = "on another platform a token may fall the other way, and this generator draws tokens"
-        return Finding("not decidable", why, decibels)
-    return Finding("differs", f"less than {MATCH_DB:g} dB alike, which another platform does not explain", decibels)
+        decibels = "" if finding.psnr_db is None else f" (PSNR {finding.psnr_db:.1f} dB)"
+        typer.echo(f"{finding.verdict}{decibels}: {finding.why}")
+    raise typer.Exit(finding.exit_code)

@@ -1,4 +1,4 @@
-"""What the commands say of the cluster and do to it, beside running stages: cancel, status, doctor."""
+"""What the commands do with the cluster beside running stages: cancel, sweep, look."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -8,24 +8,25 @@ from flows.executors.kuberay import cancel, ended_jobs, live_jobs, missing_right
 from flows.pipeline.table import KINDS, check_name
 
 
-def cancel_jobs(name: str | None) -> str:
-    """Delete the RayJobs that are at work on a stage, or on any; says which. What they saved stays in the store."""
-    project = Project.here()
+def cancel_jobs(project: Project, name: str | None) -> list[str]:
+    """Delete the RayJobs that are at work on a stage, or on any; what they saved stays in the store.
+
+    Returns a line about each. Raises: ConfigError where stages do not run on a cluster.
+    """
     if project.settings.executor != "kuberay":
         got = f"RCG_EXECUTOR={project.settings.executor}"
         raise ConfigError("only stages on a cluster can be canceled from here", got=got, fix="set RCG_EXECUTOR=kuberay")
     stages = [check_name(name)] if name else list(KINDS)
-    lines = cancel(open_cluster(project.settings), project.store, stages)
-    return "\n".join(lines or [f"no RayJob is at work on {name or 'any stage'} in {project.settings.kube_namespace}"])
+    return cancel(open_cluster(project.settings), project.store, stages)
 
 
-def sweep_jobs(project: Project, *, days: float, delete: bool) -> str:
-    """Delete the RayJobs of this store that ended more than so many days ago, or say how many would go."""
+def sweep_jobs(project: Project, *, days: float, delete: bool) -> int:
+    """Number of this store's RayJobs that ended more than so many days ago; `delete` deletes them."""
     cluster = open_cluster(project.settings)
     found = ended_jobs(cluster, project.store, datetime.now(UTC) - timedelta(days=days))
     for job in found if delete else ():
         cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
-    return f"{len(found)} ended RayJob(s) {'deleted' if delete else 'would be deleted'}"
+    return len(found)
 
 
 def jobs_text(project: Project) -> str:
@@ -35,14 +36,15 @@ def jobs_text(project: Project) -> str:
 
 
 def cluster_text(project: Project) -> str:
-    """Access, checked for real. Raises: ConfigError naming the right that the account lacks."""
+    """Where the cluster is, after access was tried. Raises: ConfigError naming the right that the account lacks."""
     settings = project.settings
     cluster = open_cluster(settings)
     lacking = missing_rights(cluster)
     if lacking:
         raise ConfigError(
-            f"the account lacks rights in namespace {settings.kube_namespace}", got=", ".join(lacking),
+            f"the account lacks rights in namespace {settings.kube_namespace}",
+            got=", ".join(lacking),
             fix="bind it to the Role of k8s/base/rbac.yaml",
-        )  # fmt: skip
+        )
     live_jobs(cluster, project.store)
     return f"namespace {settings.kube_namespace} of {cluster.server}, image {settings.image or 'not set'}"

@@ -1,9 +1,8 @@
 """Doing a stage: look up, follow, take over or resume, execute, commit, publish. Never the same work twice."""
 
 import contextlib
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -48,13 +47,35 @@ INIT = "init"
 """Key of a stage's params that names a finished run of the same stage, which then is an input of that name."""
 How = Literal["reused", "followed", "made"]
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
-_log = logging.getLogger(__name__)
 
 
 class Log(Reporter, Protocol):
     """A reporter that also hears how the attempt ended."""
 
     def end(self, status: EndStatus) -> None: ...
+
+
+@dataclass(frozen=True)
+class Logs:
+    """Several logs as one."""
+
+    logs: Sequence[Log]
+
+    def on_report(self, report: "Report") -> None:
+        for log in self.logs:
+            log.on_report(report)
+
+    def end(self, status: EndStatus) -> None:
+        for log in self.logs:
+            log.end(status)
+
+
+class Display(Protocol):
+    """Shows a person what goes on: a stage that runs here, or another process that is followed."""
+
+    def stage(self, stage: str, attempt: int) -> Log: ...
+    def follow(self, lease: LeaseRecord) -> None: ...
+    def event(self, event: Event) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -67,7 +88,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class Doing:
-    """Everything about doing work that is no part of the work: where, how fast, and who is told."""
+    """Where and how fast a run is made, and who hears of it; none of it changes the result."""
 
     store: Store
     executor: Executor | Launcher
@@ -254,8 +275,6 @@ class _Work:
 
     def _attempt(self, store: Store, attempt: int, log: Log | None) -> CommittedRun:
         spec, doing = self.spec, self.doing
-        if attempt > 1:
-            _log.info("%s: attempt %d continues from what earlier ones left", spec.stage, attempt)
         store.put(f"{spec.prefix}/spec.json", spec.to_json())
         started_ms = _now_ms()
         results = self.executor.run(Job(spec, doing.store.uri, attempt, doing.settings, log))

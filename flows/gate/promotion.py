@@ -21,7 +21,6 @@ from flows.tracking import Tracking
 
 Result = Literal["promoted", "refused", "champion", "held", "void"]
 _MEASURED_BY = "flows.gate.reference"
-_CACHE = Path(".rcg/models")
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ class _Gate:
 
         device = pick_device(self.project.settings.device)
         rivals = [v for v in (self.challenger, self.champion) if v is not None]
-        folders = [fetch_bundle(self.tracking, self.name, v, self.project.root / _CACHE) for v in rivals]
+        folders = [fetch_bundle(self.tracking, self.name, v, self.project.models) for v in rivals]
         images = [draw_images(folder, self.params.n, self.params.seed, device.type) for folder in folders]
         with tempfile.TemporaryDirectory(prefix="rcg-gate-") as folder:
             scratch = Path(folder)

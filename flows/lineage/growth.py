@@ -11,7 +11,7 @@ import numpy as np
 from components.errors import ArtifactError
 from components.store.base import Store
 from flows.identity.artifact import parse_json
-from flows.lineage.versions import open_run
+from flows.lineage.story import open_run
 from flows.runs.ancestry import Facts
 from flows.runs.records import CommittedRun
 from flows.runs.stored import StoredArtifact
@@ -82,13 +82,13 @@ def _stacked(table: "pa.Table", column: str) -> np.ndarray:
 
 
 def _drift(artifact: StoredArtifact, base: Sequence[str], later: Sequence[str]) -> dict[str, float]:
-    from flows.retrain.drift import ratio
+    from components.metrics.drift import frechet_ratio
 
     if not later:
         return {}
     old = np.concatenate([_stacked(_plain(artifact, name), "representation") for name in base])
     old = old[np.random.default_rng(0).permutation(len(old))]
-    found = {name: ratio(_stacked(_plain(artifact, name), "representation"), old) for name in later}
+    found = {name: frechet_ratio(_stacked(_plain(artifact, name), "representation"), old) for name in later}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
 

@@ -1,4 +1,4 @@
-"""Drawn pictures beside the training pictures that are nearest to them, by representation."""
+"""Sampled pictures beside the training pictures that are nearest to them, by representation."""
 
 import tempfile
 from pathlib import Path
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _BATCH = 64
 
 
-def nearest_sheet(rcg: "RCG", drawn: np.ndarray, k: int) -> np.ndarray:
-    """Each column: a drawn picture, and below it its k nearest training pictures, as the codec shows them.
+def nearest_sheet(rcg: "RCG", drawn: np.ndarray, k: int, project: Project) -> np.ndarray:
+    """Each column: a sampled picture, and below it its k nearest training pictures, as the codec shows them.
 
     Shapes: (n, h, w, 3) uint8 -> (h, w, 3) uint8. Raises: ConfigError for a bundle without encoder or a k below 1,
     MissingError when the store has not the pictures that the bundle was trained on.
@@ -34,7 +34,7 @@ def nearest_sheet(rcg: "RCG", drawn: np.ndarray, k: int) -> np.ndarray:
         raise ConfigError("--nearest needs at least one picture", got=k, fix="--nearest 3")
     encoder = rcg.encoder
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        split = open_cache(_cache(rcg.folder, Path(folder))).training(("target", "representation"))
+        split = open_cache(_cache(rcg.folder, project, Path(folder))).training(("target", "representation"))
         if len(split) < k:
             raise ConfigError(
                 "there are fewer training pictures", got=f"--nearest {k}", expected=f"at most {len(split)}"
@@ -48,9 +48,8 @@ def nearest_sheet(rcg: "RCG", drawn: np.ndarray, k: int) -> np.ndarray:
     return rows_grid([drawn, *shown])
 
 
-def _cache(bundle: Path, scratch: Path) -> StoredArtifact:
+def _cache(bundle: Path, project: Project, scratch: Path) -> StoredArtifact:
     """The encode artifact that the bundle was made of. Raises: MissingError."""
-    project = Project.here()
     try:
         digest = read_lineage(bundle)["parents"]["encode"]["content"]
         run = find_run(project.store, "encode", digest)

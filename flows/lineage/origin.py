@@ -15,11 +15,14 @@ LINEAGE = "lineage.json"
 
 
 def bundle_of(claim: Provenance, model: str | None, project: Project) -> Path:
-    """A local folder with the bundle that drew the picture, or the named one. Raises: MissingError, ArtifactError."""
+    """A local folder with the bundle that the picture was sampled from, or the named one.
+
+    Raises: MissingError, ArtifactError.
+    """
     from flows.registry import resolve
 
     if model is not None:
-        return resolve(model, project.tracking)
+        return resolve(model, project.tracking, project.models)
     beside = project.root / "artifacts" / "bundle"
     if (beside / LINEAGE).is_file() and _is_it(claim, read_lineage(beside), lambda: bundle_digest(beside)):
         return beside
@@ -29,7 +32,7 @@ def bundle_of(claim: Provenance, model: str | None, project: Project) -> Path:
             return bundle_folder(project, run)
     found = _registered(claim, project)
     if found is not None:
-        return resolve(found, project.tracking)
+        return resolve(found, project.tracking, project.models)
     raise MissingError(
         "the bundle that drew this picture is not here",
         expected=claim.bundle or f"one made of {', '.join(f'{s} {d[:10]}' for s, d in claim.parents.items())}",
@@ -65,7 +68,7 @@ def bundle_folder(project: Project, run: CommittedRun) -> Path:
         return local.parent
     from flows.runs.transfer import pull
 
-    folder = project.root / ".rcg" / "models" / run.digest
+    folder = project.models / run.digest
     pull(project.store, run, folder)
     return folder
 

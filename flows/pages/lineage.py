@@ -5,21 +5,19 @@ from html import escape
 from pathlib import Path
 
 from components.errors import ConfigError
-from flows.lineage.lineage import Lineage, lineage_of
+from flows.lineage.trace import Lineage
 from flows.pages.graph import Node, graph
 from flows.pages.markup import facts, page, pre
 from flows.pipeline.table import KINDS
 from flows.runs.ancestry import Facts, made_at, took
 
 
-def write_html(reference: str, target: Path, *, model: str | None = None) -> str:
-    """Write what `rcg lineage` tells as one self-contained page; returns the line to print."""
-    found = lineage_of(reference, model)
+def write_html(found: Lineage, target: Path) -> None:
+    """Write a lineage as one self-contained page. Raises: ConfigError for a folder."""
     if target.is_dir():
         raise ConfigError("the page needs a file name", got=target, fix=f"--html {target / 'lineage.html'}")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(lineage_page(found))
-    return f"lineage of {found.subject} in {target}"
 
 
 def lineage_page(found: Lineage) -> str:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from html import escape
 
+from components.metrics.intervals import wilson
 from flows.gate.decisions import Decision, Entry
 from flows.lineage.growth import Growth
-from flows.lineage.versions import Story, Version
+from flows.lineage.story import Story, Version
 from flows.pages import charts
 from flows.pages.charts import Point
 from flows.pages.lineage import section
 from flows.pages.markup import badge, page, picture, table
-from flows.pages.shares import wilson
 
 _SECTIONS = (
     ("versions", "Versions"), ("quality", "Quality"), ("decisions", "Decisions"), ("learning", "Learning"),

@@ -20,8 +20,8 @@ DIGEST = "rcg.bundle_digest"
 """Tag of a version: the content digest of its bundle."""
 
 
-def resolve(reference: str, tracking: Tracking | None, cache: Path = Path(".rcg/models")) -> Path:
-    """A local bundle folder for `models:/name@alias`, `models:/name/3` or a path. A remote bundle is fetched once.
+def resolve(reference: str, tracking: Tracking | None, cache: Path) -> Path:
+    """A local bundle folder for `models:/name@alias`, `models:/name/3` or a path; a remote bundle is kept in `cache`.
 
     Raises: MissingError for an alias, version or folder that does not exist, ArtifactError for a model of another kind,
     TamperedError for a registered bundle whose bytes have changed.

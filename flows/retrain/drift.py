@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.collection.lock import Entry, Lock
+from components.metrics.drift import frechet_ratio
 from flows.execution.project import Project
 from flows.registry import Version
 from flows.runs.stored import StoredArtifact
@@ -40,19 +41,7 @@ def drift_of(project: Project, lock: Lock, base: Sequence[str], champion: Versio
         chosen = np.random.default_rng(0).permutation(len(old))[: 2 * n]
         seen_new = _represent(project, _spaced(new, n), encoder, recipe)
         seen_old = _represent(project, [old[i] for i in chosen], encoder, recipe)
-    return ratio(seen_new, seen_old)
-
-
-def ratio(new: np.ndarray, old: np.ndarray) -> float:
-    """Shapes: (n, dim), (m, dim)."""
-    from components.metrics import measure
-    from components.metrics.frechet import frechet
-
-    half = len(old) // 2
-    if min(len(new), half) < 10:
-        return float("inf")
-    x, _ = measure.project(measure.Vectors(old[:half], old[half:], new), max(1, min(new.shape[1], len(new) // 5)))
-    return frechet(x.generated, x.train) / max(frechet(x.held_out, x.train), 1e-12)
+    return frechet_ratio(seen_new, seen_old)
 
 
 def _spaced(entries: Sequence[Entry], n: int) -> list[Entry]:

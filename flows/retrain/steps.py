@@ -5,6 +5,7 @@
 """
 
 import configparser
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from components.collection.source import open_source
 from components.errors import ConfigError, DataError
 from flows.execution.dvc import dvc_command, dvc_env, repro
 from flows.execution.parallel import repro_parallel
-from flows.execution.project import Project, committed, register_project, say
+from flows.execution.project import Project
+from flows.execution.registration import register_bundle
 from flows.gate.champion import now_ms, who
 from flows.gate.promotion import Outcome, open_aliases, promote
 from flows.identity.artifact import canonical_json, digest_of
@@ -36,6 +38,7 @@ from flows.retrain.lock import Check, RunLock
 from flows.retrain.resolve import Artifacts, Resolved, resolve_params
 
 PARAMS = "params.yaml"
+_log = logging.getLogger(__name__)
 Pause = Callable[[str], None]
 """Called with the name of each step that is done; tests end the process there."""
 
@@ -71,7 +74,7 @@ class _Retraining:
                 return opened
             journal = opened
         else:
-            say(f"going on with {journal.branch}, begun by {journal.who}")
+            _log.info("going on with %s, begun by %s", journal.branch, journal.who)
         self.after("snapshot")
         return self._go_on(journal)
 
@@ -80,7 +83,7 @@ class _Retraining:
         project, checkout = self.project, self.checkout
         target, base = checkout.target(), checkout.head()
         if checkout.is_dirty():
-            say(f"files that are edited here are left out: retraining starts from commit {base[:10]}")
+            _log.info("files that are edited here are left out: retraining starts from commit %s", base[:10])
         _, aliases = open_aliases(project)
         with TemporaryDirectory(prefix="rcg-retrain-") as folder:
             path = Path(folder, LOCK)
@@ -99,8 +102,9 @@ class _Retraining:
             files = {LOCK: path.read_bytes(), PARAMS: resolved.text.encode()}
             self.check()
             self.journals.open(journal, files)
-        for line in (f"{found.n_new} new image(s), on branch {journal.branch}", *resolved.why):
-            say(line)
+        _log.info("%d new image(s), on branch %s", found.n_new, journal.branch)
+        for line in resolved.why:
+            _log.info("%s", line)
         return journal
 
     def _write_committed(self, base: str, path: Path) -> set[str]:
@@ -143,7 +147,7 @@ class _Retraining:
         work.commit_results()
         self.after("results")
         outcome = work.judge()
-        say(outcome.text)
+        _log.info("%s", outcome.text)
         self.after("gate")
         self.check()
         return self._end(work, outcome)
@@ -242,7 +246,7 @@ class _Branch:
         from components.collection.images import index_name
         from components.collection.splits import LEFT_OUT
 
-        run, n = committed(self.project, "collect"), 0
+        run, n = self.project.committed("collect"), 0
         for chunk in self.journal.chunks:
             table = pa.ipc.open_file(io.BytesIO(self.project.store.get(run.keys[index_name(chunk)]))).read_all()
             n += sum(split != LEFT_OUT for split in table["split"].to_pylist())
@@ -257,7 +261,7 @@ class _Branch:
 
     def judge(self) -> Outcome:
         """Step 6."""
-        say(register_project(self.project))
+        _log.info("%s", register_bundle(self.project))
         return promote(self.project, number=None, dry_run=False)
 
 

@@ -94,11 +94,11 @@ def digest_of(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def resolve_tracking(uri: str, experiment: str, *, root: Path | None = None) -> Tracking | None:
+def resolve_tracking(uri: str, experiment: str, *, root: Path) -> Tracking | None:
     """Settings to absolute places; None for `off`. A sqlite database keeps its pictures in mlartifacts beside it."""
     if uri == "off":
         return None
-    root = (root or Path.cwd()).absolute()
+    root = root.absolute()
     artifacts = None
     if uri.startswith(SQLITE):
         database = root / uri.removeprefix(SQLITE)

@@ -13,14 +13,15 @@ import yaml
 from components.errors import ArtifactError, ConflictError, MissingError, RcgError, RetryableError, TamperedError
 from components.training.checkpoint import NoCheckpoints
 from components.training.worker import Worker
-from flows.commands import promote as commands
+from flows.commands.history import history_lines
 from flows.execution.project import Project
 from flows.gate import promotion
 from flows.gate.champion import deciding
 from flows.gate.decisions import Decisions
 from flows.gate.reference import Reference
+from flows.gate.rollback import rollback
 from flows.gate.verdict import checks
-from flows.lineage.versions import read_story
+from flows.lineage.story import read_story
 from flows.registry import CHALLENGER, CHAMPION, PREVIOUS, Aliases, register
 from flows.runs.records import CommittedRun
 from flows.settings import Settings
@@ -135,12 +136,12 @@ def test_a_life_first_second_refused_held_rolled_back_twice(world: World) -> Non
     world.aliases.tag(3, {"rcg.hold": "false"})
     assert world.promote().result == "promoted"
     assert world.where() == (3, 2)
-    assert "version 2 again" in commands.rollback(None)
+    assert rollback(world.project, None)[0].number == 2
     assert world.where() == (2, 1)
-    assert "version 1 again" in commands.rollback(None)
+    assert rollback(world.project, None)[0].number == 1
     assert world.where() == (1, None)
     with pytest.raises(MissingError, match="no earlier champion"):
-        commands.rollback(None)
+        rollback(world.project, None)
     assert world.promote().result == "held", "what was rolled back does not come back by itself"
     assert world.promote(3).result == "promoted"
     assert "rolled back" not in world.aliases.version(3).tags["rcg.rolled_back"]
@@ -169,7 +170,7 @@ def _check_records(world: World) -> None:
     tags = world.aliases.version(3).tags
     assert tags["rcg.gate.verdict"] == "promoted"
     assert tags["rcg.gate.decision"] == "5"
-    told = commands.history().splitlines()
+    told = history_lines(world.decisions)
     assert len(told) == 7
     assert "version 3 refused: " in told[2]
     assert "version 2 is champion again" in told[4]
@@ -293,7 +294,7 @@ def test_foreign_and_deleted_versions_are_named(world: World) -> None:
     with pytest.raises(MissingError, match="deleted"):
         world.promote(two)
     with pytest.raises(MissingError, match="deleted"):
-        commands.rollback(two)
+        rollback(world.project, two)
     client.delete_model_version("rcg", "1")
     world.register(3)
     assert world.promote().result == "promoted", "without a champion the floors decide"

@@ -187,7 +187,7 @@ def test_3_a_poisoned_batch_is_refused_and_the_champion_stays(life: Life) -> Non
 
 
 def test_4_rollback_goes_back_and_says_so(life: Life) -> None:
-    assert "version 1 again" in life.do("rollback")["text"]
+    assert life.do("rollback")["version"] == 1
     assert life.do("where")["champion"] == 1
     assert "no earlier champion" in life.do("rollback")["error"]
 
@@ -197,8 +197,7 @@ def test_5_a_picture_is_erased_from_the_whole_store(life: Life) -> None:
     assert all(_holders(life, trace) for trace in traces), "they are there before"
     assert "the source still has the picture" in life.do("forget", image=key)["error"]
     (life.pictures / key).unlink()
-    told = life.do("forget", image=key)["text"]
-    assert "models:/rcg/1, models:/rcg/2, models:/rcg/3" in told
+    assert life.do("forget", image=key)["models"] == ["models:/rcg/1", "models:/rcg/2", "models:/rcg/3"]
     for trace in traces:
         assert _holders(life, trace) == []
     left = {path.relative_to(life.store).parts[1] for path in life.store.rglob("*.png")}
@@ -206,7 +205,7 @@ def test_5_a_picture_is_erased_from_the_whole_store(life: Life) -> None:
     assert not list(life.store.rglob("report.html"))
     stone = json.loads((life.store / f"forgotten/{sha256}.json").read_text())
     assert stone["keys"] == [key]
-    assert "0 object(s)" in life.do("forget", image=sha256)["text"]
+    assert life.do("forget", image=sha256)["keys"] == []
     assert life.do("where")["champion"] == 1, "models stay, and can be judged"
     assert "listed by" not in life.do("forget", image="nobody.pgm")["error"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.commands.report import write_report
+from flows.lineage.trace import lineage_of
 from flows.pages.lineage import write_html
 from tests.support.chromium import BINARY, Chromium, browser
 from tests.support.made_project import MadeProject
@@ -27,9 +28,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
         patch.chdir(root)
         patch.setenv("RCG_MLFLOW_URI", "off")
-        MadeProject(root, versions=3)
-        write_report(root / "report.html")
-        write_html("artifacts/bundle", root / "lineage.html")
+        project = MadeProject(root, versions=3).project
+        write_report(project, root / "report.html")
+        write_html(lineage_of("artifacts/bundle", project), root / "lineage.html")
     return [root / "report.html", root / "lineage.html"]
 
 

@@ -29,9 +29,10 @@ from components.errors import (
 from components.images.pictures import to_uint8
 from components.store import open_store
 from components.store.base import Store
-from flows.commands.sample import DrawRequest, draw
-from flows.commands.verify import VerifyRequest, verify
-from flows.lineage.lineage import lineage_of
+from flows.execution.project import Project
+from flows.lineage.sampling import SampleRequest, write_samples
+from flows.lineage.trace import lineage_of
+from flows.lineage.verification import VerifyRequest, verify
 from flows.pipeline.checked import checked_sections
 from flows.registry import describe_alias, register, resolve
 from flows.runs.records import CommittedRun
@@ -42,6 +43,7 @@ from tests.support.folders import draw_bars
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
 REPO = Path(__file__).parents[2]
+MODELS = Path(".rcg/models")
 TAGS = {"git_commit": "abc", "dvc_lock": "d" * 64}
 
 
@@ -92,10 +94,10 @@ def test_a_bundle_whose_folder_is_gone_is_registered_where_it_is_now(tmp_path: P
     first = register(tracking, old, commit_bundle(old, bundle), name="moved", tags=TAGS)
     shutil.rmtree(tmp_path / "old")
     with pytest.raises(MissingError, match="not there"):
-        resolve("models:/moved@challenger", tracking)
+        resolve("models:/moved@challenger", tracking, MODELS)
     second = register(tracking, new, commit_bundle(new, bundle), name="moved", tags=TAGS)
     assert (first, second) == ("models:/moved/1 (challenger)", "models:/moved/2 (challenger)")
-    assert bundle_digest(resolve("models:/moved@challenger", tracking)) == bundle.digest
+    assert bundle_digest(resolve("models:/moved@challenger", tracking, MODELS)) == bundle.digest
 
 
 def test_version_says_where_it_came_from(tracking: Tracking, store: Store, run: CommittedRun, registered: str) -> None:
@@ -116,7 +118,7 @@ def test_status_shows_the_registry_without_importing_mlflow(root: Path, register
     checked_sections(root)  # as any earlier command of this checkout does
     heavy = {"mlflow", "sqlalchemy", "pandas", "torch", "sklearn", "scipy", "dvc", "ray"}
     script = (
-        "import sys; from flows.commands.status import status_text; print(status_text()); "
+        "import sys; from flows.__main__ import app; app(['status'], standalone_mode=False); "
         f"print(sorted({heavy} & set(sys.modules)))"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RCG_")}
@@ -144,10 +146,10 @@ def test_a_look_at_a_registry_that_is_not_there_makes_none(tmp_path: Path) -> No
 
 
 def test_references_become_folders(tracking: Tracking, store: Store, run: CommittedRun, registered: str) -> None:
-    folder = resolve("models:/rcg@challenger", tracking)
-    assert folder == resolve("models:/rcg/1", tracking)
+    folder = resolve("models:/rcg@challenger", tracking, MODELS)
+    assert folder == resolve("models:/rcg/1", tracking, MODELS)
     assert bundle_digest(folder) == run.digest
-    assert resolve(str(folder), None) == folder
+    assert resolve(str(folder), None, MODELS) == folder
 
 
 def test_mlflow_loads_it_by_alias_and_draws_the_same_bits(tracking: Tracking, registered: str) -> None:
@@ -155,7 +157,7 @@ def test_mlflow_loads_it_by_alias_and_draws_the_same_bits(tracking: Tracking, re
 
     mlflow.set_tracking_uri(tracking.uri)
     model = mlflow.pyfunc.load_model("models:/rcg@challenger")
-    rcg = RCG.load(resolve("models:/rcg@challenger", tracking))
+    rcg = RCG.load(resolve("models:/rcg@challenger", tracking, MODELS))
     answer = model.predict(pd.DataFrame([{"class": None}]), params={"n": 3, "seed": 5, "guidance": 1.0})
     from components.bundle.system import Overrides
 
@@ -189,7 +191,7 @@ def test_wrong_references_are_named(
     tracking: Tracking, registered: str, reference: str, error: type[RcgError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        resolve(reference, tracking)
+        resolve(reference, tracking, MODELS)
 
 
 def test_foreign_models_and_folders_are_refused(tmp_path: Path, tracking: Tracking, registered: str) -> None:
@@ -197,11 +199,11 @@ def test_foreign_models_and_folders_are_refused(tmp_path: Path, tracking: Tracki
     client.create_registered_model("foreign")
     client.create_model_version("foreign", tmp_path.as_uri())
     with pytest.raises(ArtifactError, match="not registered by rcg"):
-        resolve("models:/foreign/1", tracking)
+        resolve("models:/foreign/1", tracking, MODELS)
     with pytest.raises(ArtifactError, match="not a bundle"):
-        resolve(str(tmp_path), None)
+        resolve(str(tmp_path), None, MODELS)
     with pytest.raises(ConfigError, match="switched off"):
-        resolve("models:/rcg/1", None)
+        resolve("models:/rcg/1", None, MODELS)
 
 
 def test_tampered_and_missing_bundles_of_a_version_are_refused(
@@ -211,21 +213,23 @@ def test_tampered_and_missing_bundles_of_a_version_are_refused(
     register(tracking, store, commit_bundle(store, make_bundle(tmp_path / "work")), name="altered", tags=TAGS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RCG_MLFLOW_URI", tracking.uri)
-    folder = resolve("models:/altered@challenger", tracking)
+    folder = resolve("models:/altered@challenger", tracking, MODELS)
     (folder / "rcg.json").write_text((folder / "rcg.json").read_text() + " ")
     for command in (
-        lambda: draw(DrawRequest(model="models:/altered@challenger", out=tmp_path / "drawn", n=1, seed=0)),
-        lambda: lineage_of("models:/altered/1"),
+        lambda: write_samples(
+            SampleRequest(model="models:/altered@challenger", out=tmp_path / "drawn", n=1, seed=0), Project.here()
+        ),
+        lambda: lineage_of("models:/altered/1", Project.here()),
     ):
         with pytest.raises(TamperedError, match="not the one that was registered"):
             command()
     assert not (tmp_path / "drawn").exists()
     shutil.rmtree(folder)
     with pytest.raises(MissingError, match="not there"):
-        lineage_of("models:/altered@challenger")
+        lineage_of("models:/altered@challenger", Project.here())
     open_client(tracking.uri).delete_model_version("altered", "1")
     with pytest.raises(MissingError, match="no such model"):
-        lineage_of("models:/altered/1")
+        lineage_of("models:/altered/1", Project.here())
 
 
 def test_lineage_and_verify_by_alias(
@@ -233,10 +237,10 @@ def test_lineage_and_verify_by_alias(
 ) -> None:
     monkeypatch.chdir(root)
     monkeypatch.setenv("RCG_MLFLOW_URI", tracking.uri)
-    assert lineage_of("models:/rcg@challenger").bundle == run.digest
-    draw(DrawRequest(model="models:/rcg/1", out=tmp_path / "drawn", n=2, seed=3))
+    assert lineage_of("models:/rcg@challenger", Project.here()).bundle == run.digest
+    write_samples(SampleRequest(model="models:/rcg/1", out=tmp_path / "drawn", n=2, seed=3), Project.here())
     monkeypatch.chdir(tmp_path)  # no bundle beside and none in this store: the registry knows it by digest
-    assert verify(VerifyRequest(tmp_path / "drawn/0001.png")).verdict == "identical"
+    assert verify(VerifyRequest(tmp_path / "drawn/0001.png"), Project.here()).verdict == "identical"
 
 
 def test_a_bundle_that_does_not_load_is_not_registered(tmp_path: Path, tracking: Tracking, registered: str) -> None:
@@ -261,13 +265,13 @@ def test_rcg_sample_by_alias(
 ) -> None:
     monkeypatch.chdir(root)
     monkeypatch.setenv("RCG_MLFLOW_URI", tracking.uri)
-    told = draw(DrawRequest(model="models:/rcg@challenger", out=tmp_path / "drawn", n=4, seed=9))
-    assert str(tmp_path / "drawn/grid.png") in told
-    rcg = RCG.load(resolve("models:/rcg@challenger", tracking))
+    write_samples(SampleRequest(model="models:/rcg@challenger", out=tmp_path / "drawn", n=4, seed=9), Project.here())
+    assert (tmp_path / "drawn/grid.png").is_file()
+    rcg = RCG.load(resolve("models:/rcg@challenger", tracking, MODELS))
     expected = to_uint8(rcg.sample(4, 9))
     for i in range(4):
         with Image.open(tmp_path / f"drawn/{i:04d}.png") as picture:
             assert (np.asarray(picture) == expected[i]).all()
         claim = read_provenance((tmp_path / f"drawn/{i:04d}.png").read_bytes())
         assert (claim.bundle, claim.seed, claim.index, claim.n) == (run.digest, 9, i, 4)
-    assert json.loads((resolve("models:/rcg/1", tracking) / "rcg.json").read_text())["schema_version"] == 1
+    assert json.loads((resolve("models:/rcg/1", tracking, MODELS) / "rcg.json").read_text())["schema_version"] == 1

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 
 from components.errors import RcgError
-from flows.commands import promote as commands
-from flows.commands.forget import forget
+from flows.commands.history import history_lines
 from flows.execution.project import Project
+from flows.gate.decisions import Decisions
 from flows.gate.promotion import open_aliases
+from flows.gate.rollback import rollback
+from flows.lineage.erasure import forget
 from flows.retrain.lock import StoreLock
 from flows.retrain.steps import retrain
 
@@ -36,11 +38,12 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         result = retrain(project, StoreLock(project.store), after=after)
         return {"end": result.end, "text": result.text}
     if request["do"] == "rollback":
-        return {"text": commands.rollback(None)}
+        return {"version": rollback(project, None)[0].number}
     if request["do"] == "forget":
-        return {"text": forget(project, request["image"], dry_run=False)}
+        found = forget(project, request["image"], dry_run=False)
+        return {"models": found.models, "keys": found.keys}
     if request["do"] == "history":
-        return {"text": commands.history()}
+        return {"text": "\n".join(history_lines(Decisions(project.store, project.settings.model_name)))}
     aliases = open_aliases(project)[1]
     champion, previous = aliases.of("champion"), aliases.of("previous-champion")
     return {

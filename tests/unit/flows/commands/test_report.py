@@ -10,10 +10,11 @@ import pytest
 
 from components.errors import ConfigError, MissingError
 from flows.commands.report import write_report
+from flows.execution.project import Project
 from flows.gate.decisions import Check, Contestant, Decision, Decisions, Entry, Interval
 from flows.identity.artifact import SCHEMA
 from flows.lineage.growth import _nearest, read_growth
-from flows.lineage.versions import Version, read_story
+from flows.lineage.story import Version, read_story
 from flows.pages.report import report_page
 from flows.runs.ancestry import ancestry
 from tests.support.folders import FolderArtifact, draw_bars, make_encode, make_generators
@@ -138,13 +139,13 @@ def test_many_versions_and_decisions_stay_readable(made: MadeProject) -> None:
 def test_no_model_and_no_place_for_the_page(made: MadeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(ConfigError, match="file name"):
-        write_report(tmp_path / "folder")
+        write_report(made.project, tmp_path / "folder")
     with pytest.raises(ConfigError, match="cannot be written"):
-        write_report(tmp_path / "collection.lock" / "report.html")
+        write_report(made.project, tmp_path / "collection.lock" / "report.html")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(MissingError, match="no model to report on"):
-        write_report(Path("report.html"))
+        write_report(Project.here(), Path("report.html"))
     assert list(Path().iterdir()) == [], "nothing half-written"
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from components.collection.lock import read_lock
 from components.errors import DataError
-from flows.commands.snapshot import take_snapshot
+from flows.commands.snapshot import snapshot
+from flows.execution.project import Project
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name in ("RCG_SOURCE", "RCG_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    take_snapshot(str(folder), rebuild=False)
+    snapshot(Project.here(), str(folder), rebuild=False)
     return folder
 
 
@@ -27,21 +28,21 @@ def test_a_source_that_shrank_by_half_asks_for_a_flag(pictures: Path) -> None:
         (pictures / f"{i}.png").unlink()
     before = Path("collection.lock").read_bytes()
     with pytest.raises(DataError, match="are gone in"):
-        take_snapshot(None, rebuild=False)
+        snapshot(Project.here(), None, rebuild=False)
     with pytest.raises(DataError, match=r"lost more than half[\s\S]*--shrink"):
-        take_snapshot(None, rebuild=True)
+        snapshot(Project.here(), None, rebuild=True)
     assert Path("collection.lock").read_bytes() == before
-    take_snapshot(None, rebuild=True, shrink=True)
+    snapshot(Project.here(), None, rebuild=True, shrink=True)
     assert read_lock(Path("collection.lock")).count == 4
 
 
 def test_a_few_lost_pictures_and_another_source_need_none(pictures: Path, tmp_path: Path) -> None:
     (pictures / "0.png").unlink()
-    take_snapshot(None, rebuild=True)
+    snapshot(Project.here(), None, rebuild=True)
     assert read_lock(Path("collection.lock")).count == 9
     other = tmp_path / "other"
     other.mkdir()
     for i in range(3):
         (other / f"{i}.png").write_bytes(b"other %d" % i)
-    take_snapshot(str(other), rebuild=True)
+    snapshot(Project.here(), str(other), rebuild=True)
     assert read_lock(Path("collection.lock")).count == 3

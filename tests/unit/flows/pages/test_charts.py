@@ -5,9 +5,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
+from components.metrics.intervals import wilson
 from flows.pages import charts
 from flows.pages.charts import HEIGHT, WIDTH, Point
-from flows.pages.shares import wilson
 
 
 def _circles(text: str) -> list[float]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from components.collection.lock import Entry, read_lock, write_lock
 from components.errors import ConfigError
+from components.metrics.drift import frechet_ratio
 from flows.pipeline.params import check_params
-from flows.retrain.drift import ratio
 from flows.retrain.resolve import fits_anew, set_values
 
 ROOT = Path(__file__).parents[4]
@@ -68,6 +68,6 @@ def test_when_encoder_and_codec_are_fitted_anew(tmp_path: Path, refit: str, imag
 def test_drift_is_about_one_for_more_of_the_same_and_large_for_others() -> None:
     rng = np.random.default_rng(0)
     old, more = rng.normal(size=(400, 6)), rng.normal(size=(200, 6))
-    assert ratio(more, old) < 2.5
-    assert ratio(more + 1.0, old) > 10
-    assert ratio(more[:5], old) == float("inf"), "too few to know"
+    assert frechet_ratio(more, old) < 2.5
+    assert frechet_ratio(more + 1.0, old) > 10
+    assert frechet_ratio(more[:5], old) == float("inf"), "too few to know"

@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import flows.commands.verify
 from components.bundle.provenance import read_provenance, with_provenance
 from components.errors import ArtifactError, ConfigError, MissingError
 from components.images.pictures import grid, png_bytes
-from flows.commands.sample import DrawRequest, draw
-from flows.commands.verify import MATCH_DB, VerifyRequest, verify, verify_text
+from flows.execution.project import Project
+from flows.lineage.sampling import SampleRequest, write_samples
+from flows.lineage.verification import MATCH_DB, Finding, VerifyRequest, compare
+from flows.lineage.verification import verify as verify_in
 from flows.stages.sample import run as sample
 from tests.support.bundles import make_bundle
+from tests.support.cli import rcg
 from tests.support.folders import FolderArtifact, FolderInputs, draw_bars
 from tests.support.toys import worker
 
@@ -34,7 +36,12 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _draw(bundle: FolderArtifact, **changes: Any) -> None:
-    draw(DrawRequest(**{"model": str(bundle.root), "out": Path("drawn"), "n": 5, "seed": 1} | changes))
+    values = {"model": str(bundle.root), "out": Path("drawn"), "n": 5, "seed": 1} | changes
+    write_samples(SampleRequest(**values), Project.here())
+
+
+def verify(request: VerifyRequest) -> Finding:
+    return verify_in(request, Project.here())
 
 
 def _verdict(bundle: FolderArtifact, name: str = "drawn/0004.png", *given: str) -> str:
@@ -57,8 +64,7 @@ OTHER_MACHINE = {"platform": {"machine": "other", "threads": "1"}}
 def test_drawn_here_is_identical(bundle: FolderArtifact) -> None:
     _draw(bundle)
     assert [_verdict(bundle, f"drawn/{name}.png") for name in ("0000", "0003", "0004", "grid")] == ["identical"] * 4
-    text, code = verify_text(VerifyRequest(Path("drawn/0004.png"), str(bundle.root)), as_json=False)
-    assert (text.split(":")[0], code) == ("identical", 0)
+    assert rcg("verify", "drawn/0004.png", "--model", str(bundle.root)).startswith("identical:")
 
 
 def test_with_a_class_and_other_options(tmp_path: Path) -> None:
@@ -93,8 +99,7 @@ def test_altered_pixels_and_false_claims_differ(bundle: FolderArtifact) -> None:
     assert _verdict(bundle, "altered.png") == "differs"
     claim = read_provenance(Path("drawn/0004.png").read_bytes())
     Path("altered.png").write_bytes(with_provenance(png_bytes(np.zeros((3, 3, 3), np.uint8)), claim))
-    text, code = verify_text(VerifyRequest(Path("altered.png"), str(bundle.root)), as_json=False)
-    assert (text.split(":")[0], code) == ("differs", 3)
+    assert rcg("verify", "altered.png", "--model", str(bundle.root), code=3).startswith("differs:")
 
 
 def test_another_platform_matches_within_rounding(bundle: FolderArtifact) -> None:
@@ -112,9 +117,9 @@ def test_another_platform_matches_within_rounding(bundle: FolderArtifact) -> Non
 
 def test_tokens_of_another_platform_are_not_decidable() -> None:
     picture = np.full((4, 4, 3), 100, np.uint8)
-    found = flows.commands.verify._compare(picture, picture + 90, same_platform=False, tokens=True)
+    found = compare(picture, picture + 90, same_platform=False, tokens=True)
     assert found.verdict == "not decidable"
-    assert flows.commands.verify._compare(picture, picture + 90, same_platform=True, tokens=True).verdict == "differs"
+    assert compare(picture, picture + 90, same_platform=True, tokens=True).verdict == "differs"
 
 
 def test_grid_of_the_sample_stage(tmp_path: Path) -> None:

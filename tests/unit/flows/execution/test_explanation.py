@@ -17,7 +17,7 @@ from components.collection.lock import Entry, write_lock
 from components.errors import ConfigError
 from components.store import Prefix
 from components.training.checkpoint import Latest, Saved
-from flows.commands.explain import explain, explain_text
+from flows.execution.explanation import explain
 from flows.execution.project import Project
 from flows.identity.artifact import SCHEMA, FileEntry, canonical_json, digest_of
 from flows.pipeline.checked import MEMORY, checked_sections
@@ -25,6 +25,7 @@ from flows.pipeline.params import load_params
 from flows.runs.records import CommittedRun, RunRecord, Spec, commit
 from flows.runs.stored import memo_folder
 from flows.settings import Settings
+from tests.support.cli import rcg
 from tests.support.pipelines import stages_of
 
 STAGES = stages_of("smoke")
@@ -93,7 +94,7 @@ class Bench:
 
     def told(self, name: str | None = None) -> str:
         os.chdir(self.root)
-        return explain_text(name)
+        return rcg("explain", *([name] if name else []))
 
 
 @pytest.fixture
@@ -151,10 +152,10 @@ def test_a_stage_that_waits_says_what_of_its_own_changed(bench: Bench) -> None:
     bench.edit(both)
     by_stage = {e.stage: e for e in explain(bench.project, None)}
     sample, bundle = by_stage["sample"], by_stage["bundle"]
-    assert sample.verdict == "waits for rdm; then it will run"
+    assert sample.headline == "waits for rdm; then it will run"
     assert sample.nearest is not None
     assert [d.name for d in sample.nearest.differences] == ["n"]
-    assert bundle.verdict == "waits for rdm; runs unless what it reads comes out the same"
+    assert bundle.headline == "waits for rdm; runs unless what it reads comes out the same"
     assert bundle.nearest is None
 
 
@@ -244,7 +245,7 @@ def test_chunks_that_were_encoded_before_are_counted(bench: Bench) -> None:
 def test_json_says_the_same(bench: Bench) -> None:
     bench.finish_all()
     bench.edit(_steps(5))
-    told = json.loads(explain_text("rdm", as_json=True))[0]
+    told = json.loads(rcg("explain", "rdm", "--json"))[0]
     assert told["runs"] is True
     assert told["nearest"]["differences"][0]["name"] == "train.steps"
     assert told["cost"]["worker_hours"] > 0
@@ -267,7 +268,7 @@ def test_it_is_quick_and_needs_no_torch(bench: Bench) -> None:
     bench.finish_all()
     bench.told()
     script = (
-        "import sys; from flows.commands.explain import explain_text; print(explain_text(None)); "
+        "import sys; from flows.__main__ import app; app(['explain'], standalone_mode=False); "
         "assert not {'torch', 'mlflow', 'ray', 'numpy'} & set(sys.modules)"
     )
     started = time.process_time(), os.times().children_user

@@ -12,7 +12,8 @@ from components.bundle.provenance import bundle_digest, read_provenance
 from components.bundle.system import RCG
 from components.errors import ConfigError, DataError, MissingError, RcgError
 from components.images.pictures import to_uint8
-from flows.commands.sample import DrawRequest, draw
+from flows.execution.project import Project
+from flows.lineage.sampling import SampleRequest, write_samples
 from tests.support.bundles import make_bundle
 from tests.support.folders import FolderArtifact, draw_bars
 
@@ -29,9 +30,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(image).save(f"{i}.png")
 
 
-def _request(bundle: FolderArtifact, **changes: Any) -> DrawRequest:
+def _request(bundle: FolderArtifact, **changes: Any) -> SampleRequest:
     values: dict[str, Any] = {"model": str(bundle.root), "out": Path("drawn"), "n": 3, "seed": 1}
-    return DrawRequest(**values | changes)
+    return SampleRequest(**values | changes)
+
+
+def draw(request: SampleRequest) -> None:
+    write_samples(request, Project.here())
 
 
 def _drawn(n: int) -> np.ndarray:
@@ -78,7 +83,7 @@ def test_a_mixture_of_two_has_many_seeds(bundle: FolderArtifact) -> None:
 
 def test_nearest_training_pictures(bundle: FolderArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
     parents = FolderArtifact(bundle.root.parent / "parents" / "encode")
-    monkeypatch.setattr("flows.lineage.nearest._cache", lambda _bundle, _scratch: parents)
+    monkeypatch.setattr("flows.lineage.nearest._cache", lambda _bundle, _project, _scratch: parents)
     draw(_request(bundle, nearest=2))
     sheet, drawn = np.asarray(Image.open("drawn/nearest.png")), _drawn(3)
     assert sheet.shape[0] > 2 * drawn.shape[1]

@@ -10,11 +10,14 @@ from components.bundle.provenance import Provenance, bundle_digest, with_provena
 from components.errors import ArtifactError, ConfigError, MissingError, TamperedError
 from components.images.pictures import png_bytes
 from components.store import open_store
-from flows.lineage.lineage import lineage_of, lineage_text
+from flows.execution.project import Project
 from flows.lineage.tombstones import Tombstone
+from flows.lineage.trace import Lineage
+from flows.lineage.trace import lineage_of as lineage_in
 from flows.pages.lineage import write_html
 from flows.runs.ancestry import CONTEXT, keep_context
 from flows.runs.transfer import data_copy
+from tests.support.cli import rcg
 from tests.support.made_project import CONTEXT as CIRCUMSTANCES
 from tests.support.made_project import START_MS, MadeProject, some_pictures
 from tests.support.pipelines import stages_of
@@ -27,6 +30,10 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeProject:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RCG_MLFLOW_URI", "off")
     return MadeProject(tmp_path, versions=2)
+
+
+def lineage_of(reference: str, model: str | None = None) -> Lineage:
+    return lineage_in(reference, Project.here(), model)
 
 
 def _claim(made: MadeProject, **changes: object) -> Provenance:
@@ -54,14 +61,14 @@ def test_a_bundle_alone_tells_everything(made: MadeProject, tmp_path: Path, monk
         n: r.digest for n, r in made.newest.items()
     }
     assert list((tmp_path / "empty").iterdir()) == [], "it only looks"
-    text = lineage_text(str(alone), as_json=False)
+    text = rcg("lineage", str(alone))
     for wanted in (
         found.stages["rdm"].code[:10] if found.stages["rdm"].code else "?", CIRCUMSTANCES["git_commit"][:10],
         CIRCUMSTANCES["image"][-20:], CIRCUMSTANCES["rayjob"], "seed=0", "torch 2.15.0", "552 pictures", "2 x cpu",
         '"version": 2', "fd: 1.0",
     ):  # fmt: skip
         assert wanted in text, wanted
-    told = json.loads(lineage_text(str(alone), as_json=True))
+    told = json.loads(rcg("lineage", str(alone), "--json"))
     assert told["bundle"] == made.newest["bundle"].digest
     assert told["stages"]["pixels"]["params"] == {"numerics": 1, "seed": 0, "version": 2}
     assert told["stages"]["pixels"]["context"] == CIRCUMSTANCES
@@ -83,7 +90,7 @@ def test_samples_json(made: MadeProject) -> None:
     stages = lineage_of("samples.json").stages
     assert stages["encode"].content == made.newest["encode"].digest
     assert stages["rdm"].fingerprint is None
-    assert "not known here" in lineage_text("samples.json", as_json=False)
+    assert "not known here" in rcg("lineage", "samples.json")
 
 
 def test_a_picture_names_its_bundle(made: MadeProject) -> None:
@@ -145,10 +152,10 @@ def test_what_was_erased_since_is_said(made: MadeProject) -> None:
         schema_version=1, sha256="9" * 64, keys=["a.png"], models=["models:/rcg/2"], erased=[], who="me",
         collections=[made.newest["collect"].digest], time_ms=START_MS,
     )  # fmt: skip
-    assert "erased" not in lineage_text("rdm", as_json=False)
+    assert "erased" not in rcg("lineage", "rdm")
     made.store.put(f"forgotten/{stone.sha256}.json", stone.to_json())
-    assert "  9999999999 on 2025-06-15; trained on it: models:/rcg/2" in lineage_text("artifacts/bundle", as_json=False)
-    write_html("rdm", Path("l.html"))
+    assert "  9999999999 on 2025-06-15; trained on it: models:/rcg/2" in rcg("lineage", "artifacts/bundle")
+    write_html(lineage_of("rdm"), Path("l.html"))
     assert "trained on it: models:/rcg/2" in Path("l.html").read_text()
 
 
@@ -172,7 +179,7 @@ def test_clock_that_went_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_html_holds_everything_and_fetches_nothing(made: MadeProject) -> None:
-    assert "lineage of" in write_html("artifacts/bundle", Path("pages/l.html"))
+    assert "lineage of" in rcg("lineage", "artifacts/bundle", "--html", "pages/l.html")
     text = Path("pages/l.html").read_text()
     for run in made.newest.values():
         assert run.digest in text
@@ -180,4 +187,4 @@ def test_html_holds_everything_and_fetches_nothing(made: MadeProject) -> None:
     assert "http://" not in text.replace('xmlns="http://', "")
     assert "<script" not in text
     with pytest.raises(ConfigError, match="file name"):
-        write_html("artifacts/bundle", Path("pages"))
+        write_html(lineage_of("artifacts/bundle"), Path("pages"))

@@ -1,10 +1,11 @@
-"""Reference checkpoints on the command line: a file as a params section, a stage's weights as a file."""
+"""Reference checkpoints: a file becomes a section of params.yaml, a stage's weights become a file."""
 
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -19,45 +20,73 @@ from components.interop.checkpoint import (
 )
 from components.interop.layout import KEPT, LIVE
 from components.weights import read_tensors
-from flows.execution.project import Project, committed
+from flows.execution.project import Project
 from flows.pipeline.params import check_params, check_section, read_yaml
 from flows.pipeline.table import check_name
 from flows.runs.workspace import fill
 
-_PARAMS = Path("params.yaml")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PARAMS = Path("params.yaml")
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
 _PUBLISHED_PX = 256
 
 
-def import_checkpoint(path: Path, kind: str | None, stage: str | None, *, write: bool) -> str:
-    """Recognize and check a file; the params section that makes its stage import it, written to params.yaml if asked.
+@dataclass(frozen=True)
+class Import:
+    """A recognized file, and the section of params.yaml that makes its stage import it."""
 
-    Raises: WeightsError, ConfigError.
-    """
+    path: Path
+    checkpoint: Checkpoint
+    stage: str
+    section: dict[str, Any]
+
+    @property
+    def text(self) -> str:
+        """The section as YAML."""
+        return _dumped({self.stage: self.section})
+
+
+def import_section(path: Path, *, kind: str | None, stage: str | None) -> Import:
+    """Recognize and check a file. Raises: WeightsError; ConfigError where another stage than `stage` imports it."""
     path = _file_of(path)
     found = read_checkpoint(path, kind)
     name = stage_of(found.kind)
     if stage is not None and check_name(stage) != name:
         raise ConfigError(f"a {found.kind} file is imported by `{name}`", got=f"--stage {stage}", fix=f"--stage {name}")
-    current = read_yaml(_PARAMS) if _PARAMS.is_file() else {}
-    section = _section(found, path, current.get(name, {}))
+    section = _section(found, path, _present().get(name, {}))
     check_section(name, section)
-    text = _dumped({name: section})
-    lines = [_summary(found, path, name), "", text.rstrip()]
-    if not write:
-        return "\n".join([*lines, "", f"put this into params.yaml (--write does), then: rcg run {name}"])
-    changed = {name: section, **_followers(found, current)}
-    for changed_name, changed_section in changed.items():
-        current = {**current, changed_name: changed_section}
-        _write(changed_name, changed_section, current)
-    written = f"written to {_PARAMS} ({', '.join(changed)}); now: rcg run {name}"
-    return "\n".join([*lines, "", written, *_open_questions(current)])
+    return Import(path, found, name, section)
 
 
-def export_checkpoint(stage: str, path: Path, kind: str | None) -> str:
-    """Write the weights of a stage's artifact in the reference's layout. Raises: ConfigError, MissingError."""
-    project = Project.here()
-    run = committed(project, stage)
+def write_sections(found: Import) -> tuple[list[str], str | None]:
+    """Put the section into params.yaml, with the sampling options of others that have to follow.
+
+    Returns the names of the sections, and what is still wrong with the whole, if anything is.
+    """
+    current = _present()
+    changed = {found.stage: found.section, **_followers(found.checkpoint, current)}
+    for name, section in changed.items():
+        current = {**current, name: section}
+        _write(name, section, current)
+    try:
+        check_params(current, str(PARAMS))
+    except ConfigError as error:
+        return list(changed), error.what
+    return list(changed), None
+
+
+def _present() -> dict[str, Any]:
+    return read_yaml(PARAMS) if PARAMS.is_file() else {}
+
+
+def export_weights(project: Project, stage: str, path: Path, kind: str | None) -> tuple[str, Mapping[str, "Tensor"]]:
+    """Write the weights of a stage's artifact in the reference's layout; returns its kind and the tensors.
+
+    Raises: ConfigError, MissingError.
+    """
+    run = project.committed(stage)
     names = [name for name in (_CONFIG, _WEIGHTS, KEPT) if name in run.manifest.files]
     if _WEIGHTS not in names:
         raise ConfigError(f"the {stage} artifact has no weights", expected=" | ".join(sorted(set(_STAGES.values()))))
@@ -72,7 +101,7 @@ def export_checkpoint(stage: str, path: Path, kind: str | None) -> str:
     partial = path.with_name(f".{path.name}.partial{path.suffix}")
     write_checkpoint(partial, kind, tensors, live)
     partial.replace(path)
-    return f"{path}: {kind}, {len(tensors)} tensors, {sum(t.numel() for t in tensors.values()):,} elements"
+    return kind, tensors
 
 
 _STAGES = {kind: stage_of(kind) for kind in LAYOUTS}
@@ -93,7 +122,7 @@ def _section(found: Checkpoint, path: Path, current: Mapping[str, Any]) -> dict[
     """The stage's section: what is there, with the file's model and without training."""
     name, layout = stage_of(found.kind), LAYOUTS[found.kind]
     pin = {"uri": str(path), "sha256": found.sha256}
-    model = {**layout.facts(found.tensors), **_told_beside(found.kind, path)}
+    model = {**layout.facts(found.tensors), **_facts_beside(found.kind, path)}
     base = dict(current) if current else _blank(name)
     if name == "encoder":
         model = {"kind": model.pop("kind"), "weights": pin, **model}
@@ -107,24 +136,24 @@ def _section(found: Checkpoint, path: Path, current: Mapping[str, Any]) -> dict[
     return section
 
 
-def _told_beside(kind: str, path: Path) -> dict[str, Any]:
-    """What diffusers' config.json beside a kl file says of the scale, which no shape tells."""
+def _facts_beside(kind: str, path: Path) -> dict[str, Any]:
+    """The scale of the latents from diffusers' config.json beside a kl file; no tensor's shape gives it."""
     config = path.with_name("config.json")
     if kind != "kl" or not config.is_file():
         return {}
-    told = yaml.safe_load(config.read_text())
-    return {"scale": float(told["scaling_factor"])} if isinstance(told, dict) and "scaling_factor" in told else {}
+    found = yaml.safe_load(config.read_text())
+    return {"scale": float(found["scaling_factor"])} if isinstance(found, dict) and "scaling_factor" in found else {}
 
 
 def _followers(found: Checkpoint, current: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Sections that tell how a pixel generator is drawn from, where they were for one of another kind."""
+    """Sections with sampling options for a pixel generator of another kind, given options for this one."""
     sampling = LAYOUTS[found.kind].sampling(found.tensors)
     if sampling is None:
         return {}
     sections: dict[str, dict[str, Any]] = {}
-    if "sample" in current and current["sample"]["pixels"]["kind"] != found.kind:
+    if "sample" in current and current["sample"]["pixels"]["kind"] != sampling["kind"]:
         sections["sample"] = {**current["sample"], "pixels": sampling}
-    if "bundle" in current and current["bundle"]["sampling"]["pixels"]["kind"] != found.kind:
+    if "bundle" in current and current["bundle"]["sampling"]["pixels"]["kind"] != sampling["kind"]:
         inner = {**current["bundle"]["sampling"], "pixels": sampling}
         sections["bundle"] = {**current["bundle"], "sampling": inner}
     return sections
@@ -135,36 +164,29 @@ def _dumped(data: Mapping[str, Any]) -> str:
 
 
 def _blank(name: str) -> dict[str, Any]:
-    """What a section needs besides, when there is no params.yaml."""
+    """The rest of a section, when there is no params.yaml."""
     probe = {"batch_size": 64, "max_images": 5000, "k_neighbors": 5, "weight_decay": 0.001, "iterations": 100}
     sampling = {
-        "kind": "diffusion", "sampler": "ddim", "steps": 250, "spacing": "reference", "eta": 1.0, "guidance": 0.0,
-    }  # fmt: skip
-    besides: dict[str, dict[str, Any]] = {
+        "kind": "diffusion",
+        "sampler": "ddim",
+        "steps": 250,
+        "spacing": "reference",
+        "eta": 1.0,
+        "guidance": 0.0,
+    }
+    rest: dict[str, dict[str, Any]] = {
         "encoder": {"probe": probe},
         "codec": {},
         "rdm": {"ema": None, "check": {"n": 1000, "batch_size": 250, "sampling": sampling}},
         "pixels": {"ema": None, "preview": {"every": 1000, "n": 16, "sampling": None}},
     }
-    return {"numerics": 1, "seed": 0, **besides[name]}
-
-
-def _summary(found: Checkpoint, path: Path, name: str) -> str:
-    elements = sum(t.numel() for t in found.tensors.values())
-    others = [kind for kind in found.parts if kind != found.kind]
-    lines = [
-        f"file      {path}",
-        f"kind      {found.kind}, imported by stage {name}",
-        f"tensors   {len(found.tensors)}, {elements:,} elements",
-        f"sha256    {found.sha256}",
-    ]
-    return "\n".join([*lines, *([f"also      {', '.join(others)}: import them with --kind"] if others else [])])
+    return {"numerics": 1, "seed": 0, **rest[name]}
 
 
 def _write(name: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
     """Replace one section of params.yaml, and its comments; the others keep theirs unless an anchor forbids it."""
     text = _dumped({name: section})
-    old = _PARAMS.read_text() if _PARAMS.is_file() else ""
+    old = PARAMS.read_text() if PARAMS.is_file() else ""
     pattern = re.compile(rf"^{name}:.*\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
     new = pattern.sub(lambda _: text + "\n", old, count=1) if pattern.search(old) else old + text
     try:
@@ -173,18 +195,9 @@ def _write(name: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> N
         kept = False
     if not kept:
         new = _dumped(whole)
-    partial = _PARAMS.with_name(f".{_PARAMS.name}.partial")
+    partial = PARAMS.with_name(f".{PARAMS.name}.partial")
     partial.write_text(new)
-    partial.replace(_PARAMS)
-
-
-def _open_questions(whole: Mapping[str, Any]) -> list[str]:
-    """What other sections have to follow: dimensions, target spaces, sampling options."""
-    try:
-        check_params(whole, str(_PARAMS))
-    except ConfigError as error:
-        return ["", f"before that, {error.what}"]
-    return []
+    partial.replace(PARAMS)
 
 
 def _kind_of(stage: str, config: Mapping[str, Any]) -> str:

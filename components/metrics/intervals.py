@@ -1,12 +1,12 @@
-"""Intervals of shares."""
+"""Confidence intervals of shares."""
 
 import math
 
 
 def wilson(share: float, n: float, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95% interval of a share of n; the share itself when n is not known.
+    """Wilson's interval of a share of n, at 95% for the default z; (share, share) for an n of 0, i.e. not known.
 
-    Treats pictures as independent draws, which nearest neighbors are not quite: a little too narrow.
+    It takes the n as independent. Nearest neighbors are not quite, so that their interval is a little too narrow.
     """
     if n <= 0:
         return share, share

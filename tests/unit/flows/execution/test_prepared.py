@@ -8,7 +8,8 @@ import torch
 from components.errors import ConfigError
 from components.store import LocalStore
 from components.store.base import Prefix
-from flows.commands.job import run_spec
+from flows.execution.prepared import run_spec
+from flows.execution.project import Project
 from flows.identity.artifact import SCHEMA
 from flows.identity.fingerprint import Identity
 from flows.runs.rayjobs import JobRecord, note_job, read_failure
@@ -44,7 +45,7 @@ def test_the_run_says_which_job_made_it(store: LocalStore, monkeypatch: pytest.M
     note_job(folder, job)
     note_job(folder, job.model_copy(update={"uid": "another driver's view"}))  # the first one stays
     monkeypatch.setenv("RAY_CLUSTER_NAME", "cluster-1")
-    assert "done in" in run_spec(uri)
+    assert run_spec(uri, Project.here()).how == "made"
     assert load_run(store, rayjobs.spec().prefix).record.context == {
         "git_commit": "abc", "rayjob": JOB, "rayjob_uid": "u-1", "namespace": "rcg-jobs", "image": rayjobs.IMAGE,
         "ray_cluster": "cluster-1", "threads": f"{torch.get_num_threads()}",
@@ -54,7 +55,7 @@ def test_the_run_says_which_job_made_it(store: LocalStore, monkeypatch: pytest.M
 
 def test_a_job_that_its_driver_had_no_time_to_note(store: LocalStore) -> None:
     uri, _ = put(store, rayjobs.spec())
-    run_spec(uri)
+    run_spec(uri, Project.here())
     assert load_run(store, rayjobs.spec().prefix).record.context == {
         "rayjob": JOB,
         "threads": f"{torch.get_num_threads()}",
@@ -66,7 +67,7 @@ def test_other_code_is_refused_and_the_driver_told(store: LocalStore) -> None:
     identity: Identity = right.identity.model_copy(update={"modules": {"tests.support.tiny_parts": "0" * 64}})
     uri, folder = put(store, right.model_copy(update={"identity": identity, "fingerprint": identity.fingerprint}))
     with pytest.raises(ConfigError, match="other code for parts"):
-        run_spec(uri)
+        run_spec(uri, Project.here())
     failure = read_failure(folder, JOB)
     assert failure.failure_class == "config"
     assert "make image" in failure.message
@@ -76,7 +77,7 @@ def test_other_code_is_refused_and_the_driver_told(store: LocalStore) -> None:
 def test_wrong_params_never_take_the_lease(store: LocalStore) -> None:
     uri, folder = put(store, rayjobs.spec(rows="many"))
     with pytest.raises(ConfigError):
-        run_spec(uri)
+        run_spec(uri, Project.here())
     assert read_failure(folder, JOB).failure_class == "config"
     assert folder.head("lease.json") is None
 
@@ -86,7 +87,7 @@ def test_a_plain_exception_is_told_with_its_place(store: LocalStore) -> None:
         store, rayjobs.spec().model_copy(update={"collection_lock": None})
     )  # it asserts that there is one
     with pytest.raises(AssertionError):
-        run_spec(uri)
+        run_spec(uri, Project.here())
     failure = read_failure(folder, JOB)
     assert failure.failure_class == "code"
     assert "AssertionError in run, " in failure.message
@@ -97,8 +98,8 @@ def test_by_hand_there_is_no_job_to_tell(store: LocalStore, monkeypatch: pytest.
     monkeypatch.delenv("RCG_RAYJOB")
     uri, folder = put(store, rayjobs.spec(rows="many"))
     with pytest.raises(ConfigError):
-        run_spec(uri)
+        run_spec(uri, Project.here())
     assert [info.key for info in folder.list("jobs")] == []
     for wrong in ("spec.json", f"{store.uri}/runs/parts/{'0' * 64}"):
         with pytest.raises(ConfigError, match=r"not the URI of a spec\.json"):
-            run_spec(wrong)
+            run_spec(wrong, Project.here())

@@ -1,0 +1,24 @@
+"""How far new vectors lie from old ones, in units of how far old ones lie from each other."""
+
+import numpy as np
+
+from components.metrics import measure
+from components.metrics.frechet import frechet
+
+_FEWEST = 10
+
+
+def frechet_ratio(new: np.ndarray, old: np.ndarray) -> float:
+    """Frechet distance of new to old vectors over that between two halves of the old ones: about 1 without a change.
+
+    `old` comes in random order. Infinite with fewer than 10 vectors in a half or among the new: nothing is known then.
+    Vectors are projected to at most a fifth of the number of new ones, so that covariances have full rank.
+
+    Shapes: (n, dim), (m, dim).
+    """
+    half = len(old) // 2
+    if min(len(new), half) < _FEWEST:
+        return float("inf")
+    dim = max(1, min(new.shape[1], len(new) // 5))
+    x, _ = measure.project(measure.Vectors(old[:half], old[half:], new), dim)
+    return frechet(x.generated, x.train) / max(frechet(x.held_out, x.train), 1e-12)

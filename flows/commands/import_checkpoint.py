@@ -1,0 +1,37 @@
+"""`rcg import-checkpoint`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def command(
+    file: Annotated[Path, typer.Argument(help="A checkpoint in the reference's layout; for kl also its folder.")],
+    kind: Annotated[str | None, typer.Option(help="Which model of the file; the generator when left out.")] = None,
+    stage: Annotated[str | None, typer.Option(help="Refuse a file that another stage imports.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the section into params.yaml.")] = False,
+) -> None:
+    """Recognize and check a checkpoint, and print the params that make `rcg run STAGE` import it."""
+    from flows.execution.checkpoints import PARAMS, import_section, write_sections
+
+    found = import_section(file, kind=kind, stage=stage)
+    others = [other for other in found.checkpoint.parts if other != found.checkpoint.kind]
+    n_elements = sum(tensor.numel() for tensor in found.checkpoint.tensors.values())
+    lines = [
+        f"file      {found.path}",
+        f"kind      {found.checkpoint.kind}, imported by stage {found.stage}",
+        f"tensors   {len(found.checkpoint.tensors)}, {n_elements:,} elements",
+        f"sha256    {found.checkpoint.sha256}",
+        *([f"also      {', '.join(others)}: import them with --kind"] if others else []),
+        "",
+        found.text.rstrip(),
+        "",
+    ]
+    if write:
+        changed, question = write_sections(found)
+        lines.append(f"written to {PARAMS} ({', '.join(changed)}); now: rcg run {found.stage}")
+        lines += ["", f"before that, {question}"] if question else []
+    else:
+        lines.append(f"put this into {PARAMS} (--write does), then: rcg run {found.stage}")
+    typer.echo("\n".join(lines))

@@ -1,0 +1,27 @@
+"""`rcg repro`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def command(
+    context: typer.Context,
+    parallel: Annotated[
+        bool, typer.Option("--parallel", help="Run stages that do not wait for each other at the same time.")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(help="With --parallel: at most so many at once; else one per core, on a cluster all.", min=1),
+    ] = None,
+) -> None:
+    """Run what is out of date, in order: `dvc repro` with the right switches. More arguments go to dvc."""
+    from flows.execution.dvc import repro
+    from flows.execution.parallel import repro_parallel
+    from flows.pipeline.plan import check_plan
+
+    stages = check_plan(Path())
+    raise typer.Exit(repro_parallel(context.args, stages, jobs=jobs) if parallel else repro(context.args))
