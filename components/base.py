@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from components.rng import BatchRng
+from components.rng import BatchRng, Rng
 
 Batch = Mapping[str, Tensor]
 """Named rows: target, representation (b, dim), class (b,) int64. Every tensor has the same first dimension."""
@@ -54,6 +54,10 @@ class Generator(nn.Module, ABC):
 
     def forward(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
         return self.loss(batch, rng)  # DDP synchronizes gradients through forward only
+
+    @abstractmethod
+    def sample(self, batch: Batch, how: Any, rng: Rng) -> Tensor:
+        """rng.rows targets. `batch` holds fields of `conditions`, at least the required ones."""
 
     @abstractmethod
     def loss(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:

@@ -203,8 +203,6 @@ def params(row: Row, base: Section) -> Section:
         "evaluate": base["evaluate"] | {
             "features": {"task": "auto", "px": 64, "width": 64, "dim": 256},
             "train": base["evaluate"]["train"] | {"steps": 20000}},
-        "bundle": base["bundle"] | {"sampling": {
-            "seed": 0, "batch_size": 64, "rdm": REPRESENTATION_SAMPLER, "pixels": how}},
         "gate": base["gate"] | {"n": 10000},
     }  # fmt: skip
 

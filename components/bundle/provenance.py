@@ -54,7 +54,7 @@ class Provenance(BaseModel):
     """class: its name. like, between, representation: sha256 of what was given. share: of the second picture.
     oracle: the split of real images."""
     sampling: dict[str, Any]
-    """All sampling options in effect; fields of components.bundle.system.SamplingDefaults."""
+    """All sampling options in effect; fields of components.bundle.system.SystemSampling."""
     platform: dict[str, str] | None
     """Where it was drawn, see platform_facts(); None in a stage's outputs, which hold no places."""
 

@@ -2,19 +2,17 @@
 
 import base64
 import binascii
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from components.bundle.provenance import SCHEMA, Provenance, bundle_digest, platform_facts, with_provenance
-from components.bundle.system import RCG, Overrides, SamplingDefaults
+from components.bundle.bundle import Bundle
+from components.bundle.provenance import with_provenance
+from components.bundle.request import MAX_IMAGES, Picture, Request
+from components.bundle.system import SystemSampling
 from components.errors import ConfigError, DataError
 from components.images.pictures import png_bytes, to_uint8
 
@@ -23,98 +21,51 @@ REQUEST_COLUMNS: dict[str, dict[str, Any]] = {
     "representation": {"name": "representation", "type": "array", "items": {"type": "double"}},
     "class": {"name": "class", "type": "string"},
 }
-"""What a request may hold, one at most, in the words of MLflow's signatures."""
+"""What a record may hold, one at most, in the words of MLflow's signatures."""
 RESPONSE_COLUMNS: dict[str, dict[str, Any]] = {
     "request": {"name": "request", "type": "long"},
     "index": {"name": "index", "type": "long"},
     "image": {"name": "image", "type": "string"},
 }
-MAX_IMAGES = 10_000
 
 
 class Predictor:
-    """Each request draws `n` images: plain, like a given `image` (base64), from a `representation`, or of a `class`.
+    """Each record asks for `n` images: plain, like an `image` (base64), from a `representation`, or of a `class`.
 
-    Request number r gets images r n … r n + n - 1 of the seed, so k plain requests for one image equal RCG.sample(k).
+    Record number r gets images r n … r n + n - 1 of the seed, so k plain records for one image equal a request for k.
     """
 
-    def __init__(self, rcg: RCG) -> None:
-        self.rcg = rcg
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str = "cpu") -> "Predictor":
-        return cls(RCG.load(folder, device=device))
+        return cls(Bundle.load(folder, device=device))
 
-    @cached_property
-    def _bundle(self) -> str:
-        return bundle_digest(self.rcg.folder)
+    def predict(self, records: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """One record {request, index, image} per image; no record at all means one plain request.
 
-    def predict(self, requests: Sequence[Mapping[str, Any]], params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """One record {request, index, image} per image; no request at all means one plain request.
-
-        Each PNG holds its provenance. Raises: ConfigError and DataError, naming what is wrong with a request.
+        Each PNG holds its provenance. Raises: ConfigError and DataError, naming what is wrong with a record.
         """
-        n, seed = int(params.get("n", 1)), int(params.get("seed", self.rcg.card.sampling.seed))
-        given = [_checked(request) for request in requests] or [{}]
+        n, seed = int(params.get("n", 1)), int(params.get("seed", self.bundle.card.sampling.seed))
+        shared = Request(seed=seed, guidance=params.get("guidance"), steps=params.get("steps"))
+        given = [_request(record, shared) for record in records] or [shared]
         if n < 1 or n * len(given) > MAX_IMAGES:
             raise ConfigError(
                 "n is out of range", got=n, expected=f"1..{MAX_IMAGES // len(given)} for {len(given)} request(s)"
             )
-        overrides = Overrides(guidance=params.get("guidance"), steps=params.get("steps"))
         answers: list[dict[str, Any]] = []
         for request, equal in groupby(given):
-            first, count = len(answers), n * len(list(equal))
-            images = to_uint8(self._draw(request, count, seed, first, overrides))
-            origin = origin_of(
-                self.rcg, self._bundle, seed=seed, first=first, n=count, overrides=overrides, condition=_named(request)
-            )
-            for i, image in enumerate(images, start=first):
-                png = with_provenance(png_bytes(image), origin.model_copy(update={"index": i}))
+            whole = replace(request, first=len(answers), n=n * len(list(equal)))
+            provenance = self.bundle.provenance(whole)
+            for i, image in enumerate(to_uint8(self.bundle.sample(whole)), start=whole.first):
+                png = with_provenance(png_bytes(image), provenance.model_copy(update={"index": i}))
                 answers.append({"request": i // n, "index": i, "image": base64.b64encode(png).decode()})
         return answers
 
-    def _draw(self, request: Mapping[str, Any], n: int, seed: int, first: int, overrides: Overrides) -> Tensor:
-        if "image" in request:
-            try:
-                data = base64.b64decode(request["image"], validate=True)
-            except (binascii.Error, ValueError, TypeError) as error:
-                raise DataError(
-                    "image is not base64", got=error, expected="the bytes of a picture file in base64"
-                ) from error
-            return self.rcg.variations(self.rcg.read_picture(data), n, seed, first=first, overrides=overrides)
-        if "representation" in request:
-            z = torch.tensor([float(v) for v in request["representation"]])[None]
-            return self.rcg.from_representations(
-                z.expand(n, -1), seed, numbers=range(first, first + n), overrides=overrides
-            )
-        label = self.rcg.class_index(str(request["class"])) if "class" in request else None
-        return self.rcg.sample(n, seed, first=first, label=label, overrides=overrides)
 
-
-def origin_of(
-    rcg: RCG, bundle: str, *, seed: int, first: int, n: int, overrides: Overrides, condition: Mapping[str, str]
-) -> Provenance:  # fmt: skip
-    """Provenance that the images of one request share; each adds its index."""
-    return Provenance(
-        schema_version=SCHEMA, bundle=bundle, parents={}, seed=seed, index=None, first=first, n=n,
-        shown=None, columns=None, condition=dict(condition),
-        sampling=rcg.effective(overrides).model_dump(mode="json", exclude={"seed"}),
-        platform=platform_facts(rcg.device.type),
-    )  # fmt: skip
-
-
-def _named(request: Mapping[str, Any]) -> dict[str, str]:
-    """The condition as provenance holds it."""
-    if "image" in request:
-        return {"like": hashlib.sha256(base64.b64decode(request["image"])).hexdigest()}
-    if "representation" in request:
-        z = torch.tensor([float(v) for v in request["representation"]])
-        return {"representation": hashlib.sha256(z.numpy().tobytes()).hexdigest()}
-    return {"class": str(request["class"])} if "class" in request else {}
-
-
-def request_params(sampling: SamplingDefaults) -> list[dict[str, Any]]:
-    """The params that all requests of a call share, with what counts when one is left out."""
+def request_params(sampling: SystemSampling) -> list[dict[str, Any]]:
+    """The params that all records of a call share, with their defaults."""
     defaults = {
         "n": ("long", 1),
         "seed": ("long", sampling.seed),
@@ -124,19 +75,26 @@ def request_params(sampling: SamplingDefaults) -> list[dict[str, Any]]:
     return [{"name": name, "type": kind, "default": value, "shape": None} for name, (kind, value) in defaults.items()]
 
 
-def _checked(request: Mapping[str, Any]) -> dict[str, Any]:
-    """The request without its empty entries. Raises: ConfigError for unknown keys or two conditions at once."""
-    unknown = sorted(set(request) - set(REQUEST_COLUMNS))
-    if unknown:
-        raise ConfigError(
-            "unknown key in a request", got=", ".join(map(str, unknown)), expected=", ".join(REQUEST_COLUMNS)
-        )
-    filled = {key: value for key, value in request.items() if not _is_empty(value)}
-    if len(filled) > 1:
-        raise ConfigError(
-            "a request has more than one condition", got=", ".join(filled), expected="one of them, or none"
-        )
-    return {key: list(value) if key == "representation" else value for key, value in filled.items()}
+def _request(record: Mapping[str, Any], shared: Request) -> Request:
+    """Raises: ConfigError for unknown keys or two conditions at once; DataError for an image that is not base64."""
+    if unknown := sorted(set(record) - set(REQUEST_COLUMNS)):
+        got = ", ".join(map(str, unknown))
+        raise ConfigError("unknown key in a request", got=got, expected=", ".join(REQUEST_COLUMNS))
+    filled = {key: value for key, value in record.items() if not _is_empty(value)}
+    return replace(
+        shared,
+        like=_picture(filled["image"]) if "image" in filled else None,
+        representation=tuple(map(float, filled["representation"])) if "representation" in filled else None,
+        class_name=str(filled["class"]) if "class" in filled else None,
+    )
+
+
+def _picture(text: str) -> Picture:
+    try:
+        return Picture(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError, TypeError) as error:
+        expected = "the bytes of a picture file in base64"
+        raise DataError("image is not base64", got=error, expected=expected) from error
 
 
 def _is_empty(value: object) -> bool:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from components.rng import BatchRng, derive_seed
-from components.training.optim import TrainConfig
+from components.training.config import TrainConfig
 from components.training.trainable import Fetch, Trainable
 from components.training.worker import Worker
 

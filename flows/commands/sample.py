@@ -28,21 +28,19 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
 ) -> None:
     """Draw pictures from a trained model: a grid and single PNGs."""
+    from components.bundle.request import Request
     from flows.execution.project import Project
-    from flows.lineage.sampling import SampleRequest, write_samples
+    from flows.lineage.sampling import open_picture, write_samples
 
-    request = SampleRequest(
-        model=model,
-        out=out,
+    request = Request(
         n=n,
         seed=seed,
-        like=like,
-        between=between,
+        like=None if like is None else open_picture(like),
+        between=None if between is None else (open_picture(between[0]), open_picture(between[1])),
         share=share,
-        nearest=nearest,
         class_name=class_name,
         guidance=guidance,
         steps=steps,
     )
-    write_samples(request, Project.here())
+    write_samples(request, Project.here(), model=model, out=out, nearest=nearest)
     typer.echo(f"{n} picture(s) in {out}, all of them in {out / 'grid.png'}")

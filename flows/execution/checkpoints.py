@@ -146,17 +146,11 @@ def _facts_beside(kind: str, path: Path) -> dict[str, Any]:
 
 
 def _followers(found: Checkpoint, current: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Sections with sampling options for a pixel generator of another kind, given options for this one."""
+    """The section `sample` with options for the found generator, where it has options of the other kind."""
     sampling = LAYOUTS[found.kind].sampling(found.tensors)
-    if sampling is None:
+    if sampling is None or "sample" not in current or current["sample"]["pixels"]["kind"] == sampling["kind"]:
         return {}
-    sections: dict[str, dict[str, Any]] = {}
-    if "sample" in current and current["sample"]["pixels"]["kind"] != sampling["kind"]:
-        sections["sample"] = {**current["sample"], "pixels": sampling}
-    if "bundle" in current and current["bundle"]["sampling"]["pixels"]["kind"] != sampling["kind"]:
-        inner = {**current["bundle"]["sampling"], "pixels": sampling}
-        sections["bundle"] = {**current["bundle"], "sampling": inner}
-    return sections
+    return {"sample": {**current["sample"], "pixels": sampling}}
 
 
 def _dumped(data: Mapping[str, Any]) -> str:

@@ -20,16 +20,22 @@ sys.path.insert(0, folder)
 import numpy as np
 try:
     from components.images.pictures import to_uint8
-    from components.bundle.system import RCG
+    from components.bundle.bundle import Bundle
+    from components.bundle.request import Request
 except ModuleNotFoundError:  # a bundle of before the rooms
     from components.data.pictures import to_uint8
     from components.rcg import RCG
 
 if not sys.modules["components"].__file__.startswith(folder):
     raise SystemExit("the bundle's own code was not imported")
-rcg, n = RCG.load(folder, device=device), int(n)
-size = rcg.card.sampling.batch_size
-blocks = [to_uint8(rcg.sample(min(size, n - first), int(seed), first=first)) for first in range(0, n, size)]
+n, seed = int(n), int(seed)
+if "components.rcg" in sys.modules:
+    rcg = RCG.load(folder, device=device)
+    size = rcg.card.sampling.batch_size
+    blocks = [to_uint8(rcg.sample(min(size, n - first), seed, first=first)) for first in range(0, n, size)]
+else:
+    system = Bundle.load(folder, device=device).system
+    blocks = [to_uint8(system.images(batch)) for batch in system.batches(Request(n=n, seed=seed))]
 np.save(out, np.concatenate(blocks))
 """
 

@@ -112,6 +112,9 @@ class Inputs(Protocol):
     @property
     def collection_lock(self) -> Path | None: ...
     def __getitem__(self, stage: str) -> InputArtifact: ...
+    def __contains__(self, stage: str) -> bool:
+        """Whether the pipeline has this parent."""
+        ...
 
 
 class Output(Protocol):

@@ -13,12 +13,12 @@ from flows.runs.records import find_run
 from flows.runs.stored import StoredArtifact
 
 if TYPE_CHECKING:
-    from components.bundle.system import RCG
+    from components.bundle.bundle import Bundle
 
 _BATCH = 64
 
 
-def nearest_sheet(rcg: "RCG", drawn: np.ndarray, k: int, project: Project) -> np.ndarray:
+def nearest_sheet(bundle: "Bundle", drawn: np.ndarray, k: int, project: Project) -> np.ndarray:
     """Each column: a sampled picture, and below it its k nearest training pictures, as the codec shows them.
 
     Shapes: (n, h, w, 3) uint8 -> (h, w, 3) uint8. Raises: ConfigError for a bundle without encoder or a k below 1,
@@ -32,19 +32,19 @@ def nearest_sheet(rcg: "RCG", drawn: np.ndarray, k: int, project: Project) -> np
 
     if k < 1:
         raise ConfigError("--nearest needs at least one picture", got=k, fix="--nearest 3")
-    encoder = rcg.encoder
+    encoder = bundle.encoder
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
-        split = open_cache(_cache(rcg.folder, project, Path(folder))).training(("target", "representation"))
+        split = open_cache(_cache(bundle.folder, project, Path(folder))).training(("target", "representation"))
         if len(split) < k:
             raise ConfigError(
                 "there are fewer training pictures", got=f"--nearest {k}", expected=f"at most {len(split)}"
             )
         bank = split.rows(np.arange(len(split)))["representation"]
         parts = [to_float(drawn[start : start + _BATCH]) for start in range(0, len(drawn), _BATCH)]
-        z = torch.cat([encoder(part.to(rcg.device)).cpu() for part in parts])
+        z = torch.cat([encoder(part.to(bundle.device)).cpu() for part in parts])
         index = neighbors(z.nan_to_num(), bank, k).numpy()
         found = [split.rows(column)["target"] for column in index.T]
-        shown = [to_uint8(rcg.codec.decode(target.to(rcg.device))) for target in found]
+        shown = [to_uint8(bundle.system.codec.decode(target.to(bundle.device))) for target in found]
     return rows_grid([drawn, *shown])
 
 

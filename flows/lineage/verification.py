@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from components.bundle.provenance import Provenance, bundle_digest, platform_facts, read_provenance
+from components.bundle.request import Request
 from components.errors import ArtifactError, ConfigError, MissingError, RcgError
 from components.metrics.psnr import psnr_db
 from flows.execution.project import Project
 from flows.executors.base import Device, pick_device
 from flows.lineage.origin import bundle_of, read_lineage
-from flows.lineage.sampling import open_picture, sha256s
+from flows.lineage.sampling import open_picture
 
 if TYPE_CHECKING:
-    from components.bundle.system import RCG
+    from components.bundle.bundle import Bundle
 
 Likeness = Literal["identical", "matches", "differs", "not decidable"]
 MATCH_DB = 40.0
 """PSNR from which a picture drawn on another platform counts as the same: a mean error below one percent of white."""
-_MOST = 10_000
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def verify(request: VerifyRequest, project: Project) -> Finding:
         return Finding("not decidable", unknown)
     folder = bundle_of(claim, request.model, project)
     _check_bundle(claim, folder)
-    drawn, same_platform, tokens = _draw_again(claim, folder, request.given, project.settings.device)
+    drawn, same_platform, tokens = _sample_again(claim, folder, request.given, project.settings.device)
     return compare(shown, drawn, same_platform=same_platform, tokens=tokens)
 
 
@@ -79,12 +79,9 @@ def _undecidable(claim: Provenance, request: VerifyRequest) -> str | None:
     option = "--like" if "like" in claim.condition else "--between"
     if not request.given:
         return f"it was drawn from a given picture; name it: {option}"
-    for path in request.given:
-        read_picture(path)
-    if sha256s(*request.given) != wanted:
-        raise ConfigError(
-            "these are not the pictures that it was drawn from", got=sha256s(*request.given), expected=wanted
-        )
+    found = " ".join(open_picture(path).sha256 for path in request.given)
+    if found != wanted:
+        raise ConfigError("these are not the pictures that it was sampled from", got=found, expected=wanted)
     return None
 
 
@@ -111,61 +108,62 @@ def _check_bundle(claim: Provenance, folder: Path) -> None:
         )
 
 
-def _draw_again(
+def _sample_again(
     claim: Provenance, folder: Path, given: tuple[Path, ...], device: Device
 ) -> tuple[np.ndarray, bool, bool]:
     """(pixels, whether this platform is the recorded one, whether the generator draws tokens)."""
     import torch
 
-    from components.bundle.system import RCG, SamplingDefaults
+    from components.bundle.bundle import Bundle
+    from components.bundle.system import SystemSampling
 
     threads = torch.get_num_threads()
     recorded = claim.platform or {}
     try:
         if recorded.get("threads", "").isdigit():
             torch.set_num_threads(min(1024, max(1, int(recorded["threads"]))))
-        rcg = RCG.load(folder, device=pick_device(device).type)
-        sampling = SamplingDefaults.model_validate({"seed": claim.seed, **claim.sampling})
-        if sampling.pixels.kind != rcg.card.sampling.pixels.kind:
+        bundle = Bundle.load(folder, device=pick_device(device).type)
+        sampling = SystemSampling.model_validate({"seed": claim.seed, **claim.sampling})
+        if sampling.pixels.kind != bundle.card.sampling.pixels.kind:
             raise ArtifactError("its sampling options are of another generator", got=sampling.pixels.kind)
-        rcg.card = rcg.card.model_copy(update={"sampling": sampling})
-        drawn = _redrawn(rcg, claim, given)
-        return drawn, recorded == platform_facts(rcg.device.type), rcg.card.sampling.pixels.kind == "masked"
+        bundle.system.sampling = sampling
+        sampled = _sampled_again(bundle, claim, given)
+        return sampled, recorded == platform_facts(bundle.device.type), sampling.pixels.kind == "masked"
     except (RcgError, ValueError) as error:
         what = error.what if isinstance(error, RcgError) else str(error).splitlines()[0]
         raise ArtifactError(
-            "the picture cannot be drawn again as its provenance says: edited, forged, or of other code", got=what
+            "the picture cannot be sampled again as its provenance says: edited, forged, or of other code", got=what
         ) from error
     finally:
         torch.set_num_threads(threads)
 
 
-def _redrawn(rcg: "RCG", claim: Provenance, given: tuple[Path, ...]) -> np.ndarray:
+def _sampled_again(bundle: "Bundle", claim: Provenance, given: tuple[Path, ...]) -> np.ndarray:
     """The picture's own pixels, or its grid's. Shapes: (h, w, 3) uint8."""
     from components.images.pictures import grid, to_uint8
 
-    batch = claim.batch
-    n, first = len(batch), claim.first + batch.start
-    pictures = [open_picture(rcg, path) for path in given]
-    if "between" in claim.condition:
-        if claim.n > _MOST:
-            raise ArtifactError("too many pictures between two", got=claim.n, expected=f"at most {_MOST}")
-        a, b = pictures
-        if "share" in claim.condition:
-            images = rcg.mixture(a, b, float(claim.condition["share"]), n, claim.seed, first=first)
-        else:
-            images = rcg.interpolate(a, b, claim.n, claim.seed)[batch.start : batch.stop]
-    elif "like" in claim.condition:
-        images = rcg.variations(pictures[0], n, claim.seed, first=first)
-    else:
-        name = claim.condition.get("class")
-        label = None if name is None else rcg.class_index(name)
-        images = rcg.sample(n, claim.seed, first=first, label=label)
-    pixels = to_uint8(images)
+    positions = claim.batch
+    batches = bundle.system.batches(_request(claim, given), positions)
+    pixels = np.concatenate([to_uint8(bundle.system.images(batch)) for batch in batches])
     if claim.index is not None:
-        own: np.ndarray = pixels[claim.index - first]
+        own: np.ndarray = pixels[claim.index - claim.first - positions.start]
         return own
     return grid(pixels[: claim.shown], columns=claim.columns)
+
+
+def _request(claim: Provenance, given: tuple[Path, ...]) -> Request:
+    """The request that the picture answers by its claim."""
+    pictures = [open_picture(path) for path in given]
+    condition = claim.condition
+    return Request(
+        n=claim.n,
+        seed=claim.seed,
+        first=claim.first,
+        class_name=condition.get("class"),
+        like=pictures[0] if "like" in condition else None,
+        between=(pictures[0], pictures[1]) if "between" in condition else None,
+        share=float(condition["share"]) if "share" in condition else None,
+    )
 
 
 def _pixels(data: bytes) -> np.ndarray:

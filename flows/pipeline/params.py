@@ -64,12 +64,9 @@ def _spaces(params: Params) -> Iterator[str]:
 
 def _samplings(params: Params) -> Iterator[str]:
     """Options that cannot sample are refused before anything starts."""
-    bundle = params.bundle.sampling
     for where, sampling, model in (
         ("sample.rdm", params.sample.rdm, params.rdm.model),
         ("sample.pixels", params.sample.pixels, params.pixels.model),
-        ("bundle.sampling.rdm", bundle.rdm, params.rdm.model),
-        ("bundle.sampling.pixels", bundle.pixels, params.pixels.model),
     ):
         if fault := sampling_fault(where, sampling, model):
             yield fault
@@ -148,8 +145,14 @@ def check_section(stage: str, data: Mapping[str, Any]) -> None:
         raise ConfigError(f"section {stage} is wrong in {error.error_count()} place(s):\n{lines}") from error
 
 
+_GONE = {"bundle.sampling": "the bundle samples as the stage `sample` does, whose images are evaluated"}
+"""Keys of earlier params, and what replaces them."""
+
+
 def _line(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "(cross-check)"
+    if where in _GONE:
+        return f"  {where}: {_GONE[where]}; remove it"
     if error["type"] == "extra_forbidden":
         return f"  {where}: unknown key; remove it or correct its spelling"
     if error["type"] == "missing":

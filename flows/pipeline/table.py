@@ -69,7 +69,7 @@ KINDS: dict[str, Stage] = {
         ),
         Stage(
             "bundle",
-            tuple(Need(s) for s in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "evaluate")),
+            tuple(Need(s) for s in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "sample", "evaluate")),
             ("*",),
         ),
     )

@@ -95,11 +95,12 @@ def _facts(store: Store, run: CommittedRun) -> dict[str, str]:
 
 def _check_loads(store: Store, run: CommittedRun) -> None:
     """Load the registered bytes and draw an image. Raises: ArtifactError."""
-    from components.bundle.system import RCG
+    from components.bundle.bundle import Bundle
+    from components.bundle.request import Request
 
     with _folder_of(store, run) as folder:
-        rcg = RCG.load(folder)
-        rcg.sample(1, rcg.card.sampling.seed)
+        bundle = Bundle.load(folder)
+        bundle.sample(Request(seed=bundle.card.sampling.seed))
 
 
 @contextmanager

@@ -95,6 +95,9 @@ class StoredInputs:
             )
         return self._parents[stage]
 
+    def __contains__(self, stage: object) -> bool:
+        return stage in self._parents
+
 
 def memo_folder(stage: str, key: str) -> str:
     """Where a memoised file and its entry.json lie."""

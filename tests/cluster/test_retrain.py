@@ -154,9 +154,8 @@ def _learn_more_from_now_on(project: ClusterProject) -> None:
         params[stage]["train"] = params[stage]["train"] | {"steps": steps, "log_every": 100, "batch_size": 64}
         params[stage]["train"]["optimizer"] = params[stage]["train"]["optimizer"] | {"lr": 2e-3}
     params["evaluate"]["features"] |= {"dim": 8, "width": 32}
-    for options in (params["sample"], params["bundle"]["sampling"]):
-        options["rdm"] = options["rdm"] | {"steps": 20}
-        options["pixels"] = options["pixels"] | {"steps": 20, "guidance": 0.0}
+    params["sample"]["rdm"] |= {"steps": 20}
+    params["sample"]["pixels"] |= {"steps": 20, "guidance": 0.0}
     params["gate"] |= {"n": 200, "n_bootstrap": 100, "margin": 0.5, "margin_known": 0.5}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
 

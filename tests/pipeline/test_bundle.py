@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from components.bundle.bundle import Bundle
 from components.bundle.provenance import bundle_digest
-from components.bundle.system import RCG
+from components.bundle.request import Request
 from components.images.pictures import to_uint8
 from tests.support.bundles import make_bundle
 
@@ -47,8 +48,9 @@ WITHOUT_MLFLOW = """
 import json, sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, {bundle!r})
-from components.bundle.system import RCG
-images = RCG.load({bundle!r}).sample(5, 4)
+from components.bundle.bundle import Bundle
+from components.bundle.request import Request
+images = Bundle.load({bundle!r}).sample(Request(n=5, seed=4))
 assert "mlflow" not in sys.modules
 print(json.dumps((images.permute(0, 2, 3, 1) * 255).round().int().tolist()))
 """
@@ -97,7 +99,7 @@ def test_pyfunc_samples_in_a_clean_environment_without_the_repo(
 ) -> None:
     digest = bundle_digest(bundle)
     told = json.loads(_run(clean_python, SCRIPT.format(bundle=str(bundle), absent=ABSENT), tmp_path))
-    assert told["plain"] == to_uint8(RCG.load(bundle).sample(5, 4)).tolist(), "the same bits as here"
+    assert told["plain"] == to_uint8(Bundle.load(bundle).sample(Request(n=5, seed=4))).tolist(), "the same bits as here"
     assert (told["like"], told["example"]) == (2, 1)
     assert bundle_digest(bundle) == digest
     compiled = {path.name.partition(".")[0] for path in bundle.rglob("*.pyc")}
@@ -106,4 +108,4 @@ def test_pyfunc_samples_in_a_clean_environment_without_the_repo(
 
 def test_rcg_samples_without_mlflow(bundle: Path, clean_python: Path, tmp_path: Path) -> None:
     drawn = json.loads(_run(clean_python, WITHOUT_MLFLOW.format(bundle=str(bundle)), tmp_path))
-    assert drawn == to_uint8(RCG.load(bundle).sample(5, 4)).tolist()
+    assert drawn == to_uint8(Bundle.load(bundle).sample(Request(n=5, seed=4))).tolist()

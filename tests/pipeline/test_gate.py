@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from components.bundle.system import SystemSampling
 from components.errors import ArtifactError, ConflictError, MissingError, RcgError, RetryableError, TamperedError
 from components.training.checkpoint import NoCheckpoints
 from components.training.worker import Worker
@@ -25,7 +26,7 @@ from flows.lineage.story import read_story
 from flows.registry import CHALLENGER, CHAMPION, PREVIOUS, Aliases, register
 from flows.runs.records import CommittedRun
 from flows.settings import Settings
-from tests.support.bundles import make_bundle
+from tests.support.bundles import SAMPLING, make_bundle
 from tests.support.folders import FolderArtifact, draw_bars, make_collect
 from tests.support.made_runs import a_spec, make_run
 
@@ -93,10 +94,8 @@ class World:
         return champion, previous
 
 
-def _sampling(seed: int) -> object:
-    from tests.support.bundles import bundle_params
-
-    return bundle_params().sampling.model_copy(update={"seed": seed})
+def _sampling(seed: int) -> SystemSampling:
+    return SAMPLING.model_copy(update={"seed": seed})
 
 
 def _commit(world: World, bundle: FolderArtifact) -> CommittedRun:

@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from components.bundle.bundle import Bundle
 from components.bundle.provenance import bundle_digest, read_provenance
-from components.bundle.system import RCG
+from components.bundle.request import Picture, Request
 from components.errors import (
     ArtifactError,
     ConfigError,
@@ -30,7 +31,7 @@ from components.images.pictures import to_uint8
 from components.store import open_store
 from components.store.base import Store
 from flows.execution.project import Project
-from flows.lineage.sampling import SampleRequest, write_samples
+from flows.lineage.sampling import write_samples
 from flows.lineage.trace import lineage_of
 from flows.lineage.verification import VerifyRequest, verify
 from flows.pipeline.checked import checked_sections
@@ -157,16 +158,15 @@ def test_mlflow_loads_it_by_alias_and_draws_the_same_bits(tracking: Tracking, re
 
     mlflow.set_tracking_uri(tracking.uri)
     model = mlflow.pyfunc.load_model("models:/rcg@challenger")
-    rcg = RCG.load(resolve("models:/rcg@challenger", tracking, MODELS))
+    bundle = Bundle.load(resolve("models:/rcg@challenger", tracking, MODELS))
     answer = model.predict(pd.DataFrame([{"class": None}]), params={"n": 3, "seed": 5, "guidance": 1.0})
-    from components.bundle.system import Overrides
 
-    assert (_pixels(answer) == to_uint8(rcg.sample(3, 5, overrides=Overrides(guidance=1.0)))).all()
+    assert (_pixels(answer) == to_uint8(bundle.sample(Request(n=3, seed=5, guidance=1.0)))).all()
     picture = Image.fromarray(draw_bars(1)[0][0])
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG")
     like = model.predict([{"image": base64.b64encode(buffer.getvalue()).decode()}], params={"n": 2, "seed": 5})
-    assert (_pixels(like) == to_uint8(rcg.variations(rcg.read_picture(buffer.getvalue()), 2, 5))).all()
+    assert (_pixels(like) == to_uint8(bundle.sample(Request(n=2, seed=5, like=Picture(buffer.getvalue()))))).all()
     assert model.input_example is not None
     assert len(model.predict(model.input_example)) == 1
     with pytest.raises(mlflow.exceptions.MlflowException):
@@ -216,9 +216,7 @@ def test_tampered_and_missing_bundles_of_a_version_are_refused(
     folder = resolve("models:/altered@challenger", tracking, MODELS)
     (folder / "rcg.json").write_text((folder / "rcg.json").read_text() + " ")
     for command in (
-        lambda: write_samples(
-            SampleRequest(model="models:/altered@challenger", out=tmp_path / "drawn", n=1, seed=0), Project.here()
-        ),
+        lambda: write_samples(Request(), Project.here(), model="models:/altered@challenger", out=tmp_path / "drawn"),
         lambda: lineage_of("models:/altered/1", Project.here()),
     ):
         with pytest.raises(TamperedError, match="not the one that was registered"):
@@ -238,7 +236,7 @@ def test_lineage_and_verify_by_alias(
     monkeypatch.chdir(root)
     monkeypatch.setenv("RCG_MLFLOW_URI", tracking.uri)
     assert lineage_of("models:/rcg@challenger", Project.here()).bundle == run.digest
-    write_samples(SampleRequest(model="models:/rcg/1", out=tmp_path / "drawn", n=2, seed=3), Project.here())
+    write_samples(Request(n=2, seed=3), Project.here(), model="models:/rcg/1", out=tmp_path / "drawn")
     monkeypatch.chdir(tmp_path)  # no bundle beside and none in this store: the registry knows it by digest
     assert verify(VerifyRequest(tmp_path / "drawn/0001.png"), Project.here()).verdict == "identical"
 
@@ -265,13 +263,14 @@ def test_rcg_sample_by_alias(
 ) -> None:
     monkeypatch.chdir(root)
     monkeypatch.setenv("RCG_MLFLOW_URI", tracking.uri)
-    write_samples(SampleRequest(model="models:/rcg@challenger", out=tmp_path / "drawn", n=4, seed=9), Project.here())
+    request = Request(n=4, seed=9)
+    write_samples(request, Project.here(), model="models:/rcg@challenger", out=tmp_path / "drawn")
     assert (tmp_path / "drawn/grid.png").is_file()
-    rcg = RCG.load(resolve("models:/rcg@challenger", tracking, MODELS))
-    expected = to_uint8(rcg.sample(4, 9))
+    bundle = Bundle.load(resolve("models:/rcg@challenger", tracking, MODELS))
+    expected = to_uint8(bundle.sample(request))
     for i in range(4):
         with Image.open(tmp_path / f"drawn/{i:04d}.png") as picture:
             assert (np.asarray(picture) == expected[i]).all()
         claim = read_provenance((tmp_path / f"drawn/{i:04d}.png").read_bytes())
         assert (claim.bundle, claim.seed, claim.index, claim.n) == (run.digest, 9, i, 4)
-    assert json.loads((resolve("models:/rcg/1", tracking, MODELS) / "rcg.json").read_text())["schema_version"] == 1
+    assert json.loads((resolve("models:/rcg/1", tracking, MODELS) / "rcg.json").read_text())["schema_version"] == 2

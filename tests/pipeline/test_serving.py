@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.bundle.system import RCG
+from components.bundle.bundle import Bundle
+from components.bundle.request import Request
 from components.images.pictures import to_uint8
 from components.store import open_store
 from flows.registry import register
@@ -92,7 +93,7 @@ def _pixels(answers: list[dict[str, Any]]) -> np.ndarray:
 def test_invocations_answer_with_the_bundles_pictures(server: str, bundle: FolderArtifact) -> None:
     answers = _ask(server, ["class"], [None], n=3, seed=4)
     assert [(answer["request"], answer["index"]) for answer in answers] == [(0, 0), (0, 1), (0, 2)]
-    assert (_pixels(answers) == to_uint8(RCG.load(bundle.root).sample(3, 4))).all()
+    assert (_pixels(answers) == to_uint8(Bundle.load(bundle.root).sample(Request(n=3, seed=4)))).all()
     picture = io.BytesIO()
     Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3)).save(picture, format="PNG")
     like = _ask(server, ["image"], [base64.b64encode(picture.getvalue()).decode()], n=2, seed=4)

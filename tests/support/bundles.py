@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from components.bundle.system import SamplingDefaults
+from components.bundle.system import SystemSampling
+from components.cache.samples import INDEX
 from components.generators.sampling import DiffusionSampling
 from components.store.base import Store
 from flows.identity.artifact import SCHEMA, FileEntry, digest_of
@@ -24,26 +25,36 @@ SPLITS = ["train"] * 4 + ["val"] * 2
 METRICS = {"fd": 1.5, "precision": 0.75}
 
 
+SAMPLING = SystemSampling(seed=0, batch_size=3, rdm=DiffusionSampling.tiny(), pixels=DiffusionSampling.tiny())
+
+
 def bundle_params(**changes: object) -> BundleParams:
-    sampling = SamplingDefaults(seed=0, batch_size=3, rdm=DiffusionSampling.tiny(), pixels=DiffusionSampling.tiny())
-    return BundleParams(numerics=1, with_encoder=True, sampling=sampling).model_copy(update=changes)
+    return BundleParams(numerics=1, with_encoder=True).model_copy(update=changes)
 
 
-def make_parents(root: Path, condition: str = "representation", *, class_rdm: bool = False) -> FolderInputs:
-    """All seven parents of the bundle stage."""
+def make_parents(
+    root: Path, condition: str = "representation", *, class_rdm: bool = False, sampling: SystemSampling = SAMPLING
+) -> FolderInputs:
+    """All parents of the bundle stage."""
     make_generators(root, condition, class_rdm=class_rdm)
     make_encode(root / "encode", draw_bars(len(SPLITS))[0], SPLITS)
     make_collect(root / "collect", root.parent / "pictures", SPLITS)
     make_encoder(root / "encoder")
+    FolderArtifact(root / "sample").write_json(INDEX, {"sampling": sampling.model_dump(mode="json")})
     FolderArtifact(root / "evaluate").write_json("metrics.json", METRICS)
     return FolderInputs(root)
 
 
 def make_bundle(
-    root: Path, condition: str = "representation", *, class_rdm: bool = False, **changes: object
+    root: Path,
+    condition: str = "representation",
+    *,
+    class_rdm: bool = False,
+    sampling: SystemSampling = SAMPLING,
+    **changes: object,
 ) -> FolderArtifact:
     """A bundle below root/bundle; changes are of its params."""
-    inputs = make_parents(root / "parents", condition, class_rdm=class_rdm)
+    inputs = make_parents(root / "parents", condition, class_rdm=class_rdm, sampling=sampling)
     bundle = FolderArtifact(root / "bundle")
     run(bundle_params(**changes), inputs, bundle, worker(root))
     return bundle

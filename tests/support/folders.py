@@ -87,6 +87,9 @@ class FolderInputs:
     def __getitem__(self, stage: str) -> FolderArtifact:
         return FolderArtifact(self.root / stage)
 
+    def __contains__(self, stage: object) -> bool:
+        return (self.root / str(stage)).is_dir()
+
 
 def draw_bars(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Gray images of a bright row (class 0) or column (class 1), no two alike. Shapes: (n, 8, 8, 3) uint8, (n,)."""

@@ -99,7 +99,7 @@ def _few_steps(steps: int, *sections: str) -> dict[str, Any]:
 def _sampling(**options: Any) -> dict[str, Any]:
     """Every place that says how pixels are sampled."""
     return {place: {"kind": "diffusion", **options} for place in (
-        "pixels.preview.sampling", "sample.pixels", "bundle.sampling.pixels",
+        "pixels.preview.sampling", "sample.pixels",
     )}  # fmt: skip
 
 

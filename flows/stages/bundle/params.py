@@ -1,6 +1,5 @@
 """The section bundle of params.yaml."""
 
-from components.bundle.system import SamplingDefaults
 from components.config import Config
 
 
@@ -11,5 +10,3 @@ class BundleParams(Config):
     """Raise it to force a new run."""
     with_encoder: bool
     """Include the encoder, which variations and interpolations of given pictures need."""
-    sampling: SamplingDefaults
-    """How images are drawn from the bundle unless the caller says otherwise."""

@@ -1,4 +1,4 @@
-"""Stage bundle: the servable model as a folder of plain files, readable by RCG.load and by MLflow's pyfunc.
+"""Stage bundle: the servable model as a folder of plain files, readable by Bundle.load and by MLflow's pyfunc.
 
 Every byte is a function of the parents, the params and the sources: no time, host or random id gets in. So the content
 digest of this artifact is the bundle's identity.
@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from components.base import Metrics
+from components.bundle.bundle import CARD, PART_FILES, PARTS, SCHEMA, BundleCard
 from components.bundle.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
-from components.bundle.system import CARD, PART_FILES, PARTS, SCHEMA, BundleCard
-from components.generators.sampling import check_sampling
-from components.pixels import load_pixels
-from components.rdm import load_rdm
+from components.bundle.system import SystemSampling
+from components.cache.samples import INDEX
 from components.training.worker import Worker
 from flows.identity.artifact import InputArtifact, Inputs, Output
 from flows.identity.closure import module_digests
@@ -27,7 +26,7 @@ _ENTRY = "components.bundle.serving"
 _UNCOUNTED = ("components.errors",)
 _REQUIRED = ("torch", "numpy", "pydantic", "jaxtyping", "safetensors", "pillow", "mlflow", "pandas")
 
-MODEL_PY = '''"""The pyfunc model of this bundle: MLflow runs this file. Without MLflow: RCG.load(folder)."""
+MODEL_PY = '''"""The pyfunc model of this bundle: MLflow runs this file. Without MLflow: Bundle.load(folder)."""
 
 import sys
 import warnings
@@ -70,30 +69,30 @@ mlflow.models.set_model(Model())
 
 
 def run(params: BundleParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
-    """Writes the parts, rcg.json, lineage.json, components/, and what MLflow wants. Raises: ConfigError."""
+    """Writes the parts, rcg.json, lineage.json, components/, and the files of MLflow's model format."""
     if worker.rank != 0:
         return {}
-    _check(params, inputs)
-    parts = [part for part in PARTS if part != "encoder" or params.with_encoder]
+    sampling = _evaluated_sampling(inputs)
+    parts = [part for part in PARTS if part in inputs and (part != "encoder" or params.with_encoder)]
     n_bytes = sum(_copy_part(part, inputs[part], out) for part in parts)
     card = BundleCard(
         schema_version=SCHEMA,
         parts=tuple(parts),
         decode=inputs["collect"].read_json("collection.json")["decode"],
-        sampling=params.sampling,
+        sampling=sampling,
     )
     out.write_json(CARD, card.model_dump(mode="json"))
     out.write_json("lineage.json", _lineage(params, inputs))
     for module_path in _sources():
         out.write_bytes(module_path.relative_to(_ROOT).as_posix(), module_path.read_bytes())
-    _write_pyfunc(params, needs_timm=_needs_timm(parts, inputs), out=out)
+    _write_pyfunc(sampling, needs_timm=_needs_timm(parts, inputs), out=out)
     return {"weights_mib": n_bytes / 2**20, "parts": float(len(parts))}
 
 
-def _check(params: BundleParams, inputs: Inputs) -> None:
-    """Raises: ConfigError when the sampling defaults do not suit the trained generators."""
-    check_sampling(params.sampling.rdm, load_rdm(inputs["rdm"]).config)
-    check_sampling(params.sampling.pixels, load_pixels(inputs["pixels"]).config)
+def _evaluated_sampling(inputs: Inputs) -> SystemSampling:
+    """How the images that were evaluated had been sampled: the defaults of the bundle."""
+    evaluated = inputs["sample"].read_json(INDEX)["sampling"]
+    return SystemSampling.model_validate({name: evaluated[name] for name in SystemSampling.model_fields})
 
 
 def _copy_part(part: str, artifact: InputArtifact, out: Output) -> int:
@@ -114,7 +113,8 @@ def _sources() -> list[Path]:
 def _lineage(params: BundleParams, inputs: Inputs) -> dict[str, Any]:
     """What the bundle was made of, to be read without a store or a network."""
     parents = {}
-    for stage in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "evaluate"):
+    stages = ("collect", "encoder", "codec", "encode", "rdm", "pixels", "sample", "evaluate")
+    for stage in (stage for stage in stages if stage in inputs):
         artifact = inputs[stage]
         parents[stage] = {"content": artifact.digest}
         for key, name in (("metrics", "metrics.json"), ("config", "config.json")):
@@ -133,7 +133,7 @@ def _needs_timm(parts: Iterable[str], inputs: Inputs) -> bool:
     return "encoder" in parts and inputs["encoder"].read_json("config.json")["kind"] == "timm"
 
 
-def _write_pyfunc(params: BundleParams, *, needs_timm: bool, out: Output) -> None:
+def _write_pyfunc(sampling: SystemSampling, *, needs_timm: bool, out: Output) -> None:
     """The files of MLflow's model format (models-from-code). JSON is YAML, too."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     names = sorted((*_REQUIRED, "timm") if needs_timm else _REQUIRED)
@@ -159,7 +159,7 @@ def _write_pyfunc(params: BundleParams, *, needs_timm: bool, out: Output) -> Non
         "signature": {
             "inputs": json.dumps([{"required": False, **column} for column in REQUEST_COLUMNS.values()]),
             "outputs": json.dumps([{"required": True, **column} for column in RESPONSE_COLUMNS.values()]),
-            "params": json.dumps(request_params(params.sampling)),
+            "params": json.dumps(request_params(sampling)),
         },
         "utc_time_created": "1970-01-01 00:00:00",
     })  # fmt: skip

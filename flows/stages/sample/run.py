@@ -1,20 +1,21 @@
-"""Draw n images: a representation from the RDM (or of a real held-out image), then an image from the generator."""
+"""Sample n images: a representation from the RDM (or of a real held-out image), then an image of it."""
 
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from components.base import Metrics
+from components.base import Batch, Metrics
 from components.bundle.provenance import SCHEMA, Provenance, with_provenance
-from components.cache.reader import CacheSplit, open_cache
+from components.bundle.request import Request
+from components.bundle.system import System, SystemSampling
+from components.cache.reader import open_cache
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
-from components.codecs import Codec, load_codec
+from components.codecs import load_codec
 from components.images.pictures import grid, png_bytes, to_uint8
-from components.pixels import PixelGenerator, load_pixels
-from components.rdm import Rdm, load_rdm
-from components.rng import derive_seed, image_rng
+from components.pixels import load_pixels
+from components.rdm import load_rdm
+from components.rng import derive_seed
 from components.training.report import Report
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
@@ -25,46 +26,27 @@ class _Sampler:
     """Images of any range of indices; equal for any split of the indices into whole micro-batches."""
 
     def __init__(self, params: SampleParams, inputs: Inputs, device: torch.device) -> None:
-        self.params, self.device = params, device
-        self.codec: Codec = load_codec(inputs["codec"]).to(device)
-        self.pixels: PixelGenerator = load_pixels(inputs["pixels"]).to(device)
-        self.needs_representation = "representation" in self.pixels.conditioner.required
-        self.rdm: Rdm | None = None
-        self.real: CacheSplit | None = None
-        if self.needs_representation and params.representations == "rdm":
-            self.rdm = load_rdm(inputs["rdm"]).to(device)
-        elif self.needs_representation:
-            self.real = open_cache(inputs["encode"]).held_out("val", ("representation",))
+        self.request = Request(n=params.n, seed=params.seed)
+        pixels = load_pixels(inputs["pixels"]).to(device)
+        self.needs_representation = "representation" in pixels.required
+        oracle = self.needs_representation and params.representations == "oracle"
+        self.real = open_cache(inputs["encode"]).held_out("val", ("representation",)) if oracle else None
+        self.rdm = load_rdm(inputs["rdm"]).to(device) if self.needs_representation and not oracle else None
+        self.system = System(
+            rdm=self.rdm,
+            pixels=pixels,
+            codec=load_codec(inputs["codec"]).to(device),
+            sampling=SystemSampling.model_validate(params.model_dump(include=set(SystemSampling.model_fields))),
+        )
 
-    @torch.inference_mode()
-    def draw(self, start: int, stop: int) -> tuple[np.ndarray, Tensor | None, Tensor | None]:
-        """Images (b, px, px, 3) uint8 and, where the generator asked for them, representations and classes."""
-        batch: dict[str, Tensor] = {}
-        label = self.labels(start, stop)
-        if label is not None:
-            batch["class"] = label
-        if self.rdm is not None:
-            rng = image_rng(self.params.seed, start, stop, stream="rdm", device=self.device)
-            batch["representation"] = self.rdm.sample(batch, self.params.rdm, rng)
-        elif self.real is not None:
-            rows = oracle_rows(len(self.real), start, stop, seed=self.params.seed)
-            batch["representation"] = self.real.rows(rows)["representation"].to(self.device)
-        rng = image_rng(self.params.seed, start, stop, stream="pixels", device=self.device)
-        wanted = {key: value for key, value in batch.items() if key in self.pixels.conditions}
-        images = to_uint8(self.codec.decode(self.pixels.sample(wanted, self.params.pixels, rng)))
-        return images, batch.get("representation"), label
-
-    def labels(self, start: int, stop: int) -> Tensor | None:
-        """Classes as frequent as in training, when the RDM or the pixel generator is told the class."""
-        if self.pixels.conditions == ("class",):
-            frequencies = self.pixels.conditioner.frequencies
-        elif self.rdm is not None and self.rdm.conditions == ("class",):
-            frequencies = self.rdm.frequencies
-        else:
-            return None
-        edges = frequencies.double().cumsum(0)
-        u = image_rng(self.params.seed, start, stop, stream="class", device=self.device).uniform().double()
-        return torch.bucketize(u * edges[-1], edges[:-1], right=True)
+    def sample(self, start: int, stop: int) -> tuple[np.ndarray, Batch]:
+        """Images (b, px, px, 3) uint8, and the fields that they were made from."""
+        given: Batch = {}
+        if self.real is not None:
+            rows = oracle_rows(len(self.real), start, stop, seed=self.request.seed)
+            given = self.real.rows(rows)
+        batch = self.system.rows(self.request, range(start, stop), given=given)
+        return to_uint8(self.system.images(batch)), batch
 
 
 def oracle_rows(n_real: int, start: int, stop: int, *, seed: int) -> np.ndarray:
@@ -87,25 +69,24 @@ def run(params: SampleParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     shown: list[np.ndarray] = []
     for turn in worker.parts(range(n_turns)):  # as many turns on every rank: reporting is collective
         if turn < len(mine):
-            images, z, label = sampler.draw(*info.bounds(mine[turn]))
+            images, batch = sampler.sample(*info.bounds(mine[turn]))
             with out.file(shard_name(mine[turn])) as path:
-                save_shard(path, images, representation=z, label=label)
+                save_shard(path, images, representation=batch.get("representation"), label=batch.get("class"))
             shown += [images] if turn * params.batch_size < params.grid else []
         worker.report(Report(step=turn + 1, total_steps=n_turns))
     picture = {}
     if worker.rank == 0:
-        picture = {"grid": _grid(sampler, info, shown)}
+        picture = {"grid": _grid(sampler, info, shown, min(params.grid, info.n))}
         out.write_json(INDEX, info.model_dump(mode="json"))
         out.write_bytes("pictures/grid.png", with_provenance(png_bytes(picture["grid"]), _provenance(params, info)))
     worker.report(Report(step=n_turns, images=picture, total_steps=n_turns))
     return {"n": float(info.n)}
 
 
-def _grid(sampler: _Sampler, info: SamplesInfo, drawn: list[np.ndarray]) -> np.ndarray:
-    """The first images; those that other workers drew are drawn again."""
-    n_shown = min(sampler.params.grid, info.n)
+def _grid(sampler: _Sampler, info: SamplesInfo, drawn: list[np.ndarray], n_shown: int) -> np.ndarray:
+    """The first images; those of other workers are sampled again."""
     while sum(map(len, drawn)) < n_shown:
-        drawn.append(sampler.draw(*info.bounds(len(drawn)))[0])
+        drawn.append(sampler.sample(*info.bounds(len(drawn)))[0])
     return grid(np.concatenate(drawn)[:n_shown])
 
 
@@ -113,10 +94,19 @@ def _provenance(params: SampleParams, info: SamplesInfo) -> Provenance:
     """Of the grid. No platform: a stage's outputs hold no places."""
     sampling = params.model_dump(mode="json", include={"batch_size", "rdm", "pixels"})
     return Provenance(
-        schema_version=SCHEMA, bundle=None, parents=info.parents, seed=params.seed, index=None, first=0, n=info.n,
-        shown=min(params.grid, info.n), columns=None, sampling=sampling, platform=None,
+        schema_version=SCHEMA,
+        bundle=None,
+        parents=info.parents,
+        seed=params.seed,
+        index=None,
+        first=0,
+        n=info.n,
+        shown=min(params.grid, info.n),
+        columns=None,
+        sampling=sampling,
+        platform=None,
         condition={"oracle": "val"} if "encode" in info.parents else {},
-    )  # fmt: skip
+    )
 
 
 def _info(params: SampleParams, inputs: Inputs, sampler: _Sampler) -> SamplesInfo:
@@ -127,9 +117,9 @@ def _info(params: SampleParams, inputs: Inputs, sampler: _Sampler) -> SamplesInf
     return SamplesInfo(
         n=params.n,
         batch_size=params.batch_size,
-        px=sampler.codec.spec.image_px,
-        dim=sampler.pixels.data.dim if sampler.needs_representation else None,
-        has_class=sampler.labels(0, 1) is not None,
+        px=sampler.system.codec.spec.image_px,
+        dim=sampler.system.pixels.data.dim if sampler.needs_representation else None,
+        has_class=sampler.system.classes is not None,
         sampling=params.model_dump(mode="json", exclude={"numerics"}),
         pixels=inputs["pixels"].read_json("config.json"),
         rdm=rdm_config,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.bundle.bundle import Bundle
 from components.bundle.provenance import bundle_digest, read_provenance
+from components.bundle.request import Picture, Request
 from components.bundle.serving import Predictor, request_params
-from components.bundle.system import RCG
 from components.errors import ConfigError, DataError
 from components.images.pictures import png_bytes, to_uint8
 from tests.support.bundles import make_bundle
@@ -19,7 +20,7 @@ from tests.support.folders import DIM, draw_bars
 
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    return Predictor(RCG.load(make_bundle(tmp_path_factory.mktemp("rcg")).root))
+    return Predictor(Bundle.load(make_bundle(tmp_path_factory.mktemp("rcg")).root))
 
 
 def _pixels(answers: list[dict[str, object]]) -> np.ndarray:
@@ -29,25 +30,25 @@ def _pixels(answers: list[dict[str, object]]) -> np.ndarray:
 @pytest.mark.parametrize("requests", [[], [{}], [{"class": None, "image": float("nan"), "representation": None}]])
 def test_plain_request_equals_sample(predictor: Predictor, requests: list[dict[str, object]]) -> None:
     answers = predictor.predict(requests, {"n": 4, "seed": 3})
-    assert (_pixels(answers) == to_uint8(predictor.rcg.sample(4, 3))).all()
+    assert (_pixels(answers) == to_uint8(predictor.bundle.sample(Request(n=4, seed=3)))).all()
     assert [(a["request"], a["index"]) for a in answers] == [(0, i) for i in range(4)]
 
 
 def test_requests_go_on_counting(predictor: Predictor) -> None:
     answers = predictor.predict([{}] * 4, {"n": 1, "seed": 3})
-    assert (_pixels(answers) == to_uint8(predictor.rcg.sample(4, 3))).all()
+    assert (_pixels(answers) == to_uint8(predictor.bundle.sample(Request(n=4, seed=3)))).all()
     assert [(a["request"], a["index"]) for a in answers] == [(i, i) for i in range(4)]
     picture = draw_bars(1)[0][0]
     mixed = predictor.predict([{}, {"image": base64.b64encode(png_bytes(picture)).decode()}], {"n": 2, "seed": 3})
-    image = predictor.rcg.read_picture(png_bytes(picture))
-    assert (_pixels(mixed)[2:] == to_uint8(predictor.rcg.variations(image, 2, 3, first=2))).all()
+    alike = predictor.bundle.sample(Request(n=2, seed=3, first=2, like=Picture(png_bytes(picture))))
+    assert (_pixels(mixed)[2:] == to_uint8(alike)).all()
     assert [(a["request"], a["index"]) for a in mixed] == [(0, 0), (0, 1), (1, 2), (1, 3)]
 
 
 def test_every_picture_says_where_it_came_from(predictor: Predictor) -> None:
     answers = predictor.predict([{}, {"representation": np.linspace(-1, 2, DIM)}], {"n": 2, "seed": 3})
     claims = [read_provenance(base64.b64decode(str(a["image"]))) for a in answers]
-    assert {claim.bundle for claim in claims} == {bundle_digest(predictor.rcg.folder)}
+    assert {claim.bundle for claim in claims} == {bundle_digest(predictor.bundle.folder)}
     assert [(c.seed, c.index, c.first, c.n) for c in claims] == [(3, 0, 0, 2), (3, 1, 0, 2), (3, 2, 2, 2), (3, 3, 2, 2)]
     assert [sorted(claim.condition) for claim in claims] == [[], [], ["representation"], ["representation"]]
 
@@ -55,14 +56,12 @@ def test_every_picture_says_where_it_came_from(predictor: Predictor) -> None:
 def test_representation_is_fed_as_it_is(predictor: Predictor) -> None:
     z = np.linspace(-1, 2, DIM)
     answers = predictor.predict([{"representation": z}], {"n": 2, "seed": 1})
-    import torch
-
-    expected = predictor.rcg.from_representations(torch.tensor(z).float().expand(2, -1), 1, numbers=[0, 1])
+    expected = predictor.bundle.sample(Request(n=2, seed=1, representation=tuple(z)))
     assert (_pixels(answers) == to_uint8(expected)).all()
 
 
 def test_defaults_are_the_bundles(predictor: Predictor) -> None:
-    sampling = predictor.rcg.card.sampling
+    sampling = predictor.bundle.card.sampling
     defaults = {p["name"]: p["default"] for p in request_params(sampling)}
     assert defaults == {"n": 1, "seed": sampling.seed, "guidance": sampling.pixels.guidance, "steps": 4}
     assert predictor.predict([], defaults) == predictor.predict([], {})
@@ -72,7 +71,7 @@ def test_defaults_are_the_bundles(predictor: Predictor) -> None:
     ("request_", "params", "message"),
     [
         ({"klass": "bar"}, {}, "unknown key"),
-        ({"image": "aGk=", "class": "bar"}, {}, "more than one condition"),
+        ({"image": "aGk=", "class": "bar"}, {}, "exclude each other"),
         ({}, {"n": 0}, "out of range"),
         ({}, {"n": 10**6}, "out of range"),
         ({"class": "bar"}, {}, "does not take a class"),

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.bundle.bundle import Bundle
 from components.bundle.provenance import bundle_digest, read_provenance
-from components.bundle.system import RCG
+from components.bundle.request import Picture, Request
 from components.errors import ConfigError, DataError, MissingError, RcgError
 from components.images.pictures import to_uint8
 from flows.execution.project import Project
-from flows.lineage.sampling import SampleRequest, write_samples
+from flows.lineage.sampling import open_picture, write_samples
 from tests.support.bundles import make_bundle
 from tests.support.folders import FolderArtifact, draw_bars
 
@@ -30,13 +31,16 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Image.fromarray(image).save(f"{i}.png")
 
 
-def _request(bundle: FolderArtifact, **changes: Any) -> SampleRequest:
-    values: dict[str, Any] = {"model": str(bundle.root), "out": Path("drawn"), "n": 3, "seed": 1}
-    return SampleRequest(**values | changes)
+def _sample(bundle: FolderArtifact, **changes: Any) -> Request:
+    """Run `rcg sample` with a request for three images, changed; returns the request."""
+    places = {"model": str(bundle.root), "out": Path("drawn"), "nearest": None}
+    request = Request(**{"n": 3, "seed": 1, **{k: v for k, v in changes.items() if k not in places}})
+    write_samples(request, Project.here(), **{k: changes.get(k, v) for k, v in places.items()})
+    return request
 
 
-def draw(request: SampleRequest) -> None:
-    write_samples(request, Project.here())
+def _two() -> tuple[Picture, Picture]:
+    return open_picture(Path("0.png")), open_picture(Path("1.png"))
 
 
 def _drawn(n: int) -> np.ndarray:
@@ -44,47 +48,33 @@ def _drawn(n: int) -> np.ndarray:
 
 
 def test_plain(bundle: FolderArtifact) -> None:
-    draw(_request(bundle))
-    assert (_drawn(3) == to_uint8(RCG.load(bundle.root).sample(3, 1))).all()
+    request = _sample(bundle)
+    assert (_drawn(3) == to_uint8(Bundle.load(bundle.root).sample(request))).all()
     assert sorted(p.name for p in Path("drawn").iterdir()) == ["0000.png", "0001.png", "0002.png", "grid.png"]
 
 
 def test_every_picture_says_where_it_came_from(bundle: FolderArtifact) -> None:
-    draw(_request(bundle, like=Path("0.png"), guidance=1.5, steps=2))
+    _sample(bundle, like=open_picture(Path("0.png")), guidance=1.5, steps=2)
     claim = read_provenance(Path("drawn/0002.png").read_bytes())
     assert (claim.bundle, claim.seed, claim.index, claim.n) == (bundle.digest, 1, 2, 3)
     assert claim.condition == {"like": hashlib.sha256(Path("0.png").read_bytes()).hexdigest()}
     assert (claim.sampling["pixels"]["guidance"], claim.sampling["pixels"]["steps"]) == (1.5, 2)
-    assert claim.sampling["batch_size"] == RCG.load(bundle.root).card.sampling.batch_size
+    assert claim.sampling["batch_size"] == Bundle.load(bundle.root).card.sampling.batch_size
     assert claim.platform is not None
     assert read_provenance(Path("drawn/grid.png").read_bytes()).shown == 3
 
 
-def test_like_and_between(bundle: FolderArtifact) -> None:
-    rcg = RCG.load(bundle.root)
-    a, b = (rcg.read_picture(Path(name).read_bytes()) for name in ("0.png", "1.png"))
-    draw(_request(bundle, like=Path("0.png")))
-    assert (_drawn(3) == to_uint8(rcg.variations(a, 3, 1))).all()
-    draw(_request(bundle, between=(Path("0.png"), Path("1.png")), n=5))
-    assert (_drawn(5) == to_uint8(rcg.interpolate(a, b, 5, 1))).all()
-
-
-def test_a_mixture_of_two_has_many_seeds(bundle: FolderArtifact) -> None:
-    rcg = RCG.load(bundle.root)
-    a, b = (rcg.read_picture(Path(name).read_bytes()) for name in ("0.png", "1.png"))
-    draw(_request(bundle, between=(Path("0.png"), Path("1.png")), share=0.25))
-    assert (_drawn(3) == to_uint8(rcg.mixture(a, b, 0.25, 3, 1))).all()
-    assert len({image.tobytes() for image in _drawn(3)}) == 3
-    ends = [rcg.mixture(a, b, share, 2, 1) for share in (0.0, 1.0)]
-    for end, picture in zip(ends, (a, b), strict=True):
-        np.testing.assert_allclose(end, rcg.variations(picture, 2, 1), atol=1e-2)
-    assert read_provenance(Path("drawn/0000.png").read_bytes()).condition["share"] == "0.25"
+@pytest.mark.parametrize("share", [None, 0.25])
+def test_what_is_written_is_what_the_bundle_samples(bundle: FolderArtifact, share: float | None) -> None:
+    request = _sample(bundle, between=_two(), share=share, n=5)
+    assert (_drawn(5) == to_uint8(Bundle.load(bundle.root).sample(request))).all()
+    assert read_provenance(Path("drawn/0000.png").read_bytes()).condition.get("share") == (share and str(share))
 
 
 def test_nearest_training_pictures(bundle: FolderArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
     parents = FolderArtifact(bundle.root.parent / "parents" / "encode")
     monkeypatch.setattr("flows.lineage.nearest._cache", lambda _bundle, _project, _scratch: parents)
-    draw(_request(bundle, nearest=2))
+    _sample(bundle, nearest=2)
     sheet, drawn = np.asarray(Image.open("drawn/nearest.png")), _drawn(3)
     assert sheet.shape[0] > 2 * drawn.shape[1]
     assert sheet.ndim == 3
@@ -92,8 +82,8 @@ def test_nearest_training_pictures(bundle: FolderArtifact, monkeypatch: pytest.M
 
 def test_class(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path, "class")
-    draw(_request(bundle, class_name="post"))
-    assert (_drawn(3) == to_uint8(RCG.load(bundle.root).sample(3, 1, label=1))).all()
+    request = _sample(bundle, class_name="post")
+    assert (_drawn(3) == to_uint8(Bundle.load(bundle.root).sample(request))).all()
 
 
 def test_digest_ignores_what_is_not_content_and_nothing_else(tmp_path: Path) -> None:
@@ -110,7 +100,7 @@ def test_digest_ignores_what_is_not_content_and_nothing_else(tmp_path: Path) -> 
     ("changes", "error", "message"),
     [
         ({"like": Path("0.png"), "class_name": "bar"}, ConfigError, "exclude each other"),
-        ({"between": (Path("0.png"), Path("1.png")), "n": 1}, ConfigError, "at least two"),
+        ({"between": (Path("0.png"), Path("1.png")), "n": 1}, ConfigError, "between two is out of range"),
         ({"share": 0.5}, ConfigError, "--between"),
         ({"between": (Path("0.png"), Path("1.png")), "share": 1.5}, ConfigError, "out of range"),
         ({"nearest": 2}, MissingError, "training pictures"),
@@ -129,5 +119,11 @@ def test_mistakes_are_named_and_nothing_is_written(
 ) -> None:
     Path("text.png").write_text("this is text")
     with pytest.raises(error, match=message):
-        draw(_request(bundle, **changes))
+        _sample(bundle, **{name: _opened(name, value) for name, value in changes.items()})
     assert not Path("drawn").exists()
+
+
+def _opened(name: str, value: Any) -> Any:
+    if name == "like":
+        return open_picture(value)
+    return tuple(map(open_picture, value)) if name == "between" else value

@@ -9,13 +9,15 @@ import pytest
 from PIL import Image
 
 from components.bundle.provenance import read_provenance, with_provenance
+from components.bundle.request import Request
 from components.errors import ArtifactError, ConfigError, MissingError
 from components.images.pictures import grid, png_bytes
 from flows.execution.project import Project
-from flows.lineage.sampling import SampleRequest, write_samples
+from flows.lineage.sampling import open_picture, write_samples
 from flows.lineage.verification import MATCH_DB, Finding, VerifyRequest, compare
 from flows.lineage.verification import verify as verify_in
 from flows.stages.sample import run as sample
+from flows.stages.sample.params import SampleParams
 from tests.support.bundles import make_bundle
 from tests.support.cli import rcg
 from tests.support.folders import FolderArtifact, FolderInputs, draw_bars
@@ -36,8 +38,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _draw(bundle: FolderArtifact, **changes: Any) -> None:
-    values = {"model": str(bundle.root), "out": Path("drawn"), "n": 5, "seed": 1} | changes
-    write_samples(SampleRequest(**values), Project.here())
+    request = Request(**{"n": 5, "seed": 1} | changes)
+    write_samples(request, Project.here(), model=str(bundle.root), out=Path("drawn"))
 
 
 def verify(request: VerifyRequest) -> Finding:
@@ -74,15 +76,15 @@ def test_with_a_class_and_other_options(tmp_path: Path) -> None:
 
 
 def test_drawn_from_given_pictures(bundle: FolderArtifact) -> None:
-    _draw(bundle, like=Path("0.png"))
+    _draw(bundle, like=open_picture(Path("0.png")))
     assert _verdict(bundle) == "not decidable"
     assert _verdict(bundle, "drawn/0004.png", "0.png") == "identical"
     with pytest.raises(ConfigError, match="not the pictures"):
         _verdict(bundle, "drawn/0004.png", "1.png")
-    _draw(bundle, between=(Path("0.png"), Path("1.png")))
+    _draw(bundle, between=(open_picture(Path("0.png")), open_picture(Path("1.png"))))
     assert _verdict(bundle, "drawn/0001.png", "0.png", "1.png") == "identical"
     assert _verdict(bundle, "drawn/grid.png", "0.png", "1.png") == "identical"
-    _draw(bundle, between=(Path("0.png"), Path("1.png")), share=0.3)
+    _draw(bundle, between=(open_picture(Path("0.png")), open_picture(Path("1.png"))), share=0.3)
     assert _verdict(bundle, "drawn/0004.png", "0.png", "1.png") == "identical"
     said = read_provenance(Path("drawn/0004.png").read_bytes()).condition
     _altered("drawn/0004.png", 0, condition=said | {"share": "0.8"})
@@ -128,7 +130,7 @@ def test_grid_of_the_sample_stage(tmp_path: Path) -> None:
     values = bundle.read_json("rcg.json")["sampling"] | {"numerics": 1, "n": 8, "grid": 4, "representations": "rdm"}
     for how, verdict in (("rdm", "identical"), ("oracle", "not decidable")):
         out = FolderArtifact(tmp_path / how)
-        params = sample.SampleParams.model_validate(values | {"representations": how, "seed": 6})
+        params = SampleParams.model_validate(values | {"representations": how, "seed": 6})
         sample.run(params, FolderInputs(parents), out, worker(tmp_path))
         found = verify(VerifyRequest(out.root / "pictures/grid.png", str(bundle.root)))
         assert found.verdict in (verdict, "matches")

@@ -30,7 +30,7 @@ def test_rcg_has_the_nine_stages() -> None:
         "collect", "encoder", "codec", "encode", "rdm", "pixels", "sample", "evaluate", "bundle",
     ]  # fmt: skip
     assert needs(stages["sample"]) == ["rdm", "pixels", "codec"]
-    assert needs(stages["bundle"]) == ["collect", "encoder", "codec", "encode", "rdm", "pixels", "evaluate"]
+    assert needs(stages["bundle"]) == ["collect", "encoder", "codec", "encode", "rdm", "pixels", "sample", "evaluate"]
     assert [need.file for need in stages["encoder"].needs] == ["base.json"]
 
 

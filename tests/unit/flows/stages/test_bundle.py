@@ -2,16 +2,17 @@
 
 import ast
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
-from components.errors import ConfigError
-from components.generators.sampling import DiffusionSampling
+from components.bundle.bundle import Bundle
+from components.bundle.request import Request
 from flows.stages.bundle.params import BundleParams
 from flows.stages.bundle.run import run
-from tests.support.bundles import METRICS, bundle_params, make_bundle, make_parents
+from tests.support.bundles import METRICS, SAMPLING, bundle_params, make_bundle, make_parents
 from tests.support.folders import FolderArtifact, contents
 from tests.support.toys import worker
 
@@ -60,7 +61,7 @@ def test_code_is_closed_under_imports_and_free_of_training(tmp_path: Path) -> No
 def test_lineage_names_parents_and_metrics(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path)
     lineage = bundle.read_json("lineage.json")
-    parents = ["codec", "collect", "encode", "encoder", "evaluate", "pixels", "rdm"]
+    parents = ["codec", "collect", "encode", "encoder", "evaluate", "pixels", "rdm", "sample"]
     assert sorted(lineage["parents"]) == parents
     for stage in parents:
         assert lineage["parents"][stage]["content"] == FolderArtifact(tmp_path / "parents" / stage).digest
@@ -84,14 +85,19 @@ def test_mlflow_files_hold_no_time_and_pin_what_is_installed(tmp_path: Path) -> 
     ast.parse(bundle.read_bytes("model.py"))
 
 
-def test_guidance_that_the_generator_cannot_do_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_the_bundle_samples_by_default_as_its_images_were_evaluated(tmp_path: Path) -> None:
+    evaluated = SAMPLING.model_copy(update={"seed": 5, "batch_size": 2})
+    card = make_bundle(tmp_path, sampling=evaluated).read_json("rcg.json")
+    assert card["sampling"] == evaluated.model_dump(mode="json")
+
+
+def test_a_system_without_rdm_has_no_such_part(tmp_path: Path) -> None:
     inputs, out = make_parents(tmp_path / "parents", "none"), FolderArtifact(tmp_path / "bundle")
-    sampling = bundle_params().sampling
-    pixels = DiffusionSampling.tiny().model_copy(update={"guidance": 2.0})
-    params = bundle_params(sampling=sampling.model_copy(update={"pixels": pixels}))
-    with pytest.raises(ConfigError, match=r"guidance needs a condition[\s\S]*2\.0"):
-        run(params, inputs, out, worker(tmp_path))
-    assert out.names() == []
+    shutil.rmtree(tmp_path / "parents" / "rdm")
+    run(bundle_params(), inputs, out, worker(tmp_path))
+    assert "rdm" not in out.read_json("rcg.json")["parts"]
+    assert "rdm" not in out.read_json("lineage.json")["parents"]
+    assert Bundle.load(out.root).sample(Request(n=2)).shape[0] == 2
 
 
 def test_params_are_all_required() -> None:

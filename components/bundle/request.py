@@ -1,0 +1,100 @@
+"""A request: what a person asks of a system. The CLI, the server, `rcg verify` and the provenance share this type."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from struct import pack
+
+from components.errors import ConfigError
+
+MAX_IMAGES = 10_000
+"""Images of a request that are held in memory at once."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A given picture: the bytes of its file, and what messages call it."""
+
+    data: bytes = field(repr=False)
+    name: str = "the given picture"
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Images number first … first + n - 1 of a seed, under one condition at most.
+
+    Raises: ConfigError for options that exclude each other or that are out of range.
+    """
+
+    n: int = 1
+    seed: int = 0
+    first: int = 0
+    class_name: str | None = None
+    like: Picture | None = None
+    """Images with the representation of this picture."""
+    between: tuple[Picture, Picture] | None = None
+    """Images on the straight line between two representations, all with the noise of image 0."""
+    share: float | None = None
+    """With `between`: one mix, (1 - share) a + share b, each image with its own noise."""
+    representation: tuple[float, ...] | None = None
+    """Fed as it is."""
+    guidance: float | None = None
+    """Strength of classifier-free guidance of the last generator, 0 is off; None: the system's default, as below."""
+    steps: int | None = None
+    """Steps of the last generator."""
+    batch_size: int | None = None
+    """Images sampled together; part of the images' bits."""
+
+    def __post_init__(self) -> None:
+        conditions = {"class": self.class_name, "like": self.like, "between": self.between}
+        given = [name for name, value in {**conditions, "representation": self.representation}.items() if value]
+        if len(given) > 1:
+            raise ConfigError("these conditions exclude each other", got=", ".join(given), fix="give one of them")
+        if self.n < 1 or self.first < 0:
+            raise ConfigError("the number of images is out of range", got=self.n, expected="1 or more")
+        if self.seed < 0:
+            raise ConfigError("a seed is not negative", got=self.seed)
+        if self.share is not None:
+            self._check_share(self.share)
+        elif self.between is not None and not 2 <= self.n <= MAX_IMAGES:
+            raise ConfigError(
+                "the number of images between two is out of range",
+                got=f"-n {self.n}",
+                expected=f"2 … {MAX_IMAGES}",
+                fix="-n 8",
+            )
+
+    def _check_share(self, share: float) -> None:
+        if self.between is None:
+            fix = "--between A B --share 0.5"
+            raise ConfigError("a share mixes two pictures", got="--share without --between", fix=fix)
+        if not 0 <= share <= 1:
+            raise ConfigError("the share of the second picture is out of range", got=share, expected="0 … 1")
+
+    @property
+    def is_path(self) -> bool:
+        """Whether each image has a condition of its own, on the way from one picture to another."""
+        return self.between is not None and self.share is None
+
+    def numbers(self, positions: range) -> Sequence[int]:
+        """Numbers of the images at these positions: image i's noise depends on the seed and its number alone."""
+        return [0 if self.is_path else self.first + position for position in positions]
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """The condition as provenance records it: names and digests."""
+        if self.class_name is not None:
+            return {"class": self.class_name}
+        if self.like is not None:
+            return {"like": self.like.sha256}
+        if self.between is not None:
+            digests = {"between": " ".join(picture.sha256 for picture in self.between)}
+            return digests if self.share is None else {**digests, "share": str(self.share)}
+        if self.representation is not None:
+            floats = pack(f"={len(self.representation)}f", *self.representation)
+            return {"representation": hashlib.sha256(floats).hexdigest()}
+        return {}
