@@ -2,12 +2,20 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from components.errors import ConfigError
 
@@ -17,29 +25,23 @@ LOCAL_FILE = Path(".rcg/local.yaml")
 _NOT_OURS = ("RCG_RIGS", "RCG_S3_", "RCG_CLUSTER_")
 """Prefixes that belong to the test rigs."""
 
-
 _CPUS = r"^\d+(\.\d+)?$|^\d+m$"
 _MEMORY = r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
+Device = Literal["auto", "cpu", "cuda"]
 
 
-class Settings(BaseSettings):
-    """One checkout's view of the world. Nothing here changes an artifact's bits or a fingerprint."""
+class Section(BaseModel):
+    """Settings that belong together and are handed on whole."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="RCG_", extra="forbid", frozen=True, use_attribute_docstrings=True, env_ignore_empty=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    profile: Path | None = None
-    """A YAML file with any of these settings; the environment wins over it."""
-    store: str = ".rcg/store"
-    """Where artifacts live: a folder, file:///path or s3://bucket/prefix."""
-    source: str = "demo"
-    """Where the images are: `demo`, a folder or s3://bucket/prefix. `rcg snapshot` remembers it in .rcg/local.yaml."""
-    executor: Literal["inline", "ray", "kuberay"] = "inline"
-    """inline: in this process. ray: Ray Train workers. kuberay: each stage but bundle is a RayJob on Kubernetes."""
+
+class WorkerSettings(Section):
+    """How the processes of one stage work."""
+
     workers: int = Field(default=1, ge=1)
     """Ray Train workers of one stage; inline always has one."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """auto takes a GPU if there is one; cuda without one is an error."""
     threads: int = Field(default=2, ge=1)
     """Threads that decode images beside torch's own."""
@@ -56,12 +58,25 @@ class Settings(BaseSettings):
     run.json records it."""
     mix_versions: bool = False
     """Allow one artifact to hold parts that different library versions made; otherwise an error names them."""
+    event_interval_s: float = Field(default=2.0, ge=0)
+    """Seconds between two objects of reports in the store."""
+    fit_threads: bool | None = None
+    """Train small models on fewer threads than torch has; unset: unless OMP_NUM_THREADS says how many."""
+
+
+class TrackingSettings(Section):
+    """MLflow: tracking and the model registry."""
+
     mlflow_uri: str = "sqlite:///mlflow.db"
     """MLflow tracking and registry server; `off` disables tracking."""
     mlflow_experiment: str = "rcg"
     """Experiment that the runs are logged to."""
     model_name: str = "rcg"
     """Name of the registered model."""
+
+
+class ClusterSettings(Section):
+    """Kubernetes: where RayJobs go and what their pods ask for."""
 
     kube_context: str | None = None
     """Context of the kubeconfig (KUBECONFIG) for kuberay; unset: the current one, in a pod its service account."""
@@ -107,8 +122,42 @@ class Settings(BaseSettings):
     """RayJob manifest to start from; unset: k8s/base/rayjob.yaml."""
     shared_folder: Path | None = None
     """A folder that driver and pods see at the same path (mounted by the template): a store or source may lie there."""
+
+
+class Settings(BaseSettings):
+    """Where and how fast. Nothing here changes an artifact's bits or a fingerprint.
+
+    Names are unique over all sections, so that a variable or a flat profile needs no section: RCG_WORKERS is
+    worker.workers, and so is RCG_WORKER__WORKERS.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="RCG_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        env_ignore_empty=True,
+    )
+
+    profile: Path | None = None
+    """A YAML file with any of these settings; the environment wins over it."""
+    store: str = ".rcg/store"
+    """Where artifacts live: a folder, file:///path or s3://bucket/prefix."""
+    source: str = "demo"
+    """Where the images are: `demo`, a folder or s3://bucket/prefix. `rcg snapshot` remembers it in .rcg/local.yaml."""
+    executor: Literal["inline", "ray", "kuberay"] = "inline"
+    """inline: in this process. ray: Ray Train workers. kuberay: each stage but bundle is a RayJob on Kubernetes."""
+    worker: WorkerSettings = WorkerSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    cluster: ClusterSettings = ClusterSettings()
     rayjob: str = ""
     """Set by kuberay in its pods: name of the RayJob."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_sections(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return nested(values)
 
     @classmethod
     def settings_customise_sources(
@@ -119,25 +168,54 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (the signature is pydantic's)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, _YamlSource(settings_cls)
+        """The environment, then the profile file, then .rcg/local.yaml."""
+        assert isinstance(env_settings, EnvSettingsSource)  # noqa: S101  (so is it by default)
+        env_settings.env_vars = {_in_section(name): value for name, value in env_settings.env_vars.items()}
+        files = [_profile(), _read_yaml(LOCAL_FILE) if LOCAL_FILE.exists() else {}]
+        return init_settings, env_settings, *(InitSettingsSource(settings_cls, nested(values)) for values in files)
 
 
-class _YamlSource(PydanticBaseSettingsSource):
-    """Values of the profile file over those of .rcg/local.yaml."""
+SECTIONS: dict[str, type[Section]] = {
+    "worker": WorkerSettings,
+    "tracking": TrackingSettings,
+    "cluster": ClusterSettings,
+}
+_SECTION_OF = {name: section for section, kind in SECTIONS.items() for name in kind.model_fields}
 
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002  (abstract, unused)
-        return None, field_name, False
 
-    def __call__(self) -> dict[str, Any]:
-        values = _read_yaml(LOCAL_FILE) if LOCAL_FILE.exists() else {}
-        profile = os.environ.get("RCG_PROFILE")
-        if profile:
-            if not Path(profile).is_file():
-                raise ConfigError(
-                    "the profile file does not exist", got=profile, fix="set RCG_PROFILE to a YAML file or unset it"
-                )
-            values |= _read_yaml(Path(profile))
-        return values
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with each setting in its section; one that stands outside wins over one inside."""
+    found = {name: value for name, value in values.items() if name not in _SECTION_OF}
+    for name in values.keys() & _SECTION_OF.keys():
+        section = found.get(_SECTION_OF[name], {})
+        kept = section.model_dump() if isinstance(section, Section) else section
+        found[_SECTION_OF[name]] = {**kept, name: values[name]}
+    return found
+
+
+def _in_section(variable: str) -> str:
+    """rcg_workers -> rcg_worker__workers; other variables as they are."""
+    name = variable.removeprefix("rcg_")
+    return f"rcg_{_SECTION_OF[name]}__{name}" if name != variable and name in _SECTION_OF else variable
+
+
+def variables() -> list[str]:
+    """Every variable that is a setting."""
+    flat = [*(name for name in Settings.model_fields if name not in SECTIONS), *_SECTION_OF]
+    long = [f"{section}__{name}" for name, section in _SECTION_OF.items()]
+    return [f"RCG_{name.upper()}" for name in (*flat, *long, *SECTIONS)]
+
+
+def _profile() -> dict[str, Any]:
+    """The file named by RCG_PROFILE. Raises: ConfigError when it does not exist."""
+    profile = os.environ.get("RCG_PROFILE")
+    if not profile:
+        return {}
+    if not Path(profile).is_file():
+        raise ConfigError(
+            "the profile file does not exist", got=profile, fix="set RCG_PROFILE to a YAML file or unset it"
+        )
+    return _read_yaml(Path(profile))
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -152,11 +230,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 def load_settings() -> Settings:
     """Read and check the settings. Raises: ConfigError naming every wrong or unknown one."""
-    known = {f"RCG_{name.upper()}" for name in Settings.model_fields}
+    known = variables()
     for name in sorted(os.environ):
         if name.startswith("RCG_") and name not in known and not name.startswith(_NOT_OURS):
             close = difflib.get_close_matches(name, known, n=1)
-            fix = f"did you mean {close[0]}?" if close else f"unset it; known are {', '.join(sorted(known))}"
+            fix = f"did you mean {close[0]}?" if close else "unset it; see docs/reference/settings.md"
             raise ConfigError("unknown setting in the environment", got=name, fix=fix)
     try:
         return Settings()

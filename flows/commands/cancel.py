@@ -14,5 +14,5 @@ def command(
 
     project = Project.here()
     lines = cancel_jobs(project, stage)
-    nothing = f"no RayJob is at work on {stage or 'any stage'} in {project.settings.kube_namespace}"
+    nothing = f"no RayJob is at work on {stage or 'any stage'} in {project.settings.cluster.kube_namespace}"
     typer.echo("\n".join(lines or [nothing]))

@@ -15,7 +15,7 @@ def command() -> None:
     from flows.gate.decisions import Decisions
 
     project = Project.here()
-    model = project.settings.model_name
+    model = project.settings.tracking.model_name
     lines = history_lines(Decisions(project.store, model))
     typer.echo("\n".join(lines or [f"nothing was ever decided about {model}"]))
 

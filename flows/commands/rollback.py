@@ -15,4 +15,6 @@ def command(
     project = Project.here()
     target, left = rollback(project, to)
     before = "none" if left is None else f"version {left.number}"
-    typer.echo(f"the champion of {project.settings.model_name} is version {target.number} again (was {before})")
+    typer.echo(
+        f"the champion of {project.settings.tracking.model_name} is version {target.number} again (was {before})"
+    )

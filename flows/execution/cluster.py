@@ -17,12 +17,12 @@ def cancel_jobs(project: Project, name: str | None) -> list[str]:
         got = f"RCG_EXECUTOR={project.settings.executor}"
         raise ConfigError("only stages on a cluster can be canceled from here", got=got, fix="set RCG_EXECUTOR=kuberay")
     stages = [check_name(name)] if name else list(KINDS)
-    return cancel(open_cluster(project.settings), project.store, stages)
+    return cancel(open_cluster(project.settings.cluster), project.store, stages)
 
 
 def sweep_jobs(project: Project, *, days: float, delete: bool) -> int:
     """Number of this store's RayJobs that ended more than so many days ago; `delete` deletes them."""
-    cluster = open_cluster(project.settings)
+    cluster = open_cluster(project.settings.cluster)
     found = ended_jobs(cluster, project.store, datetime.now(UTC) - timedelta(days=days))
     for job in found if delete else ():
         cluster.delete_job(job["metadata"]["name"], job["metadata"]["uid"])
@@ -31,13 +31,13 @@ def sweep_jobs(project: Project, *, days: float, delete: bool) -> int:
 
 def jobs_text(project: Project) -> str:
     """The RayJobs at work on this store, one per line."""
-    found = live_jobs(open_cluster(project.settings), project.store)
+    found = live_jobs(open_cluster(project.settings.cluster), project.store)
     return "\n".join(f"{name} ({status or 'new'})" for name, status in found) or "none"
 
 
 def cluster_text(project: Project) -> str:
     """Where the cluster is, after access was tried. Raises: ConfigError naming the right that the account lacks."""
-    settings = project.settings
+    settings = project.settings.cluster
     cluster = open_cluster(settings)
     lacking = missing_rights(cluster)
     if lacking:

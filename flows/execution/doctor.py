@@ -110,7 +110,7 @@ def _disk(project: Project) -> str:
 def _device(project: Project) -> str:
     from flows.executors.base import device_name, pick_device
 
-    return f"{device_name(pick_device(project.settings.device))} (RCG_DEVICE={project.settings.device})"
+    return f"{device_name(pick_device(project.settings.worker.device))} (RCG_DEVICE={project.settings.worker.device})"
 
 
 def _mlflow(project: Project) -> str:

@@ -17,7 +17,7 @@ from components.errors import (
     SupersededError,
 )
 from components.store.base import Prefix, Store
-from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, Reporter, WorkerSettings, merge
+from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, Reporter, merge
 from flows.identity.artifact import SCHEMA, digest_of
 from flows.identity.environment import library_versions
 from flows.identity.fingerprint import LOCK, identify
@@ -39,6 +39,7 @@ from flows.runs.records import (
     restore_record,
 )
 from flows.runs.workspace import Workspace
+from flows.settings import WorkerSettings
 
 if TYPE_CHECKING:
     from components.training.report import Report
@@ -310,7 +311,7 @@ class _Work:
     def _numerics(self, result: RankResult) -> dict[str, str]:
         """What may have moved low-order bits besides world size, device and versions."""
         threads = {"threads": f"{result.threads}"} if result.device == "cpu" else {}
-        return threads | ({"compiled": "true"} if self.doing.settings.compiled else {})
+        return threads | ({"compiled": "true"} if self.doing.settings.compile else {})
 
     def _record_failure(self, store: Store, attempt: int, error: Exception) -> None:
         """For followers and `rcg status`. A writer that was superseded has nothing to say any more."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from components.store import open_store, prove_store
 from components.store.base import Store
 from flows.execution.job import Display, Doing, Log, Logs, make_spec
-from flows.executors import Executor, Launcher, WorkerSettings, fit_threads, open_executor, open_launcher
+from flows.executors import Executor, Launcher, fit_threads, open_executor, open_launcher
 from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests
 from flows.identity.fingerprint import LOCK
@@ -82,7 +82,7 @@ class Project:
 
     @cached_property
     def tracking(self) -> Tracking | None:
-        return resolve_tracking(self.settings.mlflow_uri, self.settings.mlflow_experiment, root=self.root)
+        return resolve_tracking(self.settings.tracking, self.root)
 
     @cached_property
     def pipeline(self) -> str:
@@ -111,18 +111,11 @@ class Project:
         elif self.settings.executor == "kuberay":
             executor = open_launcher(self.settings, self.root, _log.info)
         else:
-            executor = open_executor(self.settings.executor, max_failures=self.settings.max_failures)
-        worker = WorkerSettings(
-            n_workers=1 if here else self.settings.workers,
-            device="cpu" if here else self.settings.device,
-            threads=self.settings.threads,
-            checkpoint_every=self.settings.checkpoint_every,
-            keep_checkpoints=self.settings.keep_checkpoints,
-            compiled=self.settings.compile,
-            fit_threads=fit_threads(),
-            mix_versions=self.settings.mix_versions,
-            gpus_per_worker=self.settings.gpus_per_worker,
-        )
+            executor = open_executor(self.settings.executor, max_failures=self.settings.worker.max_failures)
+        worker = self.settings.worker
+        changes: dict[str, object] = {"workers": 1, "device": "cpu"} if here else {}
+        if worker.fit_threads is None:
+            changes["fit_threads"] = fit_threads()
 
         def open_log(spec: Spec, attempt: int) -> Log:
             shown = [] if display is None else [display.stage(spec.stage, attempt)]
@@ -133,7 +126,7 @@ class Project:
         return Doing(
             store=self.store,
             executor=executor,
-            settings=worker,
+            settings=worker.model_copy(update=changes),
             context=context,
             open_log=open_log,
             on_follow=None if display is None else display.follow,

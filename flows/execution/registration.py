@@ -27,7 +27,7 @@ def register_bundle(project: Project) -> str:
     lock = project.root / "dvc.lock"
     if lock.is_file():
         tags["dvc_lock"] = digest_of(lock.read_bytes())
-    return register(project.tracking, project.store, run, name=project.settings.model_name, tags=tags)
+    return register(project.tracking, project.store, run, name=project.settings.tracking.model_name, tags=tags)
 
 
 def register_quietly(project: Project) -> None:

@@ -15,7 +15,7 @@ def status_text(project: Project) -> str:
         *([f"rayjobs     {_jobs(project)}"] if project.settings.executor == "kuberay" else []),
         f"collection  {_collection(project)}",
         f"store       {project.store.uri}",
-        f"executor    {project.settings.executor} x {project.settings.workers}",
+        f"executor    {project.settings.executor} x {project.settings.worker.workers}",
         f"registry    {_registry(project)}",
     ]
     return "\n".join([*table, "", *facts])
@@ -58,7 +58,7 @@ def _registry(project: Project) -> str:
     told = []
     for alias in ("champion", "challenger"):
         try:
-            told.append(describe_alias(project.tracking, project.settings.model_name, alias))
+            told.append(describe_alias(project.tracking, project.settings.tracking.model_name, alias))
         except MissingError:
             told.append(f"no {alias} yet")
         except RcgError as error:

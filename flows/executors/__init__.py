@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, WorkerSettings, fit_threads
+from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, fit_threads
 
 if TYPE_CHECKING:
     from flows.settings import Settings
@@ -16,7 +16,6 @@ __all__ = [
     "Launch",
     "Launcher",
     "RankResult",
-    "WorkerSettings",
     "fit_threads",
     "open_executor",
     "open_launcher",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,35 +26,15 @@ from flows.runs.events import EventWriter
 from flows.runs.lease import FencedStore, check_fence
 from flows.runs.records import CommittedRun, Spec, load_run
 from flows.runs.stored import StoredArtifact, StoredInputs, StoredOutput
+from flows.settings import Device, WorkerSettings
 
 if TYPE_CHECKING:
     import torch
 
     from components.training.report import Report
 
-Device = Literal["auto", "cpu", "cuda"]
 METRICS = "metrics.json"
 _HARDLY_FREE_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """Where and how fast; none of it changes a fingerprint."""
-
-    n_workers: int = 1
-    device: Device = "auto"
-    threads: int = 1
-    checkpoint_every: int = 500
-    keep_checkpoints: int = 2
-    event_interval_s: float = 2.0
-    compiled: bool = False
-    """Train on torch.compile's kernels."""
-    fit_threads: bool = False
-    """Train small models on fewer threads than torch has; see fit_threads()."""
-    mix_versions: bool = False
-    """Allow one artifact to hold parts that different library versions made."""
-    gpus_per_worker: int = 0
-    """GPUs that ray's workers are placed by; 0: those that there are."""
 
 
 class Reporter(Protocol):
@@ -222,8 +202,8 @@ class _RankRun:
             scratch=private,
             checkpoint_every=settings.checkpoint_every,
             threads=settings.threads,
-            compiled=settings.compiled,
-            fit_threads=settings.fit_threads,
+            compiled=settings.compile,
+            fit_threads=bool(settings.fit_threads),
             stopping=place.stopping,
         )
         metrics = body(params, self.inputs(), output, worker)

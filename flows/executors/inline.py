@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 
 from components.errors import ConfigError
-from flows.executors.base import Job, Place, RankResult, WorkerSettings, load_stage, pick_device, run_rank
+from flows.executors.base import Job, Place, RankResult, load_stage, pick_device, run_rank
 from flows.runs.records import Spec
+from flows.settings import WorkerSettings
 
 _log = logging.getLogger(__name__)
 
@@ -17,8 +18,8 @@ class InlineExecutor:
     """Never imports ray. SIGTERM lets a stage save what it has and stop; a second one ends at once."""
 
     def check(self, spec: Spec, settings: WorkerSettings) -> None:
-        if settings.n_workers != 1:
-            got = f"workers: {settings.n_workers}"
+        if settings.workers != 1:
+            got = f"workers: {settings.workers}"
             raise ConfigError(
                 "the inline executor has one worker", got=got, fix="set RCG_EXECUTOR=ray, or RCG_WORKERS=1"
             )

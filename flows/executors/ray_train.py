@@ -25,9 +25,10 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from components.errors import ConfigError, RcgError, RetryableError, StoreError, StoreRefusedError
 from components.store import open_store
 from components.training.report import Report
-from flows.executors.base import Job, Place, RankResult, WorkerSettings, load_stage, pick_device, run_rank
+from flows.executors.base import Job, Place, RankResult, load_stage, pick_device, run_rank
 from flows.runs.events import read_events
 from flows.runs.records import Spec
+from flows.settings import WorkerSettings
 
 _LOCAL = {
     "RAY_AUTH_MODE": "disabled",  # a new cluster would write a token to HOME, which may be read-only
@@ -76,11 +77,11 @@ class RayExecutor:
         if _on_cluster():
             return
         device = pick_device(settings.device)
-        if device.type == "cuda" and torch.cuda.device_count() < settings.n_workers:
-            raise _too_few_gpus(torch.cuda.device_count(), settings.n_workers)
+        if device.type == "cuda" and torch.cuda.device_count() < settings.workers:
+            raise _too_few_gpus(torch.cuda.device_count(), settings.workers)
 
     def run(self, job: Job) -> list[RankResult]:
-        with running_ray(job.settings.n_workers) as folder, _stopping(folder / "stop") as stop_file, _events(job):
+        with running_ray(job.settings.workers) as folder, _stopping(folder / "stop") as stop_file, _events(job):
             use_gpu = _has_gpus(job.settings)
             cuda = use_gpu and job.settings.device != "cpu"
             task = _Task(replace(job, reporter=None), torch.get_num_threads(), cuda, stop_file)
@@ -92,7 +93,7 @@ class RayExecutor:
             cast(Any, _rank),
             train_loop_config={"task": task},
             torch_config=TorchConfig(backend="nccl" if task.cuda else "gloo", timeout_s=_WAIT_S),
-            scaling_config=ScalingConfig(num_workers=settings.n_workers, use_gpu=use_gpu),
+            scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=use_gpu),
             run_config=RunConfig(
                 name=f"{task.job.spec.stage}-{task.job.attempt}",
                 storage_path=str(folder / "results"),
@@ -214,9 +215,9 @@ def _has_gpus(settings: WorkerSettings) -> bool:
     if settings.gpus_per_worker:
         return True  # pods that were lost and come again count too: Ray waits for them
     n_gpus = int(cast(Any, ray).cluster_resources().get("GPU", 0))
-    if settings.device == "cuda" and n_gpus < settings.n_workers:
-        raise _too_few_gpus(n_gpus, settings.n_workers)
-    return settings.device != "cpu" and n_gpus >= settings.n_workers
+    if settings.device == "cuda" and n_gpus < settings.workers:
+        raise _too_few_gpus(n_gpus, settings.workers)
+    return settings.device != "cpu" and n_gpus >= settings.workers
 
 
 def _torch_finds_gpus() -> bool:

@@ -36,7 +36,7 @@ def open_aliases(project: Project) -> tuple[Tracking, Aliases]:
     """Raises: ConfigError when the registry is switched off, RetryableError when it does not answer."""
     if project.tracking is None:
         raise ConfigError("this needs the model registry", got="RCG_MLFLOW_URI=off", fix="unset RCG_MLFLOW_URI")
-    return project.tracking, Aliases(project.tracking, project.settings.model_name)
+    return project.tracking, Aliases(project.tracking, project.settings.tracking.model_name)
 
 
 def promote(project: Project, *, number: int | None, dry_run: bool) -> Outcome:
@@ -97,7 +97,7 @@ class _Gate:
     def __init__(self, project: Project, tracking: Tracking, challenger: Version, champion: Version | None) -> None:
         self.project, self.tracking = project, tracking
         self.challenger, self.champion = challenger, champion
-        self.params, self.name = project.params.gate, project.settings.model_name
+        self.params, self.name = project.params.gate, project.settings.tracking.model_name
 
     @property
     def question(self) -> str:
@@ -113,7 +113,7 @@ class _Gate:
         from components.training.worker import Worker
         from flows.executors.base import fit_threads, pick_device
 
-        device = pick_device(self.project.settings.device)
+        device = pick_device(self.project.settings.worker.device)
         rivals = [v for v in (self.challenger, self.champion) if v is not None]
         folders = [fetch_bundle(self.tracking, self.name, v, self.project.models) for v in rivals]
         images = [draw_images(folder, self.params.n, self.params.seed, device.type) for folder in folders]
@@ -121,7 +121,7 @@ class _Gate:
             scratch = Path(folder)
             worker = Worker(
                 rank=0, world_size=1, device=device, checkpoints=NoCheckpoints(), report=lambda _: None,
-                scratch=scratch, checkpoint_every=2**62, threads=self.project.settings.threads,
+                scratch=scratch, checkpoint_every=2**62, threads=self.project.settings.worker.threads,
                 fit_threads=fit_threads(),
             )  # fmt: skip
             collections = [self._collection(v, scratch / str(i)) for i, v in enumerate(rivals)]

@@ -220,7 +220,7 @@ def _models(project: Project, found: _Found) -> list[str]:
     except RcgError as error:
         _log.warning("the registry was not asked: %s", error.what)
         versions = []
-    named = {v.digest: f"models:/{project.settings.model_name}/{v.number}" for v in versions}
+    named = {v.digest: f"models:/{project.settings.tracking.model_name}/{v.number}" for v in versions}
     models = []
     for run in _runs(project.store, "bundle"):
         spec = read_spec(project.store, "bundle", run.fingerprint)

@@ -26,7 +26,7 @@ def write_samples(request: Request, project: Project, *, model: str, out: Path, 
     from components.bundle.bundle import Bundle
     from components.images.pictures import grid, png_bytes, to_uint8
 
-    bundle = Bundle.load(folder, device=pick_device(project.settings.device).type)
+    bundle = Bundle.load(folder, device=pick_device(project.settings.worker.device).type)
     images = to_uint8(bundle.sample(request))
     beside = None
     if nearest is not None:

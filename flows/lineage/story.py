@@ -73,7 +73,7 @@ class Story:
 
 def read_story(project: Project) -> Story:
     """Raises: MissingError when the store has no bundle at all."""
-    model = project.settings.model_name
+    model = project.settings.tracking.model_name
     decisions = Decisions(project.store, model)
     entries = [entry for entry in decisions.history()[0].entries if entry.state == "done"]
     decided = decisions.all()

@@ -12,9 +12,10 @@ from components.bundle.request import Request
 from components.errors import ArtifactError, ConfigError, MissingError, RcgError
 from components.metrics.psnr import psnr_db
 from flows.execution.project import Project
-from flows.executors.base import Device, pick_device
+from flows.executors.base import pick_device
 from flows.lineage.origin import bundle_of, read_lineage
 from flows.lineage.sampling import open_picture
+from flows.settings import Device
 
 if TYPE_CHECKING:
     from components.bundle.bundle import Bundle
@@ -63,7 +64,7 @@ def verify(request: VerifyRequest, project: Project) -> Finding:
         return Finding("not decidable", unknown)
     folder = bundle_of(claim, request.model, project)
     _check_bundle(claim, folder)
-    drawn, same_platform, tokens = _sample_again(claim, folder, request.given, project.settings.device)
+    drawn, same_platform, tokens = _sample_again(claim, folder, request.given, project.settings.worker.device)
     return compare(shown, drawn, same_platform=same_platform, tokens=tokens)
 
 

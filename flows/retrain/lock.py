@@ -28,7 +28,7 @@ class RunLock(Protocol):
 
 def open_lock(project: Project) -> RunLock:
     """A Kubernetes Lease where settings name its namespace, else a lock in the store."""
-    settings = project.settings
+    settings = project.settings.cluster
     if settings.lease_namespace is None:
         return StoreLock(project.store)
     from flows.executors.kuberay.api import KubeApi

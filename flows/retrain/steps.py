@@ -184,15 +184,19 @@ class _Branch:
     def project(self) -> Project:
         """The branch as a project: the same store, source and registry, named so that any folder finds them."""
         main = self._main
-        changes = {"store": main.store.uri, "source": main.settings.source}
+        changes: dict[str, object] = {"store": main.store.uri, "source": main.settings.source}
         if main.tracking is not None:
-            changes["mlflow_uri"] = main.tracking.uri
+            changes["tracking"] = main.settings.tracking.model_copy(update={"mlflow_uri": main.tracking.uri})
         return Project(self.folder, main.settings.model_copy(update=changes))
 
     @property
     def env(self) -> dict[str, str]:
         settings = self.project.settings
-        env = {"RCG_STORE": settings.store, "RCG_SOURCE": settings.source, "RCG_MLFLOW_URI": settings.mlflow_uri}
+        env = {
+            "RCG_STORE": settings.store,
+            "RCG_SOURCE": settings.source,
+            "RCG_MLFLOW_URI": settings.tracking.mlflow_uri,
+        }
         profile = os.environ.get("RCG_PROFILE")
         return env | ({"RCG_PROFILE": str(Path(profile).absolute())} if profile else {})
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import ConfigError
+from flows.settings import TrackingSettings
 
 if TYPE_CHECKING:
     from flows.runs.records import Spec
@@ -94,8 +95,9 @@ def digest_of(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def resolve_tracking(uri: str, experiment: str, *, root: Path) -> Tracking | None:
-    """Settings to absolute places; None for `off`. A sqlite database keeps its pictures in mlartifacts beside it."""
+def resolve_tracking(settings: TrackingSettings, root: Path) -> Tracking | None:
+    """Absolute places; None for `off`. A sqlite database keeps its pictures in mlartifacts beside it."""
+    uri = settings.mlflow_uri
     if uri == "off":
         return None
     root = root.absolute()
@@ -108,7 +110,7 @@ def resolve_tracking(uri: str, experiment: str, *, root: Path) -> Tracking | Non
             "mlflow_uri is not a URI", got=uri, expected="sqlite:///file.db, http(s)://host:port or off",
             fix="set RCG_MLFLOW_URI",
         )  # fmt: skip
-    return Tracking(uri=uri, experiment=experiment, artifacts=artifacts, state=root / STATE_DIR)
+    return Tracking(uri=uri, experiment=settings.mlflow_experiment, artifacts=artifacts, state=root / STATE_DIR)
 
 
 def check_database(uri: str) -> None:

@@ -11,10 +11,11 @@ from components.collection.snapshot import take_snapshot
 from components.collection.source import open_source
 from components.store import open_store
 from flows.execution.job import Doing, make_spec, run_job
-from flows.executors import WorkerSettings, open_executor
+from flows.executors import open_executor
 from flows.pipeline.params import load_params
 from flows.pipeline.table import pipeline
 from flows.runs.workspace import Workspace
+from flows.settings import WorkerSettings
 from tests.support.pipelines import stages_of
 
 ROOT = Path(__file__).parents[2]

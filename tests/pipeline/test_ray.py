@@ -16,12 +16,13 @@ from components.store.local import LocalStore
 from components.training.config import TrainConfig
 from components.training.report import Report
 from flows.execution.job import Doing, work
-from flows.executors import Executor, WorkerSettings
+from flows.executors import Executor
 from flows.executors.base import Device
 from flows.executors.inline import InlineExecutor
 from flows.identity.artifact import SCHEMA
 from flows.identity.fingerprint import Identity
 from flows.runs.records import CommittedRun, Spec
+from flows.settings import WorkerSettings
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
@@ -55,7 +56,7 @@ def execute(
     tmp_path: Path, executor: Executor, n_workers: int, device: Device = "cpu", **params: Any
 ) -> tuple[CommittedRun, LocalStore, Log]:
     store, log = LocalStore(tmp_path / "store"), Log()
-    settings = WorkerSettings(n_workers=n_workers, device=device, checkpoint_every=5, event_interval_s=0)
+    settings = WorkerSettings(workers=n_workers, device=device, checkpoint_every=5, event_interval_s=0)
     doing = Doing(store, executor, settings, open_log=lambda *_: log)
     return work(make_spec(tmp_path, **params), doing).run, store, log
 

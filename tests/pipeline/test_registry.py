@@ -37,6 +37,7 @@ from flows.lineage.verification import VerifyRequest, verify
 from flows.pipeline.checked import checked_sections
 from flows.registry import describe_alias, register, resolve
 from flows.runs.records import CommittedRun
+from flows.settings import TrackingSettings
 from flows.tracking import Tracking, resolve_tracking
 from flows.tracking.client import open_client
 from tests.support.bundles import commit_bundle, make_bundle
@@ -55,7 +56,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tracking(root: Path) -> Tracking:
-    found = resolve_tracking("sqlite:///mlflow.db", "rcg", root=root)
+    found = resolve_tracking(TrackingSettings(mlflow_uri="sqlite:///mlflow.db"), root)
     assert found is not None
     return found
 
@@ -139,7 +140,7 @@ def test_status_shows_the_registry_without_importing_mlflow(root: Path, register
 
 
 def test_a_look_at_a_registry_that_is_not_there_makes_none(tmp_path: Path) -> None:
-    found = resolve_tracking("sqlite:///mlflow.db", "rcg", root=tmp_path)
+    found = resolve_tracking(TrackingSettings(mlflow_uri="sqlite:///mlflow.db"), tmp_path)
     assert found is not None
     with pytest.raises(MissingError, match="no such model"):
         describe_alias(found, "rcg", "champion")

@@ -19,6 +19,7 @@ from components.training.report import Report
 from flows.identity.artifact import SCHEMA, FileEntry, digest_of
 from flows.runs.events import EventWriter
 from flows.runs.records import RunRecord, commit
+from flows.settings import TrackingSettings
 from flows.tracking import LiveLog, StageRecord, Tracking, note, pipeline_id, resolve_tracking
 from flows.tracking.client import open_client
 from flows.tracking.record import check_database
@@ -39,7 +40,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tracking(tmp_path: Path, template: Path) -> Tracking:
     (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
-    found = resolve_tracking("sqlite:///mlflow.db", "rcg", root=tmp_path)
+    found = resolve_tracking(TrackingSettings(mlflow_uri="sqlite:///mlflow.db"), tmp_path)
     assert found is not None
     return found
 
@@ -303,9 +304,9 @@ def test_pipeline_identity_sees_params_collection_and_code_but_not_key_order() -
 
 
 def test_off_and_nonsense_uris(tmp_path: Path) -> None:
-    assert resolve_tracking("off", "rcg", root=tmp_path) is None
+    assert resolve_tracking(TrackingSettings(mlflow_uri="off"), tmp_path) is None
     with pytest.raises(ConfigError, match="not a URI"):
-        resolve_tracking("mlruns", "rcg", root=tmp_path)
+        resolve_tracking(TrackingSettings(mlflow_uri="mlruns"), tmp_path)
 
 
 def test_stage_process_never_imports_mlflow() -> None:

@@ -27,13 +27,13 @@ from components.store import local, open_store
 from components.training.config import TrainConfig
 from components.training.step import Stepper
 from flows.execution.job import Doing, Outcome, Timing, make_spec, run_job
-from flows.executors.base import WorkerSettings
 from flows.executors.inline import InlineExecutor
 from flows.identity.closure import module_digests
 from flows.pipeline.table import Need, Stage
 from flows.runs.events import Event
 from flows.runs.lease import Lease, LeaseRecord
 from flows.runs.records import Spec
+from flows.settings import WorkerSettings
 
 torch.set_num_threads(1)
 _running: set[int] = set()

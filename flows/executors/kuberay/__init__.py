@@ -16,7 +16,7 @@ from pathlib import Path
 from flows.executors.kuberay.cluster import Cluster, missing_rights
 from flows.executors.kuberay.follow import Pace
 from flows.executors.kuberay.launch import KubeRay, cancel, ended_jobs, live_jobs
-from flows.settings import Settings
+from flows.settings import ClusterSettings, Settings
 
 __all__ = ["KubeRay", "cancel", "ended_jobs", "live_jobs", "missing_rights", "open_cluster", "open_kuberay"]
 
@@ -28,10 +28,10 @@ def _connected(namespace: str, context: str | None) -> Cluster:
     return KubeApi(namespace, context)
 
 
-def open_cluster(settings: Settings) -> Cluster:
+def open_cluster(settings: ClusterSettings) -> Cluster:
     """The namespace that settings name. Raises: ConfigError without access to a cluster."""
     return _connected(settings.kube_namespace, settings.kube_context)
 
 
 def open_kuberay(settings: Settings, root: Path, say: Callable[[str], None]) -> KubeRay:
-    return KubeRay(lambda: open_cluster(settings), settings, root, say, Pace())
+    return KubeRay(lambda: open_cluster(settings.cluster), settings, root, say, Pace())

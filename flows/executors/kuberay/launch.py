@@ -11,7 +11,7 @@ from types import FrameType
 
 from components.errors import ArtifactError, ConfigError, ConflictError, RcgError, RetryableError
 from components.store.base import Prefix, Store
-from flows.executors.base import Launch, Launcher, WorkerSettings
+from flows.executors.base import Launch, Launcher
 from flows.executors.kuberay.cluster import Cluster, Object
 from flows.executors.kuberay.failures import Verdict, deployment_status, is_live
 from flows.executors.kuberay.follow import Followed, Listener, Pace
@@ -32,7 +32,7 @@ from flows.runs.events import last_event
 from flows.runs.lease import newest_attempt
 from flows.runs.rayjobs import JobRecord, note_job, noted_jobs, read_failure
 from flows.runs.records import CommittedRun, Failure, Spec, load_run
-from flows.settings import Settings
+from flows.settings import Settings, WorkerSettings
 
 _PINNED = re.compile(r"[^@\s]+@sha256:[0-9a-f]{64}")
 _FIRST_ANSWER_S = 20.0
@@ -52,9 +52,9 @@ class KubeRay(Launcher):
     def check(self, spec: Spec, settings: WorkerSettings) -> None:  # noqa: ARG002  (self.settings has more)
         """Not the params: params.yaml was checked when the spec was made, and once more would import torch."""
         _check_settings(self.settings, spec)
-        check_image(spec, self.settings.image, self.root)
+        check_image(spec, self.settings.cluster.image, self.root)
         self._open()
-        build(read_template(self.settings.rayjob_template), Order(spec, self.settings.store, 1), self.settings)
+        build(read_template(self.settings.cluster.rayjob_template), Order(spec, self.settings.store, 1), self.settings)
 
     def launch(self, launch: Launch) -> CommittedRun:
         return _Launched(self, self._open(), launch).run()
@@ -62,17 +62,17 @@ class KubeRay(Launcher):
 
 def _check_settings(settings: Settings, spec: Spec) -> None:
     """Raises: ConfigError for a place that pods cannot see, or an image that may change."""
-    if not settings.image:
+    if not settings.cluster.image:
         raise ConfigError("kuberay needs an image", fix="`make image`, then set RCG_IMAGE to what it prints")
-    if not settings.image_by_tag and not _PINNED.fullmatch(settings.image):
+    if not settings.cluster.image_by_tag and not _PINNED.fullmatch(settings.cluster.image):
         raise ConfigError(
-            "the image is not pinned, so attempts at one stage might run different code", got=settings.image,
+            "the image is not pinned, so attempts at one stage might run different code", got=settings.cluster.image,
             expected="name@sha256:digest", fix="set RCG_IMAGE to what `make image` prints, or RCG_IMAGE_BY_TAG=true",
         )  # fmt: skip
-    if settings.device == "cuda" and not settings.gpus_per_worker:
+    if settings.worker.device == "cuda" and not settings.worker.gpus_per_worker:
         raise ConfigError("the pods would have no GPU", got="RCG_DEVICE=cuda", fix="set RCG_GPUS_PER_WORKER=1")
     for name, place in (("store", settings.store), ("source", spec.source)):
-        if place != "demo" and not _seen_by_pods(place, settings.shared_folder):
+        if place != "demo" and not _seen_by_pods(place, settings.cluster.shared_folder):
             raise ConfigError(
                 f"pods cannot see this {name}", got=place, expected="s3://bucket/prefix",
                 fix=f"set RCG_{name.upper()}, or RCG_SHARED_FOLDER for a folder that the RayJob template mounts",
@@ -124,7 +124,7 @@ class _Launched:
         No name is used twice: a job must not be judged by the failure that an earlier one of its name left.
         """
         self.store.put(f"{self.spec.prefix}/spec.json", self.spec.to_json())
-        template = read_template(self.executor.settings.rayjob_template)
+        template = read_template(self.executor.settings.cluster.rayjob_template)
         for _ in range(_ROUNDS):
             number = newest_attempt(self.folder)  # before the jobs: one that raised it is then among them
             names = noted_jobs(self.folder) | {job["metadata"]["name"] for job in self._jobs()}
@@ -159,7 +159,7 @@ class _Launched:
             name=job["metadata"]["name"],
             uid=job["metadata"]["uid"],
             namespace=self.cluster.namespace,
-            image=self.executor.settings.image,
+            image=self.executor.settings.cluster.image,
             context=dict(self.asked.context),
         )
         patiently(lambda: note_job(self.folder, record), self.say)
@@ -177,7 +177,7 @@ class _Launched:
             raise _error(verdict, followed.name, patiently(lambda: read_failure(self.folder, followed.name), self.say))
         self.n_lost = 1 if followed.step > self.best_step else self.n_lost + 1
         self.best_step = max(self.best_step, followed.step)
-        if self.n_lost >= self.executor.settings.attempts:
+        if self.n_lost >= self.executor.settings.cluster.attempts:
             raise RetryableError(
                 f"{self.n_lost} RayJobs in a row were lost", got=f"{followed.name}: {verdict.message}",
                 fix="run the same command again: it continues from the checkpoint",

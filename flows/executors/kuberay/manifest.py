@@ -15,7 +15,7 @@ import yaml
 from components.errors import ConfigError
 from flows.executors.kuberay.cluster import Object
 from flows.runs.records import Spec
-from flows.settings import Settings
+from flows.settings import ClusterSettings, Settings
 
 TEMPLATE = Path(__file__).parents[3] / "k8s" / "base" / "rayjob.yaml"
 STAGE, FINGERPRINT, STORE = "rcg/stage", "rcg/fingerprint", "rcg/store"
@@ -95,11 +95,11 @@ def build(template: Object, order: Order, settings: Settings) -> Object:
     """
     job: Object = json.loads(json.dumps(template))  # unshares what YAML anchors made one object
     try:
-        _set_metadata(job, order, settings)
-        _set_spec(job["spec"], order, settings)
+        _set_metadata(job, order, settings.cluster)
+        _set_spec(job["spec"], order, settings.cluster)
         _set_sizes(job["spec"]["rayClusterSpec"], order, settings)
         for pod in _pods(job["spec"]):
-            _set_pod(pod, order, settings)
+            _set_pod(pod, order, settings.cluster)
     except (KeyError, IndexError, TypeError) as error:
         raise ConfigError(
             "the RayJob template lacks a field", got=repr(error), fix="start from k8s/base/rayjob.yaml"
@@ -107,14 +107,14 @@ def build(template: Object, order: Order, settings: Settings) -> Object:
     return job
 
 
-def _set_metadata(job: Object, order: Order, settings: Settings) -> None:
+def _set_metadata(job: Object, order: Order, settings: ClusterSettings) -> None:
     metadata = job["metadata"]
     metadata["name"], metadata["namespace"] = order.name, settings.kube_namespace
     metadata["labels"] = {**metadata.get("labels", {}), **settings.job_labels, **order.labels}
     metadata["annotations"] = {**metadata.get("annotations", {}), **settings.job_annotations, **order.annotations}
 
 
-def _set_spec(spec: Object, order: Order, settings: Settings) -> None:
+def _set_spec(spec: Object, order: Order, settings: ClusterSettings) -> None:
     spec["entrypoint"] = shlex.join(["rcg", "job", order.spec_uri])
     spec["submissionMode"] = settings.submission_mode
     if settings.submission_mode == "SidecarMode":  # the operator then refuses what is about a submitter's own pod
@@ -131,13 +131,13 @@ def _set_spec(spec: Object, order: Order, settings: Settings) -> None:
 
 def _set_sizes(cluster: Object, order: Order, settings: Settings) -> None:
     head, group = cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]
-    group["replicas"] = group["minReplicas"] = group["maxReplicas"] = settings.workers
+    group["replicas"] = group["minReplicas"] = group["maxReplicas"] = settings.worker.workers
     ray, worker = (part["template"]["spec"]["containers"][0] for part in (head, group))
-    _request(ray, settings.head_cpus, settings.head_memory)
-    _request(worker, settings.worker_cpus, settings.worker_memory)
-    if settings.gpus_per_worker:
+    _request(ray, settings.cluster.head_cpus, settings.cluster.head_memory)
+    _request(worker, settings.cluster.worker_cpus, settings.cluster.worker_memory)
+    if settings.worker.gpus_per_worker:
         for amounts in ("requests", "limits"):
-            worker["resources"][amounts]["nvidia.com/gpu"] = str(settings.gpus_per_worker)
+            worker["resources"][amounts]["nvidia.com/gpu"] = str(settings.worker.gpus_per_worker)
     # Also on the head, which tells the workers: the same number everywhere, whatever machines they are on.
     threads = {"OMP_NUM_THREADS": str(n_threads(worker["resources"]["requests"]["cpu"]))}
     _set_env(ray, pod_settings(order, settings) | threads)
@@ -146,24 +146,30 @@ def _set_sizes(cluster: Object, order: Order, settings: Settings) -> None:
 
 def pod_settings(order: Order, settings: Settings) -> dict[str, str]:
     """What `rcg job` in the head is told of where and how fast; the spec has the rest."""
-    device = settings.device
+    device = settings.worker.device
     if device == "auto":
-        device = "cuda" if settings.gpus_per_worker else "cpu"
+        device = "cuda" if settings.worker.gpus_per_worker else "cpu"
     values: dict[str, object] = {
         "executor": "ray",
         "device": device,
         "mlflow_uri": "off",  # the driver's writer reads the events from the store
         "rayjob": order.name,
+        "image": settings.cluster.image,
     }
-    for name in _PASSED_ON:
-        values[name] = getattr(settings, name)
+    values |= {name: getattr(settings.worker, name) for name in _PASSED_ON}
     return {f"RCG_{name.upper()}": str(value) for name, value in values.items()}
 
 
 _PASSED_ON = (
-    "workers", "gpus_per_worker", "threads", "checkpoint_every", "keep_checkpoints", "max_failures", "mix_versions",
-    "compile", "image",
-)  # fmt: skip
+    "workers",
+    "gpus_per_worker",
+    "threads",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "max_failures",
+    "mix_versions",
+    "compile",
+)
 
 
 def n_threads(cpus: str) -> int:
@@ -190,7 +196,7 @@ def _pods(spec: Object) -> Iterator[Object]:
     yield from (group["template"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]))
 
 
-def _set_pod(pod: Object, order: Order, settings: Settings) -> None:
+def _set_pod(pod: Object, order: Order, settings: ClusterSettings) -> None:
     metadata = pod.setdefault("metadata", {})
     metadata["labels"] = {**metadata.get("labels", {}), **settings.job_labels, **order.labels}
     if settings.job_annotations:

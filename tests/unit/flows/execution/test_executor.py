@@ -7,12 +7,13 @@ import torch
 from components.errors import ArtifactError, ConfigError, DivergedError
 from components.store import LocalStore
 from flows.execution.job import Doing, failure_class, work
-from flows.executors import WorkerSettings, open_executor
+from flows.executors import open_executor
 from flows.executors.base import RankResult, check_metrics, merge, pick_device
 from flows.identity.artifact import FileEntry
 from flows.identity.fingerprint import Identity
 from flows.runs.events import read_events
 from flows.runs.records import Spec
+from flows.settings import WorkerSettings
 
 ENTRY = FileEntry(size=1, sha256="a" * 64)
 
@@ -31,7 +32,7 @@ def spec(**params: object) -> Spec:
     [
         ({"rows": "many"}, WorkerSettings(), r"parts\.rows"),
         ({"colour": 1}, WorkerSettings(), r"parts\.colour"),
-        ({}, WorkerSettings(n_workers=2), "one worker"),
+        ({}, WorkerSettings(workers=2), "one worker"),
         ({}, WorkerSettings(device="cuda"), "no GPU here"),
     ],
 )

@@ -18,14 +18,14 @@ from components.store import LocalStore
 from components.store.base import Prefix
 from components.training.report import Report
 from flows.execution.job import Doing, failure_class, work
-from flows.executors import WorkerSettings, open_executor
+from flows.executors import open_executor
 from flows.executors.base import Launch
 from flows.executors.kuberay import KubeRay, cancel, ended_jobs, live_jobs, missing_rights, patience
 from flows.executors.kuberay.cluster import AccessError, Object, UnreachableError
 from flows.executors.kuberay.follow import Pace, is_news
 from flows.runs.rayjobs import note_failure
 from flows.runs.records import load_run
-from flows.settings import Settings
+from flows.settings import Settings, WorkerSettings
 from tests.support.rayjobs import IMAGE, MemoryCluster, set_status, spec
 
 ROOT = Path(__file__).parents[4]
@@ -396,7 +396,7 @@ def test_a_source_that_pods_cannot_see_is_refused(tmp_path: Path) -> None:
 def test_a_driver_imports_no_torch_before_there_is_a_job(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; import flows.execution.project\n"
-        "from flows.executors import WorkerSettings\n"
+        "from flows.settings import WorkerSettings\n"
         "from tests.unit.flows.executors.test_launch import Rig\n"
         "rig = Rig(Path(sys.argv[1])); rig.driver.check(rig.spec, WorkerSettings())\n"
         "assert not {'torch', 'ray', 'mlflow'} & set(sys.modules)\n"
