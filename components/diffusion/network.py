@@ -1,9 +1,14 @@
 """What a diffusion generator denoises with."""
 
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from components.conditions.ports import Ports
+from components.errors import ShapeError
 
 
 class Network(nn.Module):
@@ -11,6 +16,9 @@ class Network(nn.Module):
 
     A width of None, or no extra channels, means that the network lacks the port.
     """
+
+    input_weight: ClassVar[str]
+    """Name of the weight that reads x_t and, after it, a spatial condition: (out, channels, h, w)."""
 
     def __init__(self, *, vector_width: int | None, sequence_width: int | None = None, c_extra: int = 0) -> None:
         super().__init__()
@@ -32,3 +40,19 @@ class Network(nn.Module):
         `time`: rows of time_vectors, one for all examples or one each.
         """
         raise NotImplementedError
+
+
+def widened(weights: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """Trained weights of a network with fewer input channels, for this one: what the new channels hold has no effect.
+
+    The new channels are the last ones, with weights of zero, so that training goes on from the same function.
+    Paper: 2112.10741 (GLIDE, inpainting). Raises: ShapeError when the trained network has more channels.
+    """
+    trained, wanted = weights[network.input_weight], network.get_parameter(network.input_weight)
+    n_new = wanted.shape[1] - trained.shape[1]
+    if n_new < 0:
+        raise ShapeError(
+            "the trained network reads more channels", got=trained.shape[1], expected=f"at most {wanted.shape[1]}"
+        )
+    zeros = trained.new_zeros(len(trained), n_new, *trained.shape[2:])
+    return {**weights, network.input_weight: torch.cat([trained, zeros], 1)}

@@ -123,7 +123,8 @@ class AdmLayout(ConditionedLayout):
             "kind": "adm",
             **self.diffusion(tensors, side_of(tensors, "out.2.weight", 0)),
             **_unet_shape(tensors, "", side=256),
-            "head_width": 64,
+            "heads": {"width": 64},
+            "qkv_order": "per_head",
         }
 
 
@@ -158,7 +159,7 @@ class LdmLayout(ShadowedLayout):
             "variance": "fixed",
             "latents": "as_stored",
             **_unet_shape(tensors, NETWORK, side=32),
-            "head_width": 32,
+            "heads": {"width": 32},
             "context_dim": 512,
         }
 

@@ -2,36 +2,45 @@
 
 from collections.abc import Callable
 
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from components.errors import ConfigError
 
 
 def attend(
-    q: Float[Tensor, "*b n d"], k: Float[Tensor, "*b m d"], v: Float[Tensor, "*b m d"]
-) -> Float[Tensor, "*b n d"]:
-    """softmax(q k^T / sqrt(d)) v on the fused kernel: the weights are never stored."""
-    return nn.functional.scaled_dot_product_attention(q, k, v)
+    q: Float[Tensor, "b heads n d"],
+    k: Float[Tensor, "b heads m d"],
+    v: Float[Tensor, "b heads m d"],
+    mask: Bool[Tensor, "b m"] | None = None,
+) -> Float[Tensor, "b heads n d"]:
+    """softmax(q k^T / sqrt(d)) v on the fused kernel: the weights are never stored.
+
+    `mask`: the keys that count, all if None. A row of it without any key needs care by the caller: kernels differ.
+    """
+    return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None])
 
 
 def attend_explicitly(
-    q: Float[Tensor, "*b n d"],
-    k: Float[Tensor, "*b m d"],
-    v: Float[Tensor, "*b m d"],
+    q: Float[Tensor, "b heads n d"],
+    k: Float[Tensor, "b heads m d"],
+    v: Float[Tensor, "b heads m d"],
+    mask: Bool[Tensor, "b m"] | None = None,
     *,
     drop: Callable[[Tensor], Tensor] | None = None,
-) -> Float[Tensor, "*b n d"]:
+) -> Float[Tensor, "b heads n d"]:
     """The same function written out, for where the weights themselves are needed: `drop` zeroes some of them.
 
-    The fused kernel would draw that dropout from the global generator.
+    The fused kernel would sample that dropout from the global generator.
     """
-    weights = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).softmax(-1)
+    logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    weights = (logits if mask is None else logits.masked_fill(~mask[:, None, None], -torch.inf)).softmax(-1)
     return (weights if drop is None else drop(weights)) @ v
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, qkv in one matrix, softmax scale head_dim^-0.5.
+    """Multi-head self-attention, qkv in one matrix, softmax scale head_dim^-0.5. `mask`: the keys that count.
 
     Differs: fused scaled_dot_product_attention, where the reference multiplies out the weights.
     Raises: ConfigError unless heads divides dim.
@@ -49,24 +58,57 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
+    def forward(self, x: Float[Tensor, "b n dim"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b n dim"]:
         b, n, dim = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)  # (b, heads, n, d)
-        mixed = attend(q, k, v)
+        mixed = attend(q, k, v, mask)
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(b, n, dim))
         return out
 
     def at(
-        self, x: Float[Tensor, "b n dim"], places: Float[Tensor, "b m dim"]
-    ) -> Float[Tensor, "b m dim"]:  # fmt: skip
-        """What rows `places` of x get: keys and values come from all of x."""
+        self, x: Float[Tensor, "b n dim"], places: Float[Tensor, "b m dim"], mask: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b m dim"]:
+        """The outputs for the rows `places` of x: keys and values come from all of x."""
         b, n, dim = x.shape
         weight, bias = self.qkv.weight, self.qkv.bias
         q_bias, kv_bias = (None, None) if bias is None else (bias[:dim], bias[dim:])
         q = nn.functional.linear(places, weight[:dim], q_bias).view(b, -1, self.heads, dim // self.heads)
         kv = nn.functional.linear(x, weight[dim:], kv_bias).view(b, n, 2, self.heads, dim // self.heads)
         k, v = kv.permute(2, 0, 3, 1, 4)
-        out: Tensor = self.proj(attend(q.transpose(1, 2), k, v).transpose(1, 2).reshape(b, -1, dim))
+        out: Tensor = self.proj(attend(q.transpose(1, 2), k, v, mask).transpose(1, 2).reshape(b, -1, dim))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from x to a sequence; its output starts at zero. Names of PixArt-alpha (2310.00426).
+
+    An example whose sequence is masked as a whole gets the bias of the last layer alone.
+    """
+
+    def __init__(self, dim: int, heads: int, sequence_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_linear = nn.Linear(dim, dim)
+        self.kv_linear = nn.Linear(sequence_width, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.initialize()
+
+    def initialize(self) -> None:
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def forward(
+        self, x: Float[Tensor, "b n dim"], sequence: Float[Tensor, "b m s"], mask: Bool[Tensor, "b m"] | None
+    ) -> Float[Tensor, "b n dim"]:
+        b, n, dim = x.shape
+        q = self.q_linear(x).view(b, n, self.heads, -1).transpose(1, 2)
+        k, v = self.kv_linear(sequence).view(b, -1, 2, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        if mask is None:
+            mixed = attend(q, k, v)
+        else:
+            some = mask.any(1, keepdim=True)  # (b, 1)
+            mixed = attend(q, k, v, mask | ~some) * some[:, :, None, None]
+        out: Tensor = self.proj(mixed.transpose(1, 2).reshape(b, n, dim))
         return out
 
 
@@ -94,15 +136,17 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Float[Tensor, "b n dim"]) -> Float[Tensor, "b n dim"]:
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Float[Tensor, "b n dim"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b n dim"]:
+        x = x + self.attn(self.norm1(x), mask)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
 
-    def at(self, x: Float[Tensor, "b n dim"], index: Int[Tensor, "b m"]) -> Float[Tensor, "b m dim"]:
-        """forward(x) at some positions only, for a last block whose other outputs nobody reads."""
+    def at(
+        self, x: Float[Tensor, "b n dim"], index: Int[Tensor, "b m"], mask: Bool[Tensor, "b n"] | None = None
+    ) -> Float[Tensor, "b m dim"]:
+        """forward(x, mask) at some positions only, for a last block whose other outputs are not read."""
         index = index[:, :, None].expand(-1, -1, x.shape[2])
         normed = self.norm1(x)
-        x = x.gather(1, index) + self.attn.at(normed, normed.gather(1, index))
+        x = x.gather(1, index) + self.attn.at(normed, normed.gather(1, index), mask)
         out: Tensor = x + self.mlp(self.norm2(x))
         return out

@@ -1,50 +1,73 @@
 """The UNet of ADM and of latent diffusion: one skeleton, two ways to resample, to use the time and to attend.
 
 Paper: 2105.05233 (ADM), 2112.10752 (LDM). Parameter names are those of both papers' code, one to one.
-e: the vector that blocks are told (time, and in ADM the condition).
+e: the vector that modulates blocks (time, and in ADM the vector condition).
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.nn.spatial import ImageAttention, SpatialTransformer
+from components.errors import ConfigError
+from components.nn.spatial import ImageAttention, QkvOrder, SpatialTransformer
 
 
 @dataclass(frozen=True)
 class UNetShape:
-    """What the two families differ in, and their sizes."""
+    """What the two families differ in, and their sizes. Raises: ConfigError for heads that do not split a level."""
 
     c_in: int
+    """Channels of x, those of a spatial condition included."""
     c_out: int
     width: int
     """Channels that the multipliers multiply; also the number of sinusoids of the time."""
-    multipliers: tuple[int, ...]
+    multipliers: tuple[float, ...]
     n_blocks: int
     """Residual blocks per level on the way down; one more on the way up."""
     attention: tuple[int, ...]
     """Downsampling factors at which there is attention."""
-    head_width: int
-    """Channels per attention head."""
+    head_width: int | None
+    """Channels per attention head; None: `heads` says how many there are, whatever the channels."""
+    heads: int | None
+    """Attention heads at every level; None: `head_width` says how wide they are."""
     groups: int
     """Groups of every GroupNorm."""
     family: Literal["adm", "ldm"]
     """adm: residual blocks resample, e scales and shifts the second norm. ldm: convolutions resample, e is added, and
     attention is a transformer that sees a context."""
-    context_dim: int
-    """Width of the context; read by ldm only."""
+    context_dim: int | None = None
+    """Width of the rows that attention sees besides the image; needed by ldm."""
+    one_key: bool = True
+    """ldm: whether the context always has a length of one."""
+    qkv_order: QkvOrder = "per_head"
+    """adm: order of the rows of a qkv matrix."""
 
     @property
     def time_dim(self) -> int:
         return 4 * self.width
 
+    def channels(self, multiplier: float) -> int:
+        """Channels of a level."""
+        return int(self.width * multiplier)
+
+    def head_width_of(self, channels: int) -> int:
+        """Channels per head where there are so many channels."""
+        width = channels // self.heads if self.heads else self.head_width
+        if not width or channels % width or (self.heads and channels != width * self.heads):
+            heads = f"heads of width {self.head_width}" if self.heads is None else f"{self.heads} heads"
+            raise ConfigError("channels do not split evenly over attention heads", got=f"{channels} channels, {heads}")
+        return width
+
 
 class UNet(nn.Module):
-    """(x, e, context) -> c_out channels of x's size. Convolutions run channels-last: faster on CPU and GPU alike."""
+    """(x, e, context, mask) -> c_out channels of x's size. `context`: the rows that attention sees, besides the image.
+
+    Convolutions run channels-last: faster on CPU and GPU alike.
+    """
 
     def __init__(self, shape: UNetShape) -> None:
         super().__init__()
@@ -52,13 +75,13 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(
             nn.Linear(shape.width, shape.time_dim), nn.SiLU(), nn.Linear(shape.time_dim, shape.time_dim)
         )
-        channels = shape.width * shape.multipliers[0]
+        channels = shape.channels(shape.multipliers[0])
         self.input_blocks = nn.ModuleList([Stage([_conv(shape.c_in, channels)])])
         kept, factor, last = [channels], 1, len(shape.multipliers) - 1
         for level, multiplier in enumerate(shape.multipliers):
             for _ in range(shape.n_blocks):
-                layers = [_block(shape, channels, shape.width * multiplier)]
-                channels = shape.width * multiplier
+                layers = [_block(shape, channels, shape.channels(multiplier))]
+                channels = shape.channels(multiplier)
                 layers += _attention(shape, channels, factor)
                 self.input_blocks.append(Stage(layers))
                 kept.append(channels)
@@ -71,8 +94,8 @@ class UNet(nn.Module):
         self.output_blocks = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(shape.multipliers))):
             for i in range(shape.n_blocks + 1):
-                layers = [_block(shape, channels + kept.pop(), shape.width * multiplier)]
-                channels = shape.width * multiplier
+                layers = [_block(shape, channels + kept.pop(), shape.channels(multiplier))]
+                channels = shape.channels(multiplier)
                 layers += _attention(shape, channels, factor)
                 if level and i == shape.n_blocks:
                     layers.append(_resample(shape, channels, "up"))
@@ -81,29 +104,33 @@ class UNet(nn.Module):
         self.out = nn.Sequential(_norm(shape, channels), nn.SiLU(), _zeroed(_conv(channels, shape.c_out)))
 
     def forward(
-        self, x: Float[Tensor, "b c h w"], e: Float[Tensor, "#b e"], context: Float[Tensor, "b context"] | None
+        self,
+        x: Float[Tensor, "b c h w"],
+        e: Float[Tensor, "#b e"],
+        context: Float[Tensor, "b m context"] | None = None,
+        mask: Bool[Tensor, "b m"] | None = None,
     ) -> Float[Tensor, "b out h w"]:
         h = x.contiguous(memory_format=torch.channels_last)
         kept = []
         for stage in self.input_blocks:
-            h = stage(h, e, context)
+            h = stage(h, e, context, mask)
             kept.append(h)
-        h = self.middle_block(h, e, context)
+        h = self.middle_block(h, e, context, mask)
         for stage in self.output_blocks:
-            h = stage(torch.cat([h, kept.pop()], 1), e, context)
+            h = stage(torch.cat([h, kept.pop()], 1), e, context, mask)
         out: Tensor = self.out(h)
         return out.contiguous()
 
 
 class Stage(nn.ModuleList):
-    """Layers in a row, each told what it has to know."""
+    """Layers in a row; each gets what it takes of e and the context."""
 
-    def forward(self, x: Tensor, e: Tensor, context: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, e: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
         for layer in self:
             if isinstance(layer, ResBlock):
                 x = layer(x, e)
-            elif isinstance(layer, SpatialTransformer):
-                x = layer(x, context)
+            elif isinstance(layer, ImageAttention | SpatialTransformer):
+                x = layer(x, context, mask)
             else:
                 x = layer(x)
         return x
@@ -127,13 +154,13 @@ class ResBlock(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"], e: Float[Tensor, "#b e"]) -> Float[Tensor, "b d h2 w2"]:
         norm, act, conv = self.in_layers
         h = conv(self._resampled(act(norm(x))))
-        told = self.emb_layers(e)[:, :, None, None]
+        added = self.emb_layers(e)[:, :, None, None]
         if self.scale_shift:
-            scale, shift = told.chunk(2, dim=1)
+            scale, shift = added.chunk(2, dim=1)
             h = torch.addcmul(shift, self.out_layers[0](h), 1 + scale)
             h = self.out_layers[3](self.out_layers[1](h))
         else:
-            h = self.out_layers(h + told)
+            h = self.out_layers(h + added)
         out: Tensor = self.skip_connection(self._resampled(x)) + h
         return out
 
@@ -182,9 +209,14 @@ def _attention(shape: UNetShape, channels: int, factor: int) -> list[nn.Module]:
 
 
 def _attend(shape: UNetShape, channels: int) -> nn.Module:
+    head_width = shape.head_width_of(channels)
     if shape.family == "adm":
-        return ImageAttention(channels, shape.head_width, shape.groups)
-    return SpatialTransformer(channels, shape.head_width, shape.groups, shape.context_dim)
+        return ImageAttention(
+            channels, head_width, shape.groups, order=shape.qkv_order, sequence_width=shape.context_dim
+        )
+    if shape.context_dim is None:
+        raise ConfigError("an ldm UNet attends to a context", fix="say how wide it is")
+    return SpatialTransformer(channels, head_width, shape.groups, shape.context_dim, one_key=shape.one_key)
 
 
 def _norm(shape: UNetShape, channels: int) -> nn.GroupNorm:

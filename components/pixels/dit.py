@@ -10,7 +10,7 @@ from components.generators.config import DiffusionConfig
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
 from components.pixels.diffusion import DiffusionGenerator
-from components.pixels.dit_network import DitNetwork
+from components.pixels.dit_network import DitNetwork, DitShape
 
 
 class DitConfig(DiffusionConfig):
@@ -33,17 +33,25 @@ class DitConfig(DiffusionConfig):
     @classmethod
     def tiny(cls) -> "DitConfig":
         return cls(
-            kind="dit", condition=ConditionConfig.tiny(), width=16, depth=2, heads=2, patch=2, mlp_ratio=2.0,
-            schedule=ScheduleConfig.tiny(), prediction="v", min_snr=None, variance="fixed",
+            kind="dit",
+            condition=ConditionConfig.tiny(),
+            width=16,
+            depth=2,
+            heads=2,
+            patch=2,
+            mlp_ratio=2.0,
+            schedule=ScheduleConfig.tiny(),
+            prediction="v",
+            min_snr=None,
+            variance="fixed",
             latents="standardized",
-        )  # fmt: skip
+        )
 
     def check_side(self, side: int) -> None:
         if side % self.patch:
-            raise ConfigError(
-                "the target does not split evenly into patches", got=f"side {side}, patch {self.patch}",
-                fix=f"choose pixels.model.patch among the divisors of {side}",
-            )  # fmt: skip
+            fix = f"choose pixels.model.patch among the divisors of {side}"
+            got = f"side {side}, patch {self.patch}"
+            raise ConfigError("the target does not split evenly into patches", got=got, fix=fix)
 
     def build(self, data: PixelData) -> DiffusionGenerator:
         """Raises: ConfigError for tokens, a target that is not square, or a patch that does not divide its side."""
@@ -55,7 +63,7 @@ class DitConfig(DiffusionConfig):
         if height != width:
             raise ConfigError("dit needs a square target", got=spec.shape)
         self.check_side(height)
-        network = DitNetwork(
+        shape = DitShape(
             c_in=channels,
             c_out=channels * (2 if self.variance == "learned" else 1),
             side=height,
@@ -65,4 +73,5 @@ class DitConfig(DiffusionConfig):
             patch=self.patch,
             mlp_ratio=self.mlp_ratio,
         )
+        network = DitNetwork(shape)
         return DiffusionGenerator(self, data, condition=self.condition, network=network, width=self.width)

@@ -1,4 +1,9 @@
-"""The transformer of DiT: patches, modulated by time and condition. Paper: 2212.09748. n: tokens, p: patch side."""
+"""The transformer of DiT: patches, modulated by time and condition, that may attend to a sequence.
+
+Paper: 2212.09748. n: tokens, p: patch side, m: positions of a sequence.
+"""
+
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -6,11 +11,26 @@ from torch import Tensor, nn
 
 from components.conditions.ports import Ports
 from components.diffusion.network import Network
-from components.nn.attention import Attention, Mlp
+from components.nn.attention import Attention, CrossAttention, Mlp
 from components.nn.patches import PatchEmbed, sincos_positions
 from components.nn.timestep import sinusoids
 
 _N_SINUSOIDS = 256
+
+
+@dataclass(frozen=True)
+class DitShape:
+    """Sizes of the network without its further ports."""
+
+    c_in: int
+    c_out: int
+    side: int
+    """Of x_t, in target elements."""
+    width: int
+    depth: int
+    heads: int
+    patch: int
+    mlp_ratio: float
 
 
 class TimeEmbedder(nn.Module):
@@ -26,20 +46,30 @@ class TimeEmbedder(nn.Module):
 
 
 class DitBlock(nn.Module):
-    """Transformer block whose norms are shifted, scaled and gated by the condition (adaLN-zero)."""
+    """Transformer block whose norms are shifted, scaled and gated by the condition (adaLN-zero).
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+    With a sequence width it attends to a sequence between self-attention and MLP, as in PixArt-alpha (2310.00426), here
+    after a norm without parameters.
+    """
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, sequence_width: int | None) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.attn = Attention(width, heads, qkv_bias=True)
         self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.mlp = Mlp(width, int(width * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+        self.cross_attn = None if sequence_width is None else CrossAttention(width, heads, sequence_width)
 
-    def forward(self, x: Float[Tensor, "b n width"], c: Float[Tensor, "b width"]) -> Float[Tensor, "b n width"]:
+    def forward(
+        self, x: Float[Tensor, "b n width"], c: Float[Tensor, "#b width"], ports: Ports
+    ) -> Float[Tensor, "b n width"]:
         modulation = self.adaLN_modulation(c)[:, None]  # (b, 1, 6 width)
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=2)
         x = x + gate1 * self.attn(torch.addcmul(shift1, self.norm1(x), 1 + scale1))
+        if self.cross_attn is not None and ports.sequence is not None:
+            normed = nn.functional.layer_norm(x, x.shape[2:], eps=1e-6)
+            x = x + self.cross_attn(normed, ports.sequence, ports.mask)
         out: Tensor = x + gate2 * self.mlp(torch.addcmul(shift2, self.norm2(x), 1 + scale2))
         return out
 
@@ -53,34 +83,41 @@ class FinalLayer(nn.Module):
         self.linear = nn.Linear(width, n_out)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x: Float[Tensor, "b n width"], c: Float[Tensor, "b width"]) -> Float[Tensor, "b n out"]:
+    def forward(self, x: Float[Tensor, "b n width"], c: Float[Tensor, "#b width"]) -> Float[Tensor, "b n out"]:
         shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, dim=2)
         out: Tensor = self.linear(torch.addcmul(shift, self.norm_final(x), 1 + scale))
         return out
 
 
 class DitNetwork(Network):
-    """(x_t, time vector, condition vector) -> prediction of x_t's shape. Parameter names are DiT's.
+    """A vector is added to the time, a sequence is attended to by every block, a spatial condition is patched with x_t.
 
+    Parameter names are DiT's.
     Differs: GELU is exact (erf), as in the RCG reference and unlike the published DiT; fresh positions are laid out as
     in components.nn.patches, rows first, where DiT has columns first.
     """
 
-    def __init__(
-        self, *, c_in: int, c_out: int, side: int, width: int, depth: int, heads: int, patch: int, mlp_ratio: float
-    ) -> None:
-        super().__init__(vector_width=width)
-        self.patch, self.channels = patch, c_out
-        self.x_embedder = PatchEmbed(side, patch, c_in, width)
+    input_weight = "x_embedder.proj.weight"
+
+    def __init__(self, shape: DitShape, *, sequence_width: int | None = None, c_extra: int = 0) -> None:
+        width = shape.width
+        super().__init__(vector_width=width, sequence_width=sequence_width, c_extra=c_extra)
+        self.patch, self.channels = shape.patch, shape.c_out
+        self.x_embedder = PatchEmbed(shape.side, shape.patch, shape.c_in + c_extra, width)
         self.t_embedder = TimeEmbedder(width)
         positions = sincos_positions(self.x_embedder.side, width)
         self.pos_embed = nn.Parameter(positions[None], requires_grad=False)  # (1, n, width)
-        self.blocks = nn.ModuleList(DitBlock(width, heads, mlp_ratio) for _ in range(depth))
-        self.final_layer = FinalLayer(width, patch**2 * c_out)
+        self.blocks = nn.ModuleList(
+            DitBlock(width, shape.heads, shape.mlp_ratio, sequence_width) for _ in range(shape.depth)
+        )
+        self.final_layer = FinalLayer(width, shape.patch**2 * shape.c_out)
         self._initialize()
 
     def _initialize(self) -> None:
-        """Xavier; N(0, 0.02) in the time MLP; zero modulation and head, so that every block starts as the identity."""
+        """Xavier; N(0, 0.02) in the time MLP; zero modulation, head and attention to a sequence.
+
+        So every block starts as the identity.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -95,6 +132,9 @@ class DitNetwork(Network):
             nn.init.zeros_(linear.bias)
         if self.x_embedder.proj.bias is not None:
             nn.init.zeros_(self.x_embedder.proj.bias)
+        for module in self.modules():
+            if isinstance(module, CrossAttention):
+                module.initialize()
 
     def time_vectors(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n width"]:
         vectors: Tensor = self.t_embedder(t)
@@ -103,10 +143,11 @@ class DitNetwork(Network):
     def forward(
         self, x_t: Float[Tensor, "b c h w"], time: Float[Tensor, "#b width"], ports: Ports
     ) -> Float[Tensor, "b out h w"]:
-        x = self.x_embedder(x_t) + self.pos_embed  # (b, n, width)
+        x = x_t if ports.spatial is None else torch.cat([x_t, ports.spatial], 1)
+        x = self.x_embedder(x) + self.pos_embed  # (b, n, width)
         c = time if ports.vector is None else time + ports.vector
         for block in self.blocks:
-            x = block(x, c)
+            x = block(x, c, ports)
         return self._image(self.final_layer(x, c))
 
     def _image(self, patches: Float[Tensor, "b n out"]) -> Float[Tensor, "b c h w"]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as tf
 
 from components.base import Batch
+from components.conditions.ports import Ports
 from components.config import Config
 from components.errors import ConfigError, ShapeError
 from components.generators.config import GeneratorConfig
@@ -118,7 +119,7 @@ class Mage(PixelGenerator):
         condition = self.conditioner(batch, rng)
         drops = self.training and self.config.drop_prob > 0
         dropout = RowDropout(rng, self.config.drop_prob) if drops else None
-        logits = self.transformer(ids, masked, condition, kept=kept, dropout=dropout)
+        logits = self.transformer(ids, masked, Ports(vector=condition), kept=kept, dropout=dropout)
         smoothing = self.config.label_smoothing
         each = tf.cross_entropy(logits.transpose(1, 2).float(), ids, label_smoothing=smoothing, reduction="none")
         return (each * masked).sum(1) / masked.sum(1)
@@ -158,14 +159,14 @@ class Mage(PixelGenerator):
         While every token is hidden the unconditional half is the same for all rows, so one row of it will do.
         """
         if scale == 0:
-            logits: Tensor = self.transformer.unknown(ids, hidden, condition)
+            logits: Tensor = self.transformer.unknown(ids, hidden, Ports(vector=condition))
             return logits
         b = len(ids)
         rows = 1 if hidden.shape[1] == self.n_tokens else b
         both = self.transformer.unknown(
             torch.cat([ids, ids[:rows]]),
             torch.cat([hidden, hidden[:rows]]),
-            torch.cat([condition, self.conditioner.null_for(rows)]),
+            Ports(vector=torch.cat([condition, self.conditioner.null_for(rows)])),
         )
         cond, uncond = both[:b], both[b:]
         guided: Tensor = cond + scale * (cond - uncond)

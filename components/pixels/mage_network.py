@@ -4,7 +4,8 @@ Paper: 2211.09117 (MAGE), 2312.03701 (RCG). Parameter names are the reference's,
 fake_latent are conditioner.project and conditioner.null. Its files hold more that no forward pass needs: cls_token,
 mask_token, patch_embed, pos_embed, decoder_pos_embed, decoder_pred, token_emb.position_ids, and 1,000 legacy words
 (rows of the word table and of the head's bias) between the codes and the mask token.
-n: tokens of an image; position 0 of n + 1 holds the condition.
+n: tokens of an image; position 0 of n + 1 holds the vector condition. m: positions of a sequence condition, which stand
+behind the image's, where no index of an image token depends on them; they have no positions of their own.
 """
 
 from typing import cast
@@ -14,6 +15,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
+from components.conditions.ports import Ports
+from components.errors import ShapeError
 from components.nn.attention import Attention, Block, attend_explicitly
 from components.nn.dropout import RowDropout
 
@@ -28,7 +31,7 @@ class TokenEmbedding(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=1e-6)
 
     def forward(self, ids: Int[Tensor, "b n"]) -> Float[Tensor, "b n width"]:
-        """Positions 1..n; nothing is looked up for position 0, which the condition takes."""
+        """Positions 1..n; nothing is looked up for position 0, which the vector condition takes."""
         out: Tensor = self.LayerNorm(self.word_embeddings(ids) + self.position_embeddings.weight[1:])
         return out
 
@@ -48,13 +51,28 @@ class TokenHead(nn.Module):
 
 
 class MageTransformer(nn.Module):
-    """Tokens, some masked, and a condition vector -> logits of every token."""
+    """Tokens, some masked, and conditions -> logits of every token.
+
+    A vector takes the place of the class token; the rows of a sequence, of the same width, are further tokens of both
+    encoder and decoder. Raises: ShapeError without a vector.
+    """
+
+    ports = frozenset({"vector", "sequence"})
 
     def __init__(
-        self, *, n_tokens: int, n_codes: int, width: int, depth: int, heads: int, decoder_depth: int,
-        decoder_heads: int, mlp_ratio: float,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        n_tokens: int,
+        n_codes: int,
+        width: int,
+        depth: int,
+        heads: int,
+        decoder_depth: int,
+        decoder_heads: int,
+        mlp_ratio: float,
+    ) -> None:
         super().__init__()
+        self.vector_width = self.sequence_width = width
         self.mask_id = n_codes
         self.token_emb = TokenEmbedding(n_codes + 1, n_tokens + 1, width)
         self.blocks = _blocks(depth, width, heads, mlp_ratio)
@@ -80,7 +98,7 @@ class MageTransformer(nn.Module):
         self,
         ids: Int[Tensor, "b n"],
         masked: Bool[Tensor, "b n"],
-        condition: Float[Tensor, "b width"],
+        ports: Ports,
         *,
         kept: Int[Tensor, "b k"] | None = None,
         dropout: RowDropout | None = None,
@@ -90,32 +108,36 @@ class MageTransformer(nn.Module):
         x = x if dropout is None else dropout(x)
         if kept is not None:
             x = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))
-        x = torch.cat([condition[:, None], x], 1)  # no position, norm or dropout for the condition
+        x, seen = _joined(x, ports)  # no position, norm or dropout for the conditions
         for block in self.blocks:
-            x = _apply(block, x, dropout)
+            x = _apply(block, x, seen, dropout)
         x = self.decoder_embed(self.norm(x))
+        x, sequence = _parted(x, ports)
         x = self._fill(x, masked, kept) + self.decoder_pos_embed_learned
+        x = _followed(x, sequence)
+        seen = _seen(ports, 1 + ids.shape[1])
         for block in self.decoder_blocks:
-            x = _apply(block, x, dropout)
-        logits: Tensor = self.mlm_layer(self.decoder_norm(x)[:, 1:], self.token_emb.word_embeddings.weight)
+            x = _apply(block, x, seen, dropout)
+        image = _parted(self.decoder_norm(x), ports)[0][:, 1:]
+        logits: Tensor = self.mlm_layer(image, self.token_emb.word_embeddings.weight)
         return logits
 
-    def unknown(
-        self, ids: Int[Tensor, "b n"], hidden: Int[Tensor, "b m"], condition: Float[Tensor, "b width"]
-    ) -> Float[Tensor, "b m codes"]:
+    def unknown(self, ids: Int[Tensor, "b n"], hidden: Int[Tensor, "b h"], ports: Ports) -> Float[Tensor, "b h codes"]:
         """forward() at the masked positions, which are `hidden`, as many in each row.
 
-        Of the last block of encoder and decoder only those positions are worked out that something is made of.
+        The last blocks of encoder and decoder compute only those positions whose outputs are read.
         """
-        n, m = ids.shape[1], hidden.shape[1]
+        n = ids.shape[1]
         masked = torch.zeros_like(ids, dtype=torch.bool).scatter(1, hidden, True)
-        known = masked.to(torch.uint8).argsort(dim=1, stable=True)[:, : n - m]
-        known = torch.cat([torch.zeros_like(hidden[:, :1]), known + 1], 1)  # the condition's position is always known
-        x = self.token_emb(ids.masked_fill(masked, self.mask_id))
-        x = torch.cat([condition[:, None], x], 1)
-        x = self.decoder_embed(self.norm(_walk_to(self.blocks, x, known)))
+        known = masked.to(torch.uint8).argsort(dim=1, stable=True)[:, : n - hidden.shape[1]]
+        known = torch.cat([torch.zeros_like(hidden[:, :1]), known + 1], 1)  # the vector's position is always known
+        x, seen = _joined(self.token_emb(ids.masked_fill(masked, self.mask_id)), ports)
+        behind = torch.arange(n + 1, x.shape[1], device=x.device).expand(len(x), -1)
+        x = _walk_to(self.blocks, x, torch.cat([known, behind], 1), seen)
+        x, sequence = _parted(self.decoder_embed(self.norm(x)), ports)
         full = x[:, :1].expand(-1, n + 1, -1).scatter(1, known[:, :, None].expand_as(x), x)
-        x = _walk_to(self.decoder_blocks, full + self.decoder_pos_embed_learned, hidden + 1)
+        full = _followed(full + self.decoder_pos_embed_learned, sequence)
+        x = _walk_to(self.decoder_blocks, full, hidden + 1, _seen(ports, n + 1))
         logits: Tensor = self.mlm_layer(self.decoder_norm(x), self.token_emb.word_embeddings.weight)
         return logits
 
@@ -133,28 +155,55 @@ def _blocks(depth: int, width: int, heads: int, mlp_ratio: float) -> nn.ModuleLi
     return nn.ModuleList(Block(width, heads, mlp_ratio=mlp_ratio, qkv_bias=True) for _ in range(depth))
 
 
-def _walk_to(blocks: nn.ModuleList, x: Tensor, places: Int[Tensor, "b m"]) -> Float[Tensor, "b m width"]:
+def _joined(x: Float[Tensor, "b n width"], ports: Ports) -> tuple[Float[Tensor, "b k width"], Tensor | None]:
+    """Vector, image tokens and sequence in a row, and which positions can be attended to: all if None."""
+    if ports.vector is None:
+        raise ShapeError("mage needs a vector in the place of its class token", got="no vector condition")
+    rows = [ports.vector[:, None], x] if ports.sequence is None else [ports.vector[:, None], x, ports.sequence]
+    return torch.cat(rows, 1), _seen(ports, 1 + x.shape[1])
+
+
+def _followed(x: Float[Tensor, "b n width"], sequence: Tensor | None) -> Float[Tensor, "b k width"]:
+    return x if sequence is None else torch.cat([x, sequence], 1)
+
+
+def _seen(ports: Ports, n: int) -> Bool[Tensor, "b k"] | None:
+    """Which of n positions and a sequence behind them can be attended to."""
+    return None if ports.mask is None else torch.cat([ports.mask.new_ones(len(ports.mask), n), ports.mask], 1)
+
+
+def _parted(x: Float[Tensor, "b k width"], ports: Ports) -> tuple[Tensor, Tensor | None]:
+    """Undo `_joined`: vector and image tokens, and the sequence."""
+    if ports.sequence is None:
+        return x, None
+    n = x.shape[1] - ports.sequence.shape[1]
+    return x[:, :n], x[:, n:]
+
+
+def _walk_to(
+    blocks: nn.ModuleList, x: Tensor, places: Int[Tensor, "b p"], seen: Bool[Tensor, "b k"] | None
+) -> Float[Tensor, "b p width"]:
     """All blocks, the last one at these places only."""
     *inner, last = cast(list[Block], list(blocks))
     for block in inner:
-        x = block(x)
-    return last.at(x, places)
+        x = block(x, seen)
+    return last.at(x, places, seen)
 
 
-def _apply(block: nn.Module, x: Tensor, dropout: RowDropout | None) -> Tensor:
+def _apply(block: nn.Module, x: Tensor, seen: Bool[Tensor, "b k"] | None, dropout: RowDropout | None) -> Tensor:
     """The block, with dropout of attention weights, attention output and both layers of the MLP."""
     if dropout is None or not isinstance(block, Block):
-        out: Tensor = block(x)
+        out: Tensor = block(x, seen)
         return out
-    x = x + dropout(_attend(block.attn, block.norm1(x), dropout))
+    x = x + dropout(_attend(block.attn, block.norm1(x), seen, dropout))
     hidden = dropout(block.mlp.act(block.mlp.fc1(block.norm2(x))))
     return x + dropout(block.mlp.fc2(hidden))
 
 
-def _attend(attention: Attention, x: Tensor, dropout: RowDropout) -> Tensor:
+def _attend(attention: Attention, x: Tensor, seen: Tensor | None, dropout: RowDropout) -> Tensor:
     """Attention with dropout of its weights."""
     b, n, width = x.shape
-    qkv = attention.qkv(x).reshape(b, n, 3, attention.heads, width // attention.heads)
-    mixed = attend_explicitly(*qkv.permute(2, 0, 3, 1, 4), drop=dropout)  # (b, heads, n, d)
+    q, k, v = attention.qkv(x).reshape(b, n, 3, attention.heads, width // attention.heads).permute(2, 0, 3, 1, 4)
+    mixed = attend_explicitly(q, k, v, seen, drop=dropout)  # (b, heads, n, d)
     out: Tensor = attention.proj(mixed.transpose(1, 2).reshape(b, n, width))
     return out

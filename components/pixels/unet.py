@@ -1,18 +1,33 @@
 """What the two UNet generators share: the sizes that a UNet is built from."""
 
 from abc import ABC, abstractmethod
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import nn
 
+from components.config import Config
 from components.errors import ConfigError
 from components.generators.config import DiffusionConfig
 from components.nn.unet import UNetShape
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig
 from components.pixels.diffusion import DiffusionGenerator
+
+
+class HeadWidth(Config):
+    """As many heads as fit."""
+
+    width: int = Field(ge=1)
+    """Channels of a head (ADM-64, -256 and -512: 64; LDM: 32); divides every level's channels."""
+
+
+class HeadCount(Config):
+    """As wide as it takes."""
+
+    count: int = Field(ge=1)
+    """Number of heads (ADM-128: 4); divides every level's channels."""
 
 
 class UNetConfig(DiffusionConfig, ABC):
@@ -22,27 +37,26 @@ class UNetConfig(DiffusionConfig, ABC):
     """What the generator is told about the image."""
     width: int = Field(ge=2, multiple_of=2)
     """Channels that the multipliers multiply (ADM-256, LDM-8: 256)."""
-    multipliers: tuple[int, ...] = Field(min_length=1)
-    """Channels per level, as multiples of width; each level after the first halves the side."""
+    multipliers: tuple[int | float, ...] = Field(min_length=1)
+    """Channels per level, as multiples of width (ADM-512: 0.5 first); each level after the first halves the side."""
     n_blocks: int = Field(ge=1)
     """Residual blocks per level (2); one more on the way up."""
     attention_sides: tuple[int, ...]
     """Sides of the feature maps that get attention (32, 16, 8)."""
-    head_width: int = Field(ge=1)
-    """Channels per attention head (ADM: 64; LDM: 32); divides every level's channels."""
+    heads: HeadWidth | HeadCount
+    """Attention heads of every level: of one width, or of one number."""
     groups: int = Field(ge=1)
     """Groups of every GroupNorm (32); divides every level's channels."""
 
     @model_validator(mode="after")
     def _splits(self) -> Self:
-        for name, n in (("groups", self.groups), ("head_width", self.head_width)):
+        name, n_heads = next(iter(self.heads.model_dump().items()))
+        for key, n in (("groups", self.groups), (f"heads.{name}", n_heads)):
             if bad := [m for m in self.multipliers if self.width * m % n]:
-                raise ValueError(f"width {self.width} x {bad[0]} is no multiple of {name} {n}; lower {name}")
+                raise ValueError(f"width {self.width} x {bad[0]} is no multiple of {key} {n}; lower {key}")
         return self
 
-    @abstractmethod
-    def shape(self, data: PixelData, attention: tuple[int, ...]) -> UNetShape:
-        """`attention`: the downsampling factors that attention_sides stand for."""
+    family: ClassVar[Literal["adm", "ldm"]]
 
     @abstractmethod
     def build(self, data: PixelData) -> DiffusionGenerator: ...
@@ -58,7 +72,19 @@ class UNetConfig(DiffusionConfig, ABC):
         if side != other:
             raise ConfigError(f"{kind} needs a square target", got=spec.shape)
         self.check_side(side)
-        return self.shape(data, tuple(side // s for s in self.attention_sides))
+        c = spec.shape[0]
+        return UNetShape(
+            c_in=c,
+            c_out=2 * c if self.variance == "learned" else c,
+            width=self.width,
+            multipliers=self.multipliers,
+            n_blocks=self.n_blocks,
+            attention=tuple(side // s for s in self.attention_sides),
+            head_width=self.heads.width if isinstance(self.heads, HeadWidth) else None,
+            heads=self.heads.count if isinstance(self.heads, HeadCount) else None,
+            groups=self.groups,
+            family=self.family,
+        )
 
     def check_side(self, side: int) -> None:
         factor = 2 ** (len(self.multipliers) - 1)
@@ -69,11 +95,6 @@ class UNetConfig(DiffusionConfig, ABC):
         if missing := [s for s in self.attention_sides if s not in sides]:
             fix = f"choose pixels.model.attention_sides among {', '.join(map(str, sides))}"
             raise ConfigError("no feature map has this side", got=missing[0], fix=fix)
-
-    def channels(self, data: PixelData) -> tuple[int, int]:
-        """Channels in and out."""
-        c = data.target.shape[0]
-        return c, 2 * c if self.variance == "learned" else c
 
 
 @torch.no_grad()

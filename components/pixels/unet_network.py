@@ -1,21 +1,42 @@
 """A UNet of either family as a diffusion network."""
 
+from dataclasses import replace
+
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from components.conditions.ports import Ports
 from components.diffusion.network import Network
+from components.errors import ConfigError
 from components.nn.timestep import sinusoids
 from components.nn.unet import UNet, UNetShape
 
 
 class UNetNetwork(Network):
-    """A UNet as a diffusion network. The condition is added to the time where there is no context."""
+    """adm: a vector is added to the time, a sequence gives keys and values beside the image's.
 
-    def __init__(self, shape: UNetShape) -> None:
+    ldm: vector and sequence are the context, the vector as its first row; one width for both.
+    Raises: ConfigError for an ldm UNet with a sequence of another width than its context.
+    """
+
+    input_weight = "unet.input_blocks.0.0.weight"
+
+    def __init__(self, shape: UNetShape, *, sequence_width: int | None = None, c_extra: int = 0) -> None:
         has_context = shape.family == "ldm"
-        super().__init__(vector_width=shape.context_dim if has_context else shape.time_dim)
-        self.unet = UNet(shape)
+        super().__init__(
+            vector_width=shape.context_dim if has_context else shape.time_dim,
+            sequence_width=sequence_width,
+            c_extra=c_extra,
+        )
+        if has_context and sequence_width not in (None, shape.context_dim):
+            raise ConfigError(
+                "an ldm UNet attends to rows of one width",
+                got=f"a sequence of width {sequence_width}, a context of width {shape.context_dim}",
+                fix="project the sequence to the width of the context",
+            )
+        shape = replace(shape, c_in=shape.c_in + c_extra, one_key=sequence_width is None)
+        self.unet = UNet(shape if has_context else replace(shape, context_dim=sequence_width))
         self.width, self.has_context = shape.width, has_context
 
     def time_vectors(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n e"]:
@@ -25,8 +46,17 @@ class UNetNetwork(Network):
     def forward(
         self, x_t: Float[Tensor, "b c h w"], time: Float[Tensor, "#b e"], ports: Ports
     ) -> Float[Tensor, "b out h w"]:
+        x = x_t if ports.spatial is None else torch.cat([x_t, ports.spatial], 1)
         if self.has_context:
-            out: Tensor = self.unet(x_t, time, ports.vector)
+            out: Tensor = self.unet(x, time, *_context(ports))
         else:
-            out = self.unet(x_t, time if ports.vector is None else time + ports.vector, None)
+            out = self.unet(x, time if ports.vector is None else time + ports.vector, ports.sequence, ports.mask)
         return out
+
+
+def _context(ports: Ports) -> tuple[Float[Tensor, "b m context"] | None, Tensor | None]:
+    """Vector and sequence as the rows of one context, and which of them count."""
+    if ports.vector is None or ports.sequence is None:
+        return (ports.sequence if ports.vector is None else ports.vector[:, None]), ports.mask
+    mask = None if ports.mask is None else torch.cat([ports.mask.new_ones(len(ports.mask), 1), ports.mask], 1)
+    return torch.cat([ports.vector[:, None], ports.sequence], 1), mask

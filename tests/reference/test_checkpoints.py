@@ -183,19 +183,34 @@ def test_unets_both_ways(
 
 _SHARED = {
     "condition": {"kind": "representation", "drop_prob": 0.0, "n_clusters": 1},
-    "prediction": "eps", "min_snr": None, "latents": "as_stored", "width": 256, "n_blocks": 2,
-    "attention_sides": [32, 16, 8], "groups": 32,
-}  # fmt: skip
+    "prediction": "eps",
+    "min_snr": None,
+    "latents": "as_stored",
+    "width": 256,
+    "n_blocks": 2,
+    "attention_sides": [32, 16, 8],
+    "groups": 32,
+}
 PUBLISHED: dict[str, dict[str, Any]] = {
     "adm": {
-        **_SHARED, "kind": "adm", "multipliers": [1, 1, 2, 2, 4, 4], "head_width": 64, "variance": "learned",
+        **_SHARED,
+        "kind": "adm",
+        "multipliers": [1, 1, 2, 2, 4, 4],
+        "heads": {"width": 64},
+        "qkv_order": "per_head",
+        "variance": "learned",
         "schedule": {"kind": "linear", "n_times": 1000},
     },
     "ldm": {
-        **_SHARED, "kind": "ldm", "multipliers": [1, 2, 4], "head_width": 32, "context_dim": 512, "variance": "fixed",
+        **_SHARED,
+        "kind": "ldm",
+        "multipliers": [1, 2, 4],
+        "heads": {"width": 32},
+        "context_dim": 512,
+        "variance": "fixed",
         "schedule": {"kind": "sqrt_linear", "n_times": 1000},
     },
-}  # fmt: skip
+}
 
 
 def test_schedule_buffers() -> None:

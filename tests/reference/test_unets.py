@@ -15,20 +15,43 @@ from components.pixels import PixelData
 from components.pixels.adm import AdmConfig
 from components.pixels.condition import ConditionConfig
 from components.pixels.ldm import LdmConfig
+from components.pixels.unet import HeadWidth
 from components.target import TargetSpec
 from tests.support.folders import randomize
 
 TOLD = ConditionConfig(kind="representation", drop_prob=0.1, n_clusters=1)
 PAPER_ADM = AdmConfig(
-    kind="adm", condition=TOLD, width=256, multipliers=(1, 1, 2, 2, 4, 4), n_blocks=2, attention_sides=(32, 16, 8),
-    head_width=64, groups=32, schedule=ScheduleConfig(kind="linear", n_times=1000), prediction="eps", min_snr=None,
-    variance="learned", latents="as_stored",
-)  # fmt: skip
+    kind="adm",
+    condition=TOLD,
+    width=256,
+    multipliers=(1, 1, 2, 2, 4, 4),
+    n_blocks=2,
+    attention_sides=(32, 16, 8),
+    heads=HeadWidth(width=64),
+    qkv_order="per_head",
+    groups=32,
+    schedule=ScheduleConfig(kind="linear", n_times=1000),
+    prediction="eps",
+    min_snr=None,
+    variance="learned",
+    latents="as_stored",
+)
 PAPER_LDM = LdmConfig(
-    kind="ldm", condition=TOLD, width=256, multipliers=(1, 2, 4), n_blocks=2, attention_sides=(32, 16, 8),
-    head_width=32, groups=32, context_dim=512, schedule=ScheduleConfig(kind="sqrt_linear", n_times=1000),
-    prediction="eps", min_snr=None, variance="fixed", latents="as_stored",
-)  # fmt: skip
+    kind="ldm",
+    condition=TOLD,
+    width=256,
+    multipliers=(1, 2, 4),
+    n_blocks=2,
+    attention_sides=(32, 16, 8),
+    heads=HeadWidth(width=32),
+    groups=32,
+    context_dim=512,
+    schedule=ScheduleConfig(kind="sqrt_linear", n_times=1000),
+    prediction="eps",
+    min_snr=None,
+    variance="fixed",
+    latents="as_stored",
+)
 IMAGES = TargetSpec(space="pixels", shape=(3, 256, 256), dtype="uint8", n_codes=None, image_px=256)
 LATENTS = TargetSpec(space="latents", shape=(4, 32, 32), dtype="float16", n_codes=None, image_px=256)
 

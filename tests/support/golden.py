@@ -104,7 +104,7 @@ def _sampling(**options: Any) -> dict[str, Any]:
 
 
 _UNET = {
-    "width": 8, "multipliers": [1, 2], "n_blocks": 1, "groups": 4, "head_width": 4, "attention_sides": [4],
+    "width": 8, "multipliers": [1, 2], "n_blocks": 1, "groups": 4, "heads": {"width": 4}, "attention_sides": [4],
     "min_snr": None,
 }  # fmt: skip
 CLIPART_STEPS = {
@@ -124,7 +124,7 @@ CASES: dict[str, Case] = {
         "pixels.model": {
             "kind": "adm", "condition": {"kind": "class", "drop_prob": 0.1, "n_clusters": 4}, **_UNET,
             "schedule": {"kind": "linear", "n_times": 1000}, "prediction": "eps", "variance": "learned",
-            "latents": "as_stored",
+            "qkv_order": "per_head", "latents": "as_stored",
         },
         **_sampling(sampler="ancestral", steps=5, spacing="linspace", eta=0.0, guidance=0.5),
     }),

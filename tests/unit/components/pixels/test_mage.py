@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from components.conditions.ports import Ports
 from components.errors import ConfigError
 from components.generators.sampling import MaskedSampling
 from components.nn.vit import seeded_init
@@ -123,11 +124,11 @@ def test_logits_of_the_hidden_tokens_are_those_of_the_whole_pass(m: int) -> None
     generator = torch.Generator().manual_seed(m)
     ids = torch.randint(K, (3, N), generator=generator)
     hidden = torch.rand(3, N, generator=generator).argsort(1)[:, :m]
-    condition = torch.randn(3, net.token_emb.word_embeddings.weight.shape[1], generator=generator)
+    ports = Ports(vector=torch.randn(3, net.vector_width, generator=generator))
     masked = torch.zeros(3, N, dtype=torch.bool).scatter(1, hidden, True)
-    whole = net(ids, masked, condition)
+    whole = net(ids, masked, ports)
     expected = whole.gather(1, hidden[:, :, None].expand(-1, -1, whole.shape[2]))
-    torch.testing.assert_close(net.unknown(ids, hidden, condition), expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(net.unknown(ids, hidden, ports), expected, rtol=1e-5, atol=1e-6)
 
 
 class Recorder(torch.nn.Module):
@@ -137,9 +138,10 @@ class Recorder(torch.nn.Module):
         super().__init__()
         self.logits, self.asked = logits, list[tuple[Tensor, Tensor, Tensor]]()
 
-    def unknown(self, ids: Tensor, hidden: Tensor, condition: Tensor) -> Tensor:
+    def unknown(self, ids: Tensor, hidden: Tensor, ports: Ports) -> Tensor:
+        assert ports.vector is not None
         masked = torch.zeros_like(ids, dtype=torch.bool).scatter(1, hidden, True)
-        self.asked.append((ids.clone(), masked, condition))
+        self.asked.append((ids.clone(), masked, ports.vector))
         logits = self.logits.expand(len(ids), -1, -1)
         return logits.gather(1, hidden[:, :, None].expand(-1, -1, logits.shape[2]))
 
