@@ -1,4 +1,7 @@
+"""MAGE: its masks, its arithmetic with and without a sequence, and its decoding."""
+
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -6,13 +9,16 @@ import torch
 from torch import Tensor
 
 from components.conditions.ports import Ports
-from components.errors import ConfigError
+from components.errors import ConfigError, ShapeError
 from components.generators.sampling import MaskedSampling
+from components.nn.dropout import RowDropout
 from components.nn.vit import seeded_init
 from components.pixels.base import PixelData
 from components.pixels.mage import Mage, MageConfig, MaskConfig, masked_counts
+from components.pixels.mage_network import MageTransformer
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
+from tests.support.folders import randomize
 
 SIDE, N, K, DIM = 4, 16, 8, 6
 DATA = PixelData(
@@ -129,6 +135,78 @@ def test_logits_of_the_hidden_tokens_are_those_of_the_whole_pass(m: int) -> None
     whole = net(ids, masked, ports)
     expected = whole.gather(1, hidden[:, :, None].expand(-1, -1, whole.shape[2]))
     torch.testing.assert_close(net.unknown(ids, hidden, ports), expected, rtol=1e-5, atol=1e-6)
+
+
+SEEN = torch.tensor([[True, True, True], [True, False, True], [False, False, False]])
+
+
+def sequenced(n: int, *, mask: Tensor | None = None) -> tuple[MageTransformer, Tensor, Tensor, Ports]:
+    """A transformer, tokens of three images, the n that are hidden, and a vector and a sequence of length 3."""
+    model = mage()
+    randomize(model)
+    net, generator = model.transformer, torch.Generator().manual_seed(n)
+    ids = torch.randint(K, (3, N), generator=generator)
+    hidden = torch.rand(3, N, generator=generator).argsort(1)[:, :n]
+    vector, sequence = torch.randn(3, 8, generator=generator), torch.randn(3, 3, 8, generator=generator)
+    return net, ids, hidden, Ports(vector=vector, sequence=sequence, mask=mask)
+
+
+def whole_pass(net: MageTransformer, ids: Tensor, hidden: Tensor, ports: Ports) -> Tensor:
+    masked = torch.zeros(3, N, dtype=torch.bool).scatter(1, hidden, True)
+    out: Tensor = net(ids, masked, ports)
+    return out
+
+
+@pytest.mark.parametrize("mask", [None, SEEN], ids=["all", "masked"])
+@pytest.mark.parametrize("n", [1, 5, N])
+def test_hidden_tokens_with_a_sequence_are_those_of_the_whole_pass(n: int, mask: Tensor | None) -> None:
+    net, ids, hidden, ports = sequenced(n, mask=mask)
+    whole = whole_pass(net, ids, hidden, ports)
+    assert whole.shape == (3, N, K)
+    expected = whole.gather(1, hidden[:, :, None].expand(-1, -1, K))
+    torch.testing.assert_close(net.unknown(ids, hidden, ports), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_sequence_is_read_where_the_mask_lets_it() -> None:
+    net, ids, hidden, ports = sequenced(5, mask=SEEN)
+    assert ports.sequence is not None
+    expected = whole_pass(net, ids, hidden, ports)
+    noise = torch.where(SEEN[:, :, None], ports.sequence, 9.0)
+    torch.testing.assert_close(whole_pass(net, ids, hidden, replace(ports, sequence=noise)), expected)
+    without = whole_pass(net, ids, hidden, Ports(vector=ports.vector))
+    torch.testing.assert_close(expected[2], without[2], rtol=1e-4, atol=1e-5)
+    assert float((expected[:2] - without[:2]).detach().abs().amax((1, 2)).min()) > 3e-4
+    turned = replace(ports, sequence=ports.sequence.flip(1), mask=SEEN.flip(1))
+    torch.testing.assert_close(whole_pass(net, ids, hidden, turned), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_encoder_sees_the_kept_tokens_and_the_sequence() -> None:
+    net, ids, hidden, ports = sequenced(5, mask=SEEN)
+    masked = torch.zeros(3, N, dtype=torch.bool).scatter(1, hidden, True)
+    everything = torch.arange(N).expand(3, -1)
+    torch.testing.assert_close(net(ids, masked, ports, kept=everything), net(ids, masked, ports))
+    lengths: list[int] = []
+    net.norm.register_forward_hook(lambda _module, given, _out: lengths.append(given[0].shape[1]))
+    known = masked.to(torch.uint8).argsort(dim=1, stable=True)[:, : N - 5]
+    assert net(ids, masked, ports, kept=known).shape == (3, N, K)
+    assert lengths == [1 + N - 5 + 3]
+
+
+def test_dropout_with_a_sequence_repeats_and_at_zero_is_none() -> None:
+    net, ids, hidden, ports = sequenced(5, mask=SEEN)
+    masked = torch.zeros(3, N, dtype=torch.bool).scatter(1, hidden, True)
+    out, again = (net(ids, masked, ports, dropout=RowDropout(BatchRng(1, 3), 0.2)) for _ in range(2))
+    assert torch.equal(out, again)
+    assert bool(torch.isfinite(out).all())
+    assert not torch.allclose(out, net(ids, masked, ports), atol=1e-3)
+    never = net(ids, masked, ports, dropout=RowDropout(BatchRng(1, 3), 0.0))
+    torch.testing.assert_close(never, net(ids, masked, ports), rtol=1e-4, atol=1e-5)
+
+
+def test_mage_needs_a_vector() -> None:
+    net, ids, hidden, ports = sequenced(5)
+    with pytest.raises(ShapeError, match="class token"):
+        net.unknown(ids, hidden, Ports(sequence=ports.sequence))
 
 
 class Recorder(torch.nn.Module):
