@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 from components.errors import ConfigError
-from flows.commands.plan import plan_command
-from flows.commands.preset import use_preset
 from flows.pipeline.plan import check_plan, code_deps, plan_text, write_plan
+from tests.support.cli import rcg
 
 ROOT = Path(__file__).parents[4]
 
@@ -25,9 +24,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_plan_is_written_once_and_then_up_to_date(project: Path) -> None:
     with pytest.raises(ConfigError, match=r"dvc\.yaml is missing[\s\S]*rcg plan"):
         check_plan(project)
-    assert "dvc.yaml is new" in plan_command(check=False)
+    assert "dvc.yaml is new" in rcg("plan")
     assert list(check_plan(project)) == list(yaml.safe_load((project / "dvc.yaml").read_text())["stages"])
-    assert plan_command(check=True) == plan_command(check=False) == "dvc.yaml is up to date"
+    assert rcg("plan", "--check") == rcg("plan") == "dvc.yaml is up to date\n"
 
 
 def test_values_of_params_are_no_part_of_the_plan(project: Path) -> None:
@@ -69,10 +68,10 @@ def test_a_damaged_file_is_stale(project: Path, text: str) -> None:
 
 def test_a_preset_brings_its_plan(project: Path) -> None:
     (project / "params.yaml").unlink()
-    told = use_preset("digits")
+    told = rcg("preset", "use", "digits")
     assert "dvc.yaml is new" in told
     check_plan(project)
-    assert "dvc.yaml" not in use_preset("smoke")
+    assert "dvc.yaml" not in rcg("preset", "use", "smoke")
 
 
 def test_a_plan_holds_what_dvc_needs() -> None:
