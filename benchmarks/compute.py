@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from benchmarks.table import Row
 from components.diffusion.schedule import ScheduleConfig
 from components.encoders.base import FrozenEncoder
-from components.encoders.mocov3 import MoCoV3Config
+from components.encoders.config import MoCoV3Config
 from components.nn.attention import Attention
 from components.rdm import Rdm, RdmConfig
 from components.training.checkpoint import NoCheckpoints

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from components.codecs.none import NoneConfig
+from components.codecs.config import NoneConfig
 from components.collection.config import SplitConfig
 from components.collection.snapshot import take_snapshot
 from components.collection.source import open_source
-from components.encoders import MoCoV3Config
+from components.encoders.config import MoCoV3Config
 from components.images.config import DecodeRecipe, ViewRecipe
 from components.store import open_store
 from components.training.checkpoint import NoCheckpoints

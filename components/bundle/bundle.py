@@ -14,9 +14,9 @@ from components.bundle.provenance import SCHEMA as PROVENANCE_SCHEMA
 from components.bundle.provenance import Provenance, bundle_digest, platform_facts
 from components.bundle.request import Picture, Request
 from components.bundle.system import System, SystemSampling
-from components.codecs import load_codec
+from components.codecs.base import load_codec
 from components.config import Config
-from components.encoders import Encoder, constant_rows, load_encoder
+from components.encoders.base import Encoder, constant_rows, load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
 from components.images.config import DecodeRecipe
 from components.images.decode import decode, square

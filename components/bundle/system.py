@@ -12,7 +12,7 @@ from torch import Tensor
 
 from components.base import Batch, Generator
 from components.bundle.request import Picture, Request
-from components.codecs import Codec
+from components.codecs.base import Codec
 from components.conditions.frequencies import sample_index
 from components.config import Config
 from components.errors import ConfigError

@@ -3,36 +3,16 @@
 Paper: 2012.09841 (VQGAN, section 3.1), 1611.07004 (the patch discriminator).
 """
 
-from typing import Self
-
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.config import Config
+from components.codecs.config import AdversarialConfig
 from components.nn.gather import sum_over_ranks
 
 _MOST = 1e4
 _EPS = 1e-4
-
-
-class AdversarialConfig(Config):
-    """The discriminator and its part in the loss."""
-
-    weight: float = Field(gt=0)
-    """Factor of the adaptive weight (VQGAN: 0.8)."""
-    start_step: int = Field(ge=0)
-    """Steps before which neither side of the game is played."""
-    width: int = Field(ge=8, multiple_of=8)
-    """Channels after the first convolution (paper: 64)."""
-    depth: int = Field(ge=1)
-    """Convolutions of stride 2 (paper: 3): a judgment sees about 9 x 2^depth pixels."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(weight=0.8, start_step=0, width=8, depth=1)
 
 
 class Discriminator(nn.Module):

@@ -3,69 +3,14 @@
 Paper: 2112.10752 (LDM), 2012.09841 (VQGAN). Works in [-1, 1].
 """
 
-from typing import Literal, Self, cast
+from typing import cast
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.codecs.base import check_levels
-from components.config import Config
-from components.target import TargetSpec
-
-
-class AutoencoderConfig(Config):
-    """Shape of the network."""
-
-    px: int = Field(ge=1)
-    """Side of the image; a multiple of 2^(number of multipliers - 1)."""
-    width: int = Field(ge=1)
-    """Channels that the multipliers multiply (published: 128)."""
-    multipliers: tuple[int, ...] = Field(min_length=1)
-    """Channels per level, as multiples of width; each level after the first halves the resolution."""
-    n_blocks: int = Field(ge=1)
-    """Residual blocks per level of the encoder; the decoder has one more (published: 2)."""
-    attention_levels: tuple[int, ...]
-    """Levels, from 0, with attention after each block (kl: none; vq-f8: 3)."""
-    groups: int = Field(ge=1)
-    """Groups of every GroupNorm; divides all widths (published: 32)."""
-    latent_dim: int = Field(ge=1)
-    """Channels of a latent (published: 4)."""
-    dtype: Literal["float16", "float32"]
-    """In which latents are cached."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        check_levels(self.px, self.width, self.multipliers, self.groups)
-        if bad := [i for i in self.attention_levels if not 0 <= i < len(self.multipliers)]:
-            raise ValueError(f"attention_levels names level {bad[0]}; there are 0 … {len(self.multipliers) - 1}")
-        return self
-
-    @property
-    def space(self) -> Literal["latents"]:
-        return "latents"
-
-    @property
-    def side(self) -> int:
-        """Side of the latent."""
-        return self.px >> (len(self.multipliers) - 1)
-
-    def target(self, channels: int) -> TargetSpec:
-        """What is cached: latents of so many channels."""
-        return TargetSpec(
-            space=self.space,
-            shape=(channels, self.side, self.side),
-            dtype=self.dtype,
-            n_codes=None,
-            image_px=self.px,
-        )
-
-    @property
-    def widths(self) -> list[int]:
-        """Channels of each level."""
-        return [self.width * m for m in self.multipliers]
+from components.codecs.config import AutoencoderConfig
 
 
 class ResBlock(nn.Module):

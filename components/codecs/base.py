@@ -1,15 +1,19 @@
 """What every codec is: an image <-> what a pixel generator works on."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 from jaxtyping import Float
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
+from components.base import Reader, Writer
+from components.codecs.config import CodecConfig, KlConfig, NoneConfig, VqF8Config, VqganConfig
+from components.config import Config
 from components.errors import ShapeError
 from components.nn.groups import in_groups
 from components.target import TargetSpec
+from components.weights import load_weights, save_weights
 
 _PIXELS = 256**2
 """Image pixels that go through an autoencoder at once on a CPU."""
@@ -51,16 +55,20 @@ class Codec(nn.Module, ABC):
             raise ShapeError("target does not fit the codec", got=got, expected=f"(b, {spec.shape}) {spec.dtype}")
 
 
-def check_levels(px: int, width: int, multipliers: Sequence[int], groups: int) -> None:
-    """Raises: ValueError, for a config's validator, when an autoencoder of these levels cannot be built."""
-    factor = 2 ** (len(multipliers) - 1)
-    if px % factor:
-        raise ValueError(f"px is {px}, which {len(multipliers)} levels cannot halve; use a multiple of {factor}")
-    if bad := [m for m in multipliers if width * m % groups]:
-        raise ValueError(f"width {width} x {bad[0]} does not split into {groups} groups; lower groups")
+_ADAPTER: TypeAdapter[NoneConfig | VqganConfig | KlConfig | VqF8Config] = TypeAdapter(CodecConfig)
 
 
-class CodecModel(Protocol):
-    """A config of the union: it builds its codec, with fresh weights if it has any."""
+def save_codec(config: Config, codec: Codec, out: Writer) -> None:
+    """Write config.json and, if the codec has any, weights.safetensors: all that load_codec needs."""
+    if codec.state_dict():
+        with out.file("weights.safetensors") as path:
+            save_weights(path, codec.state_dict())
+    out.write_json("config.json", config.model_dump(mode="json"))
 
-    def build(self) -> Codec: ...
+
+def load_codec(artifact: Reader) -> Codec:
+    """The codec of a codec artifact, on CPU, frozen, in eval mode. Raises: WeightsError."""
+    codec: Codec = _ADAPTER.validate_python(artifact.read_json("config.json")).build()
+    if codec.state_dict():
+        load_weights(codec, artifact.path("weights.safetensors"))
+    return codec.requires_grad_(False).eval()

@@ -4,37 +4,17 @@ Paper: 2112.10752 (LDM, section 3.1).
 """
 
 import hashlib
-from typing import Literal, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from components.codecs.autoencoder import AutoencoderConfig, Decoder, Encoder
+from components.codecs.autoencoder import Decoder, Encoder
 from components.codecs.base import Codec
+from components.codecs.config import KlConfig
 from components.rng import RowRng, derive_seed
 
 _LOG_VARIANCE = (-30.0, 20.0)
-
-
-class KlConfig(AutoencoderConfig):
-    """As published: width 128, multipliers 1 2 4 4, 2 blocks, latents 4 x 32 x 32 at 256 px; 83,653,863 parameters."""
-
-    kind: Literal["kl"]
-    scale: float
-    """Factor of the cached latents, which gives them a variance near 1 (Stable Diffusion: 0.18215)."""
-    posterior: Literal["mode", "sample"]
-    """What of the posterior is cached: its mean, or a draw whose noise is a function of the picture."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(
-            kind="kl", px=8, width=4, multipliers=(1, 2), n_blocks=1, attention_levels=(), groups=2, latent_dim=2,
-            scale=0.5, posterior="mode", dtype="float32",
-        )  # fmt: skip
-
-    def build(self) -> "Kl":
-        return Kl(self)
 
 
 class Kl(Codec):

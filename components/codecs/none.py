@@ -1,35 +1,15 @@
 """No codec: the pixel generator works on the pixels themselves."""
 
-from typing import Literal, Self
-
 import torch
 from jaxtyping import Float, UInt8
-from pydantic import Field
 from torch import Tensor
 
 from components.codecs.base import Codec
-from components.config import Config
+from components.codecs.config import NoneConfig
 from components.target import TargetSpec
 
 _LUMA = (0.299, 0.587, 0.114)
 """Rec. 601, as Pillow's conversion to gray; gray pictures keep their exact bytes."""
-
-
-class NoneConfig(Config):
-    """Targets are the pixels, one byte per channel."""
-
-    kind: Literal["none"]
-    channels: Literal[1, 3]
-    """1: gray, 3: RGB."""
-    px: int = Field(ge=1)
-    """Side of the image."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(kind="none", channels=3, px=8)
-
-    def build(self) -> "NoneCodec":
-        return NoneCodec(self)
 
 
 class NoneCodec(Codec):

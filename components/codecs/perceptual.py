@@ -5,82 +5,48 @@ Paper: 1801.03924 (LPIPS). Differs: every channel counts alike, as nobody has ju
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.config import Config
+from components.codecs.config import PerceptualConfig, TimmFeatures, VitFeatures
 from components.errors import ConfigError
 from components.nn.vit import VisionTransformer, seeded_init
 from components.weights import assign, fetch_weights
-from components.weights_file import WeightsFile
 
 WEIGHTS_KEY = "codec.objective.perceptual.weights"
 _PREFIXES = ("module.base_encoder.", "backbone.")
 _EPS = 1e-10
-RGB = tuple[float, float, float]
 
 
-class _Perceptual(Config):
-    """What every feature network has."""
-
-    weight: float = Field(gt=0)
-    """Weight of the distance in the loss (VQGAN: 1)."""
-    weights: WeightsFile
-    """The network's file: its features change the codec's bits."""
-    mean: RGB
-    """Subtracted from RGB in [0, 1]."""
-    std: RGB
-    """Divides RGB after the mean is subtracted."""
+def build(config: PerceptualConfig) -> "Perceptual":
+    """The distance, with the weights that the config names. Raises: WeightsError, ConfigError."""
+    return _of_vit(config) if isinstance(config, VitFeatures) else _of_timm(config)
 
 
-class VitFeatures(_Perceptual):
-    """Tokens of a ViT with timm's names: MoCo v3, DINO, DeiT, or weights.safetensors of one's own encoder artifact."""
-
-    kind: Literal["vit"]
-    heads: int = Field(ge=1)
-    """Attention heads, which no shape tells."""
-    layers: tuple[int, ...] = Field(min_length=1)
-    """Blocks, from 0, after which tokens are compared."""
-
-    def build(self) -> "Perceptual":
-        """Raises: WeightsError, ConfigError."""
-        tensors = _backbone(fetch_weights(self.weights, "the perceptual ViT", WEIGHTS_KEY))
-        with seeded_init(0):
-            network = _vit(tensors, self.heads)
-        assign(network, tensors, source=self.weights.uri)
-        last = len(network.blocks) - 1
-        if bad := [layer for layer in self.layers if not 0 <= layer <= last]:
-            fix = "set codec.objective.perceptual.layers"
-            raise ConfigError("the perceptual ViT has no such block", got=bad[0], expected=f"0..{last}", fix=fix)
-        return Perceptual(self, VitMaps(network, self.layers))
+def _of_vit(config: VitFeatures) -> "Perceptual":
+    tensors = _backbone(fetch_weights(config.weights, "the perceptual ViT", WEIGHTS_KEY))
+    with seeded_init(0):
+        network = _vit(tensors, config.heads)
+    assign(network, tensors, source=config.weights.uri)
+    last = len(network.blocks) - 1
+    if bad := [layer for layer in config.layers if not 0 <= layer <= last]:
+        fix = "set codec.objective.perceptual.layers"
+        raise ConfigError("the perceptual ViT has no such block", got=bad[0], expected=f"0..{last}", fix=fix)
+    return Perceptual(config, VitMaps(network, config.layers))
 
 
-class TimmFeatures(_Perceptual):
-    """Feature maps of a timm network, e.g. vgg16 or resnet50."""
-
-    kind: Literal["timm"]
-    name: str = Field(min_length=1)
-    """timm's model name without a pretrained tag."""
-    layers: tuple[int, ...] = Field(min_length=1)
-    """Indices of the feature maps that timm offers for it (features_only)."""
-
-    def build(self) -> "Perceptual":
-        """Raises: WeightsError, ConfigError."""
-        tensors = fetch_weights(self.weights, f"timm {self.name}", WEIGHTS_KEY)
-        with seeded_init(0):
-            network = _timm(self.name, self.layers)
-        own = network.state_dict()
-        fitting = {name: t for name, t in tensors.items() if name in own}  # the head is not needed
-        assign(network, fitting, source=self.weights.uri)
-        return Perceptual(self, network)
-
-
-PerceptualConfig = Annotated[VitFeatures | TimmFeatures, Field(discriminator="kind")]
+def _of_timm(config: TimmFeatures) -> "Perceptual":
+    tensors = fetch_weights(config.weights, f"timm {config.name}", WEIGHTS_KEY)
+    with seeded_init(0):
+        network = _timm(config.name, config.layers)
+    own = network.state_dict()
+    fitting = {name: t for name, t in tensors.items() if name in own}  # the head is not needed
+    assign(network, fitting, source=config.weights.uri)
+    return Perceptual(config, network)
 
 
 class Perceptual(nn.Module):
@@ -89,7 +55,7 @@ class Perceptual(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: _Perceptual, network: nn.Module) -> None:
+    def __init__(self, config: VitFeatures | TimmFeatures, network: nn.Module) -> None:
         super().__init__()
         self.weight = config.weight
         self.network = network.requires_grad_(False)

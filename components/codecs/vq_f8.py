@@ -3,36 +3,14 @@
 Paper: 2112.10752 (LDM, section 3.1).
 """
 
-from typing import Literal, Self
-
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from components.codecs.autoencoder import AutoencoderConfig, Decoder, Encoder
+from components.codecs.autoencoder import Decoder, Encoder
 from components.codecs.base import Codec
+from components.codecs.config import VqF8Config
 from components.codecs.vqgan import Codebook
-
-
-class VqF8Config(AutoencoderConfig):
-    """As published: width 128, multipliers 1 2 2 4, 2 blocks, attention at level 3, 16,384 codes of 4."""
-
-    kind: Literal["vq-f8"]
-    n_codes: int = Field(ge=2)
-    """Entries of the codebook (published: 16384)."""
-    code_dim: int = Field(ge=1)
-    """Channels of what is cached, and dimension of an entry (published: 4)."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(
-            kind="vq-f8", px=8, width=4, multipliers=(1, 2), n_blocks=1, attention_levels=(1,), groups=2, latent_dim=3,
-            n_codes=8, code_dim=2, dtype="float32",
-        )  # fmt: skip
-
-    def build(self) -> "VqF8":
-        return VqF8(self)
 
 
 class VqF8(Codec):

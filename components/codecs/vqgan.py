@@ -4,61 +4,14 @@ Paper: 2012.09841 (VQGAN), 2202.04200 (MaskGIT). Parameter names are those of th
 z_e: encoder output, z_q: its nearest codebook vectors.
 """
 
-from typing import Literal, Self
-
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as tf
 
-from components.codecs.base import Codec, check_levels
-from components.config import Config
+from components.codecs.base import Codec
+from components.codecs.config import VqganConfig
 from components.target import TargetSpec
-
-
-class VqganConfig(Config):
-    """As published: width 128, multipliers 1 1 2 2 4, 2 blocks, 1024 codes of 256; 54,515,587 parameters."""
-
-    kind: Literal["vqgan"]
-    px: int = Field(ge=1)
-    """Side of the image; a multiple of 2^(number of multipliers - 1)."""
-    width: int = Field(ge=1)
-    """Channels that the multipliers multiply."""
-    multipliers: tuple[int, ...] = Field(min_length=1)
-    """Channels per level, as multiples of width; each level after the first halves the resolution."""
-    n_blocks: int = Field(ge=1)
-    """Residual blocks per level, in encoder and decoder alike."""
-    groups: int = Field(ge=1)
-    """Groups of every GroupNorm; divides all widths."""
-    n_codes: int = Field(ge=2)
-    """Entries of the codebook."""
-    code_dim: int = Field(ge=1)
-    """Dimension of an entry."""
-    shortcut: Literal["branch", "input"]
-    """What the 1x1 shortcut reads where channels change: the block's branch (as published) or its input."""
-    space: Literal["tokens", "latents"]
-    """What is cached: tokens (for mage), or latents, the encoder's output, which decoding quantizes (for dit)."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        check_levels(self.px, self.width, self.multipliers, self.groups)
-        return self
-
-    @property
-    def side(self) -> int:
-        """Side of the token grid."""
-        return self.px >> (len(self.multipliers) - 1)
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(
-            kind="vqgan", px=8, width=4, multipliers=(1, 2), n_blocks=1, groups=2, n_codes=8, code_dim=4,
-            shortcut="branch", space="tokens",
-        )  # fmt: skip
-
-    def build(self) -> "Vqgan":
-        return Vqgan(self)
 
 
 class ResBlock(nn.Module):

@@ -8,49 +8,19 @@ z_e: encoder output, z_q: its nearest codebook vectors, k: number of codes.
 """
 
 from collections.abc import Mapping
-from typing import Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import Field
 from torch import Tensor, nn
 
 from components.base import Batch
-from components.codecs.adversarial import AdversarialConfig, Discriminator, adaptive_weight, hinge
-from components.codecs.perceptual import PerceptualConfig
+from components.codecs import perceptual
+from components.codecs.adversarial import Discriminator, adaptive_weight, hinge
+from components.codecs.config import VqganObjective
 from components.codecs.vqgan import Vqgan
-from components.config import Config
 from components.nn.gather import sum_over_ranks
 from components.rng import BatchRng
 from components.training.trainable import Trainable
-
-
-class VqganObjective(Config):
-    """What a VQGAN is fitted for."""
-
-    l1: float = Field(ge=0)
-    """Weight of the mean absolute error of the pixels."""
-    l2: float = Field(ge=0)
-    """Weight of their mean squared error."""
-    commitment: float = Field(ge=0)
-    """Weight of the mean squared distance between encoder outputs and their codes."""
-    codebook_decay: float = Field(ge=0, lt=1)
-    """Decay per step of the moving averages that the codebook consists of."""
-    free_steps: int = Field(ge=0)
-    """Steps at the start that leave out the codebook; the next one fills it with encoder outputs."""
-    restart_below: float = Field(ge=0, lt=1)
-    """A code that is used less than this share of the average use is moved onto an encoder output of the batch."""
-    perceptual: PerceptualConfig | None
-    """A frozen network in whose features pictures are compared as well; null: pixels alone."""
-    adversarial: AdversarialConfig | None
-    """A discriminator that keeps textures sharp; null: none."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(
-            l1=1.0, l2=1.0, commitment=0.25, codebook_decay=0.9, free_steps=1, restart_below=0.1, perceptual=None,
-            adversarial=None,
-        )  # fmt: skip
 
 
 class VqganTrainable(Trainable):
@@ -72,7 +42,7 @@ class VqganTrainable(Trainable):
         self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
         self.register_buffer("use", torch.zeros(len(codes)))
         self.register_buffer("total", torch.zeros_like(codes))
-        self.perceptual = None if objective.perceptual is None else objective.perceptual.build()
+        self.perceptual = None if objective.perceptual is None else perceptual.build(objective.perceptual)
         self.discriminator = None if objective.adversarial is None else Discriminator(objective.adversarial)
         self._last: tuple[Tensor, Tensor] | None = None
 

@@ -1,15 +1,22 @@
 """What a frozen encoder is: image statistics, resize, a network in eval mode, and one standardized vector per image."""
 
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from jaxtyping import Float, Int
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from components.errors import ConfigError, ShapeError
+from components.base import Reader
+from components.encoders.config import (
+    RGB,
+    EncoderConfig,
+    EncoderModel,
+)
+from components.errors import ConfigError, ShapeError, WeightsError
 from components.nn.groups import in_groups
+from components.weights import load_weights
 
-RGB = tuple[float, float, float]
 WEIGHTS_KEY = "encoder.model.weights"
 """Where params.yaml names an encoder's weights file."""
 _PIXELS = 8 * 224**2
@@ -96,3 +103,24 @@ class FrozenEncoder(nn.Module):
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002
         return super().train(False)  # frozen: BatchNorm statistics are part of the function
+
+
+CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+
+
+def load_encoder(artifact: Reader) -> FrozenEncoder:
+    """The frozen encoder of an encoder artifact, on CPU. Raises: WeightsError."""
+    try:
+        config: EncoderModel = TypeAdapter(EncoderConfig).validate_python(artifact.read_json(CONFIG))
+    except ValidationError as error:
+        raise WeightsError(
+            f"the encoder's {CONFIG} is not valid", got=error, fix="run the encoder stage again"
+        ) from error
+    encoder = config.build()
+    load_weights(encoder.network, artifact.path(WEIGHTS))
+    return encoder
+
+
+def saved_config(config: EncoderModel) -> dict[str, Any]:
+    """What config.json holds: the config without the place that its weights came from."""
+    return config.model_copy(update={"weights": None}).model_dump(mode="json")

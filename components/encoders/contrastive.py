@@ -3,41 +3,19 @@
 import copy
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from components.base import Batch
-from components.config import Config
 from components.encoders.base import preprocess
-from components.encoders.mocov3 import MoCoV3Config, MoCoV3Network, projection_head
+from components.encoders.config import ContrastiveConfig, MoCoV3Config
+from components.encoders.mocov3 import MoCoV3Network, projection_head
 from components.images.augment import Images, augment
-from components.images.config import AugmentConfig, Crop, Noise
 from components.nn.gather import gather_rows
 from components.rng import BatchRng
 from components.training.trainable import Trainable
-
-
-class ContrastiveConfig(Config):
-    """How the MoCo v3 encoder is trained, besides the optimizer."""
-
-    kind: Literal["contrastive"]
-    temperature: Annotated[float, Field(gt=0)]
-    """Of the softmax over the batch; the loss is scaled by twice this, as in the reference."""
-    momentum: Annotated[float, Field(ge=0, le=1)]
-    """Of the momentum encoder at the first step; it rises to 1 along a cosine."""
-    predictor_hidden: Annotated[int, Field(gt=0)]
-    """Width of the predictor's hidden layer."""
-    views: tuple[tuple[AugmentConfig, ...], tuple[AugmentConfig, ...]]
-    """The augmentations of the first and of the second view."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        steps = (Crop.tiny(), Noise.tiny())
-        return cls(kind="contrastive", temperature=0.2, momentum=0.9, predictor_hidden=16, views=(steps, steps))
 
 
 def contrastive_loss(q: Float[Tensor, "b d"], k: Float[Tensor, "b d"], temperature: float) -> Tensor:

@@ -2,67 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
-from components.config import Config
-from components.encoders.base import RGB, WEIGHTS_KEY, FrozenEncoder
+from components.encoders.base import WEIGHTS_KEY, FrozenEncoder
+from components.encoders.config import TimmConfig
 from components.errors import ConfigError
 from components.nn.vit import seeded_init
 from components.weights import assign, fetch_weights, required
-from components.weights_file import WeightsFile
-
-
-class TimmConfig(Config):
-    """A timm model with imported weights."""
-
-    kind: Literal["timm"]
-    name: str = Field(min_length=1)
-    """timm's model name without a pretrained tag, e.g. vit_small_patch14_dinov2."""
-    weights: WeightsFile | None
-    """The weights file, as timm saves it (null only in a saved encoder, whose weights lie beside its config)."""
-    input_px: int = Field(ge=1)
-    """Side that images are resized to."""
-    dim: int = Field(ge=2)
-    """Width of the representation."""
-    output: Literal["cls", "pooled", "head"]
-    """The [CLS] token after the last norm, the model's own pooled features, or its head's output."""
-    resample_positions: bool
-    """Stretch the file's learned positions when it was made for another image size (DINOv2: 518) than input_px."""
-    mean: RGB
-    """Subtracted from RGB in [0, 1]."""
-    std: RGB
-    """Divides RGB after the mean is subtracted."""
-
-    def build(self) -> FrozenEncoder:
-        """The encoder, with weights still to be loaded. Raises: ConfigError for a name that timm does not know."""
-        with seeded_init(0):
-            network = _create(self)
-        return TimmEncoder(self, network)
-
-    def imported(self) -> FrozenEncoder:
-        """The encoder with the weights that the config names. Raises: WeightsError, ConfigError."""
-        weights = required(self.weights, WEIGHTS_KEY)
-        encoder = self.build()
-        tensors = fetch_weights(weights, f"timm {self.name}", WEIGHTS_KEY)
-        if self.output != "head":
-            tensors = _without_classifier(tensors, encoder.network)
-        if self.resample_positions:
-            tensors = _resampled(tensors, encoder.network)
-        assign(encoder.network, tensors, source=weights.uri)
-        _try(encoder)
-        return encoder
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(
-            kind="timm", name="test_vit", weights=None, input_px=32, dim=64, output="cls", resample_positions=False,
-            mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-        )  # fmt: skip
 
 
 class TimmEncoder(FrozenEncoder):
@@ -82,6 +32,27 @@ class TimmEncoder(FrozenEncoder):
             pooled: Tensor = network.forward_head(features, pre_logits=True)
             return pooled
         return features[:, 0]
+
+
+def build(config: TimmConfig) -> FrozenEncoder:
+    """The encoder, with fresh weights. Raises: ConfigError for a name that timm does not know."""
+    with seeded_init(0):
+        network = _create(config)
+    return TimmEncoder(config, network)
+
+
+def imported(config: TimmConfig) -> FrozenEncoder:
+    """The encoder with the weights that the config names. Raises: WeightsError, ConfigError."""
+    weights = required(config.weights, WEIGHTS_KEY)
+    encoder = build(config)
+    tensors = fetch_weights(weights, f"timm {config.name}", WEIGHTS_KEY)
+    if config.output != "head":
+        tensors = _without_classifier(tensors, encoder.network)
+    if config.resample_positions:
+        tensors = _resampled(tensors, encoder.network)
+    assign(encoder.network, tensors, source=weights.uri)
+    _try(encoder)
+    return encoder
 
 
 def _create(config: TimmConfig) -> nn.Module:

@@ -4,9 +4,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from components.encoders import EncoderModel
+from components.encoders import timm
 from components.encoders.base import WEIGHTS_KEY, FrozenEncoder
-from components.encoders.timm import TimmConfig
+from components.encoders.config import EncoderModel, TimmConfig
 from components.interop.layout import SameNames, Tensors, adopt, depth_of, heads_of, side_of
 from components.interop.signatures import OUTER
 from components.weights import required
@@ -114,7 +114,7 @@ def import_encoder(config: EncoderModel) -> tuple[FrozenEncoder, dict[str, Tenso
     Raises: WeightsError, ConfigError.
     """
     if isinstance(config, TimmConfig):
-        return config.imported(), {}
+        return timm.imported(config), {}
     encoder = config.build()
     layout = next(layout for layout in LAYOUTS if layout.kind == config.kind)
     headless = not any(name.startswith("head.") for name in encoder.network.state_dict())

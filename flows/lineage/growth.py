@@ -96,7 +96,7 @@ def _clusters(store: Store, artifact: StoredArtifact, codec: CommittedRun, chunk
     """Pictures of a chunk by likeness, the biggest cluster first; as the codec gives them back."""
     import torch
 
-    from components.codecs import load_codec
+    from components.codecs.base import load_codec
     from components.images.pictures import grid, png_bytes, to_uint8
 
     table = _plain(artifact, chunk)

@@ -14,7 +14,7 @@ from flows.registry import Version
 from flows.runs.stored import StoredArtifact
 
 if TYPE_CHECKING:
-    from components.encoders import Encoder
+    from components.encoders.base import Encoder
     from components.images.config import DecodeRecipe
 
 _MOST = 512
@@ -28,7 +28,7 @@ def drift_of(project: Project, lock: Lock, base: Sequence[str], champion: Versio
 
     About 1 when nothing changed. Infinite when too few of either can be read: then it is not known to be small.
     """
-    from components.encoders import load_encoder
+    from components.encoders.base import load_encoder
     from components.images.config import DecodeRecipe
 
     chunks = [(chunk.name in base, lock.entries(chunk)) for chunk in lock.chunks]
@@ -53,7 +53,7 @@ def _represent(project: Project, entries: Sequence[Entry], encoder: "Encoder", r
     import torch
 
     from components.collection.source import open_source
-    from components.encoders import constant_rows
+    from components.encoders.base import constant_rows
     from components.errors import DataError
     from components.images.decode import decode, square
     from components.images.pictures import to_float

@@ -6,7 +6,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from components.codecs import Codec, CodecConfig, load_codec, save_codec
+from components.codecs.base import Codec, load_codec, save_codec
+from components.codecs.config import CodecConfig
 from components.errors import ShapeError, WeightsError
 from components.nn.vit import seeded_init
 from tests.support.folders import FolderArtifact

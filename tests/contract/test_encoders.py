@@ -6,11 +6,12 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from components.encoders import CONFIG, WEIGHTS, EncoderModel, WeightsFile, load_encoder, saved_config
-from components.encoders.base import FrozenEncoder
+from components.encoders.base import CONFIG, WEIGHTS, FrozenEncoder, load_encoder, saved_config
+from components.encoders.config import EncoderModel
 from components.errors import ShapeError, WeightsError
 from components.interop.encoders import import_encoder
 from components.weights import save_weights
+from components.weights_file import WeightsFile
 from tests.support.folders import FolderArtifact, randomize
 
 OUTPUTS = {"mocov3": ("projector", "cls"), "dino": ("projector", "cls"), "deit": ("projector", "cls")}

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from components.collection.source import FolderSource
-from components.encoders import MoCoV3Config, TimmConfig
+from components.encoders.config import MoCoV3Config, TimmConfig
 from components.weights import save_weights
 from flows.__main__ import main
 from tests.support.collected import scene

@@ -14,10 +14,9 @@ import torch
 import yaml
 from torch import Tensor
 
-from components.codecs.kl import KlConfig
-from components.codecs.vqgan import VqganConfig
+from components.codecs.config import KlConfig, VqganConfig
 from components.diffusion.schedule import ScheduleConfig
-from components.encoders.dino import DinoConfig
+from components.encoders.config import DinoConfig
 from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
 from components.pixels import PixelData
 from components.pixels.mage import MageConfig

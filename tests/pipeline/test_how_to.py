@@ -9,9 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from components.codecs.kl import KlConfig
-from components.codecs.vqgan import VqganConfig
-from components.encoders.mocov3 import MoCoV3Config
+from components.codecs.config import KlConfig, VqganConfig
+from components.encoders.config import MoCoV3Config
 from components.interop.checkpoint import export_tensors, write_checkpoint
 from components.pixels import PixelData
 from components.pixels.adm import AdmConfig

@@ -12,8 +12,8 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
-from components.codecs import CodecConfig
-from components.encoders import EncoderConfig
+from components.codecs.config import CodecConfig
+from components.encoders.config import EncoderConfig
 from components.errors import WeightsError
 from components.interop.checkpoint import LAYOUTS, describe, export_tensors, import_tensors
 from components.interop.shadowed import buffers

@@ -11,12 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.codecs.kl import KlConfig
-from components.codecs.vq_f8 import VqF8Config
-from components.codecs.vqgan import VqganConfig
-from components.encoders.deit import DeitConfig
-from components.encoders.dino import DinoConfig
-from components.encoders.mocov3 import MoCoV3Config
+from components.codecs.config import KlConfig, VqF8Config, VqganConfig
+from components.encoders.config import DeitConfig, DinoConfig, MoCoV3Config
 from components.interop.checkpoint import export_tensors
 from components.nn.patches import sincos_positions
 from tests.support import oracles

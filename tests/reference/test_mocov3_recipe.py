@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer, momentum_at
-from components.encoders.mocov3 import MoCoV3Config, MoCoV3Network
+from components.encoders.config import ContrastiveConfig, MoCoV3Config
+from components.encoders.contrastive import MoCoV3Trainer, momentum_at
+from components.encoders.mocov3 import MoCoV3Network
 from components.nn.batchnorm import GlobalBatchNorm
 from components.training.optim import decays, lr_at
 from components.training.step import Stepper

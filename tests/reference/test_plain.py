@@ -7,8 +7,8 @@ import torch
 from benchmarks.plain import layers
 from benchmarks.plain import mage as plain_mage
 from benchmarks.plain import rdm as plain_rdm
-from components.codecs.vqgan import VqganConfig
-from components.encoders.mocov3 import MoCoV3Config
+from components.codecs.config import VqganConfig
+from components.encoders.config import MoCoV3Config
 from components.generators.sampling import DiffusionSampling, MaskedSampling
 from components.nn.vit import seeded_init
 from components.pixels import PixelData

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from components.codecs.perceptual import VitFeatures
-from components.codecs.vqgan import ResBlock, VqganConfig
+from components.codecs.config import VitFeatures, VqganConfig
+from components.codecs.vqgan import ResBlock
 from components.codecs.vqgan_training import VqganTrainable
-from components.encoders.mocov3 import MoCoV3Config
+from components.encoders.config import MoCoV3Config
 from components.nn.vit import seeded_init
 from components.training.step import Stepper
 from components.weights import save_weights

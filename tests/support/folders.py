@@ -12,9 +12,9 @@ import torch
 
 from components.cache.reader import CacheInfo
 from components.cache.shards import ShardWriter, shard_name
-from components.codecs.none import NoneConfig
+from components.codecs.config import NoneConfig
 from components.collection.images import index_name, index_schema
-from components.encoders import MoCoV3Config
+from components.encoders.config import MoCoV3Config
 from components.pixels import save_pixels
 from components.pixels.base import PixelData
 from components.pixels.condition import ConditionConfig

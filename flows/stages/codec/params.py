@@ -4,9 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from components.codecs import CodecConfig
-from components.codecs.vqgan import VqganConfig
-from components.codecs.vqgan_training import VqganObjective
+from components.codecs.config import CodecConfig, VqganConfig, VqganObjective
 from components.config import Config
 from components.training.config import TrainConfig
 from components.weights_file import WeightsFile, trained_or_imported

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from components.base import Batch, Metrics
-from components.codecs import Codec, save_codec
+from components.codecs.base import Codec, save_codec
 from components.codecs.vqgan import Vqgan
 from components.codecs.vqgan_training import VqganTrainable, perplexity
 from components.collection.images import ImageIndex, open_images

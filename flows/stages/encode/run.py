@@ -11,11 +11,11 @@ from components.base import Batch, Metrics
 from components.cache.memo_keys import shard_key
 from components.cache.reader import Cache, CacheInfo, CacheSplit
 from components.cache.shards import ShardWriter, shard_name
-from components.codecs import load_codec
+from components.codecs.base import load_codec
 from components.collection.images import ImageIndex, Pixels, index_name, read_table
 from components.collection.source import open_source
 from components.collection.splits import LEFT_OUT
-from components.encoders import constant_rows, load_encoder
+from components.encoders.base import constant_rows, load_encoder
 from components.errors import ArtifactError, DataError
 from components.images.config import DecodeRecipe, ViewRecipe
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8

@@ -5,9 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from components.config import Config
-from components.encoders import EncoderConfig
-from components.encoders.contrastive import ContrastiveConfig
-from components.encoders.mocov3 import MoCoV3Config
+from components.encoders.config import ContrastiveConfig, EncoderConfig, MoCoV3Config
 from components.training.config import TrainConfig
 
 

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from components.base import Batch, Metrics
 from components.collection.images import ImageIndex, open_images
-from components.encoders import CONFIG, WEIGHTS, constant_rows, saved_config
-from components.encoders.base import FrozenEncoder
+from components.encoders.base import CONFIG, WEIGHTS, FrozenEncoder, constant_rows, saved_config
+from components.encoders.config import MoCoV3Config
 from components.encoders.contrastive import MoCoV3Trainer
-from components.encoders.mocov3 import MoCoV3Config
 from components.errors import ConfigError, DataError, DivergedError
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.interop.encoders import import_encoder

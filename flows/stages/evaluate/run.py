@@ -10,7 +10,7 @@ from components.base import Metrics
 from components.cache.reader import CacheSplit, Column, open_cache
 from components.cache.samples import Samples
 from components.collection.images import open_images
-from components.encoders import load_encoder
+from components.encoders.base import load_encoder
 from components.images.pictures import to_float
 from components.metrics import measure, presentation
 from components.metrics.config import Task

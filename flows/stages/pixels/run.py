@@ -9,7 +9,7 @@ import torch
 
 from components.base import Batch, Metrics
 from components.cache.reader import Cache, CacheSplit, Column, open_cache
-from components.codecs import Codec, load_codec
+from components.codecs.base import Codec, load_codec
 from components.errors import DataError
 from components.images.pictures import grid, png_bytes, rows_grid, to_uint8
 from components.interop.layout import adopt, keep

@@ -11,7 +11,7 @@ from components.bundle.request import Request
 from components.bundle.system import System, SystemSampling
 from components.cache.reader import open_cache
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
-from components.codecs import load_codec
+from components.codecs.base import load_codec
 from components.images.pictures import grid, png_bytes, to_uint8
 from components.pixels import load_pixels
 from components.rdm import load_rdm

@@ -12,7 +12,7 @@ from PIL import Image
 from components.bundle.bundle import Bundle
 from components.bundle.request import Picture, Request
 from components.cache.samples import Samples
-from components.encoders import load_encoder
+from components.encoders.base import load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
 from components.images.pictures import png_bytes, to_uint8
 from components.pixels import load_pixels

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.codecs.none import NoneConfig
+from components.codecs.config import NoneConfig
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -3,7 +3,8 @@ import torch
 from pydantic import ValidationError
 from torch.nn import functional as tf
 
-from components.codecs.vqgan import ResBlock, VqganConfig
+from components.codecs.config import VqganConfig
+from components.codecs.vqgan import ResBlock
 from components.nn.vit import seeded_init
 
 TINY = VqganConfig.tiny()

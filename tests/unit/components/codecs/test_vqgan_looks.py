@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from components.base import Batch
-from components.codecs.adversarial import AdversarialConfig, Discriminator, adaptive_weight, hinge
-from components.codecs.perceptual import Perceptual, TimmFeatures, VitFeatures
-from components.codecs.vqgan import VqganConfig
-from components.codecs.vqgan_training import VqganObjective, VqganTrainable
-from components.encoders.mocov3 import MoCoV3Config
+from components.codecs.adversarial import Discriminator, adaptive_weight, hinge
+from components.codecs.config import AdversarialConfig, TimmFeatures, VitFeatures, VqganConfig, VqganObjective
+from components.codecs.perceptual import Perceptual, build
+from components.codecs.vqgan_training import VqganTrainable
+from components.encoders.config import MoCoV3Config
 from components.errors import ConfigError, WeightsError
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
@@ -116,7 +116,7 @@ def test_each_optimizer_has_its_own_parameters() -> None:
 
 def test_perceptual_distance_by_the_formula(vit: tuple[VitFeatures, nn.Module]) -> None:
     config, network = vit
-    distance = config.build()
+    distance = build(config)
     a, b = images(2), images(4)[2:]
     expected = 0.0
     for layer in config.layers:
@@ -135,7 +135,7 @@ def test_perceptual_distance_by_the_formula(vit: tuple[VitFeatures, nn.Module]) 
 
 
 def test_gradients_reach_the_pictures_alone(vit: tuple[VitFeatures, nn.Module]) -> None:
-    distance, made = vit[0].build(), images().requires_grad_()
+    distance, made = build(vit[0]), images().requires_grad_()
     distance(images() * 0.5, made).backward()
     assert made.grad is not None
     assert float(made.grad.abs().sum()) > 0
@@ -147,16 +147,16 @@ def test_published_and_misnamed_networks(tmp_path: Path, vit: tuple[VitFeatures,
     config, network = vit
     official = {f"module.base_encoder.{name}": t for name, t in network.state_dict().items()}
     torch.save({"state_dict": official | {"module.predictor.0.weight": torch.ones(1)}}, tmp_path / "moco.pth.tar")
-    again = config.model_copy(update={"weights": pinned(tmp_path / "moco.pth.tar")}).build()
-    assert torch.equal(again(images(2), images(4)[2:]), config.build()(images(2), images(4)[2:]))
+    again = build(config.model_copy(update={"weights": pinned(tmp_path / "moco.pth.tar")}))
+    assert torch.equal(again(images(2), images(4)[2:]), build(config)(images(2), images(4)[2:]))
     with pytest.raises(ConfigError, match="no such block"):
-        config.model_copy(update={"layers": (2,)}).build()
+        build(config.model_copy(update={"layers": (2,)}))
     save_weights(tmp_path / "other.safetensors", {"a": torch.ones(1)})
     with pytest.raises(ConfigError, match="no ViT"):
-        config.model_copy(update={"weights": pinned(tmp_path / "other.safetensors")}).build()
+        build(config.model_copy(update={"weights": pinned(tmp_path / "other.safetensors")}))
     absent = WeightsFile(uri=str(tmp_path / "vgg16.pth"), sha256="0" * 64)
     with pytest.raises(WeightsError, match=r"vgg16\.pth(.|\n)*codec\.objective\.perceptual\.weights"):
-        config.model_copy(update={"weights": absent}).build()
+        build(config.model_copy(update={"weights": absent}))
 
 
 def test_timm_features(tmp_path: Path) -> None:
@@ -171,12 +171,12 @@ def test_timm_features(tmp_path: Path) -> None:
         layers=(1, 2),
         **STATISTICS,
     )
-    distance: Perceptual = config.build()
+    distance: Perceptual = build(config)
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert float(distance(x, x)) == 0.0
     assert float(distance(x, x.flip(0))) > float(distance(x, 0.99 * x)) > 0
     with pytest.raises(ConfigError, match="no model"):
-        config.model_copy(update={"name": "resnet_of_nobody"}).build()
+        build(config.model_copy(update={"name": "resnet_of_nobody"}))
 
 
 def _grads(rank: int, n_ranks: int) -> dict[str, torch.Tensor]:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from components.base import Batch
-from components.codecs.vqgan import VqganConfig
-from components.codecs.vqgan_training import VqganObjective, VqganTrainable, perplexity
+from components.codecs.config import VqganConfig, VqganObjective
+from components.codecs.vqgan_training import VqganTrainable, perplexity
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
 from components.training.config import TrainConfig

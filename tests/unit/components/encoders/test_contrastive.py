@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer, contrastive_loss, momentum_at
-from components.encoders.mocov3 import MoCoV3Config
+from components.encoders.config import ContrastiveConfig, MoCoV3Config
+from components.encoders.contrastive import MoCoV3Trainer, contrastive_loss, momentum_at
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
 from tests.support.ranks import run_ranks

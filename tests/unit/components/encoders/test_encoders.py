@@ -8,9 +8,19 @@ import pytest
 import torch
 from torch import nn
 
-from components.encoders import CONFIG, WEIGHTS, EncoderConfig, MoCoV3Config, TimmConfig, load_encoder, saved_config
-from components.encoders.base import FrozenEncoder, constant_rows, preprocess, standardize
+from components.encoders.base import (
+    CONFIG,
+    WEIGHTS,
+    FrozenEncoder,
+    constant_rows,
+    load_encoder,
+    preprocess,
+    saved_config,
+    standardize,
+)
+from components.encoders.config import EncoderConfig, MoCoV3Config, TimmConfig
 from components.encoders.mocov3 import MoCoV3Network
+from components.encoders.timm import imported
 from components.errors import ConfigError, ShapeError, WeightsError
 from components.interop.encoders import import_encoder
 from components.weights import fetch_weights, read_tensors, save_weights
@@ -188,7 +198,7 @@ def test_timm_weights_are_imported(name: str, output: str, dim: int, changes: di
     path = _timm_file(tmp_path, name, **changes)
     update = {"name": name, "output": output, "dim": dim, "weights": _pin(path)}
     config = TimmConfig.tiny().model_copy(update=update)
-    encoder = config.imported()
+    encoder = imported(config)
     reference = timm.create_model(name, pretrained=False, **changes).eval()
     reference.load_state_dict(fetch_weights(_pin(path), "x", "y"))
     images = _images(2, 32)
@@ -207,16 +217,16 @@ def test_timm_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no .CLS. token"):
         tiny.model_copy(update={"name": "test_resnet"}).build()
     with pytest.raises(ConfigError, match="no weights"):
-        tiny.imported()
+        imported(tiny)
     resnet = {"name": "test_resnet", "output": "pooled", "weights": _pin(_timm_file(tmp_path, "test_resnet"))}
     with pytest.raises(ConfigError, match=r"set encoder.model.dim: 96"):
-        tiny.model_copy(update=resnet).imported()
+        imported(tiny.model_copy(update=resnet))
     odd = {"input_px": 40, "weights": _pin(_timm_file(tmp_path, img_size=40))}
     with pytest.raises(ConfigError, match="does not run at this size"):
-        tiny.model_copy(update=odd).imported()
+        imported(tiny.model_copy(update=odd))
     small = _timm_file(tmp_path, img_size=16)
     with pytest.raises(WeightsError, match="wrong shape: pos_embed"):
-        tiny.model_copy(update={"weights": _pin(small)}).imported()
+        imported(tiny.model_copy(update={"weights": _pin(small)}))
 
 
 def test_bad_weights_files_are_refused_by_name(tmp_path: Path) -> None:
@@ -270,7 +280,7 @@ def test_positions_of_another_image_size_are_stretched(tmp_path: Path) -> None:
 
     path = _timm_file(tmp_path, img_size=64, num_classes=0)
     config = TimmConfig.tiny().model_copy(update={"weights": _pin(path), "resample_positions": True})
-    encoder = config.imported()
+    encoder = imported(config)
     bigger = timm.create_model("test_vit", pretrained=False, img_size=64, num_classes=0).state_dict()
     own = encoder.network.pos_embed
     assert own.shape == (1, 1 + (32 // 16) ** 2, 64)

@@ -11,11 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.codecs.kl import KlConfig
-from components.codecs.vqgan import VqganConfig
+from components.codecs.config import KlConfig, VqganConfig
 from components.diffusion.schedule import ScheduleConfig
-from components.encoders.dino import DinoConfig
-from components.encoders.mocov3 import MoCoV3Config
+from components.encoders.config import DinoConfig, MoCoV3Config
 from components.errors import ConfigError, RcgError, WeightsError
 from components.interop.checkpoint import describe, export_tensors, import_tensors, read_checkpoint, write_checkpoint
 from components.interop.encoders import import_encoder

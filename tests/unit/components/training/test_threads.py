@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from components.base import Batch
-from components.encoders.contrastive import ContrastiveConfig, MoCoV3Trainer
-from components.encoders.mocov3 import MoCoV3Config
+from components.encoders.config import ContrastiveConfig, MoCoV3Config
+from components.encoders.contrastive import MoCoV3Trainer
 from components.rng import BatchRng
 from components.training import threads
+from components.training.config import TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import train
-from components.training.optim import TrainConfig
 from components.training.threads import fitting_threads, step_flops
 from tests.support import toys
 

@@ -9,13 +9,8 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from components.codecs import load_codec
-from components.codecs.adversarial import AdversarialConfig
-from components.codecs.kl import KlConfig
-from components.codecs.none import NoneConfig
-from components.codecs.vq_f8 import VqF8Config
-from components.codecs.vqgan import VqganConfig
-from components.codecs.vqgan_training import VqganObjective
+from components.codecs.base import load_codec
+from components.codecs.config import AdversarialConfig, KlConfig, NoneConfig, VqF8Config, VqganConfig, VqganObjective
 from components.errors import DataError
 from components.images.pictures import to_float
 from components.interop.checkpoint import export_tensors, write_checkpoint

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from components.base import Metrics
 from components.cache.reader import CacheSplit, open_cache
 from components.cache.shards import shard_name
-from components.codecs.none import NoneConfig
+from components.codecs.config import NoneConfig
 from components.collection.images import ImageIndex, index_bytes, open_images, read_table
 from components.collection.images import Pixels as ImagePixels
 from components.collection.source import DemoSource

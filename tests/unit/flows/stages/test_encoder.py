@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from components.encoders import MoCoV3Config, TimmConfig, WeightsFile, load_encoder
-from components.encoders.contrastive import ContrastiveConfig
+from components.encoders.base import load_encoder
+from components.encoders.config import ContrastiveConfig, MoCoV3Config, TimmConfig
 from components.errors import ConfigError, DivergedError
 from components.images.config import Noise, Warp
 from components.images.pictures import to_float
@@ -21,6 +21,7 @@ from components.nn.vit import seeded_init
 from components.training.config import OptimConfig, TrainConfig
 from components.training.report import Report
 from components.weights import save_weights
+from components.weights_file import WeightsFile
 from flows.stages.encoder.params import EncoderParams, ProbeConfig
 from flows.stages.encoder.run import run
 from tests.support.folders import PX, FolderArtifact, FolderInputs, draw_bars, make_collect

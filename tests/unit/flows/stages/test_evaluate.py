@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
-from components.encoders import MoCoV3Config, saved_config
+from components.encoders.base import saved_config
+from components.encoders.config import MoCoV3Config
 from components.errors import ConfigError
 from components.metrics.config import FeatureConfig
 from components.training.config import OptimConfig, TrainConfig

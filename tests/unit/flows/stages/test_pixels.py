@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from components.codecs.none import NoneConfig
+from components.codecs.config import NoneConfig
 from components.errors import ConfigError
 from components.generators.sampling import DiffusionSampling, MaskedSampling
 from components.images.pictures import SHOWN_PX
@@ -135,7 +135,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_mage_trains_on_tokens_through_the_same_stage(tmp_path: Path) -> None:
     from components.cache.reader import CacheInfo
     from components.cache.shards import ShardWriter, shard_name
-    from components.codecs.vqgan import VqganConfig
+    from components.codecs.config import VqganConfig
     from components.weights import save_weights
 
     config = VqganConfig.tiny()
