@@ -21,6 +21,14 @@ _ANCESTRAL = {
     "eta": 0.0,
     "guidance": 0.0,
 }
+_ADM_256: tuple[int, dict[str, int], str] = (256, {"width": 64}, "per_head")
+"""Side of the images, attention heads, and order of the rows of qkv."""
+_PUBLISHED_ADM: dict[tuple[float, ...], tuple[int, dict[str, int], str]] = {
+    (192, 1, 2, 3, 4): (64, {"width": 64}, "stacked"),
+    (256, 1, 1, 2, 3, 4): (128, {"count": 4}, "per_head"),
+    (256, 0.5, 1, 1, 2, 2, 4, 4): (512, {"width": 64}, "per_head"),
+}
+"""The other files of 2105.05233, by width and multipliers. Source: the flags of guided-diffusion's README @22e0df8."""
 _DIT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 
 
@@ -51,8 +59,10 @@ class ConditionedLayout(Layout):
 
     def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
         if f"{_PROJECT}weight" not in weights:
-            raise WeightsError(f"only a {self.kind} that is told representations has the reference's layout",
-                               expected="pixels.model.condition.kind: representation")  # fmt: skip
+            raise WeightsError(
+                f"only a {self.kind} that is conditioned on representations has the reference's layout",
+                expected="pixels.model.condition.kind: representation",
+            )
         network = {name.removeprefix(self.ours): t for name, t in weights.items() if name.startswith(self.ours)}
         network |= {f"{self.project}.{part}": weights[f"{_PROJECT}{part}"] for part in ("weight", "bias")}
         return self.filled(network) | dict(kept) | network | ({self.null: weights[_NULL]} if self.null else {})
@@ -122,9 +132,7 @@ class AdmLayout(ConditionedLayout):
         return {
             "kind": "adm",
             **self.diffusion(tensors, side_of(tensors, "out.2.weight", 0)),
-            **_unet_shape(tensors, "", side=256),
-            "heads": {"width": 64},
-            "qkv_order": "per_head",
+            **_adm_shape(tensors),
         }
 
 
@@ -173,19 +181,32 @@ def identity_scale(channels: int) -> dict[str, Tensor]:
     return {"mean": torch.zeros(channels, 1, 1), "std": torch.ones(channels, 1, 1)}
 
 
+def _adm_shape(tensors: Tensors) -> dict[str, Any]:
+    """Sizes of ADM's UNet; those that shapes do not tell are the published ones for these channels, else ADM-256's."""
+    sizes = _unet_shape(tensors, "", side=256)
+    side, heads, order = _PUBLISHED_ADM.get((sizes["width"], *sizes["multipliers"]), _ADM_256)
+    return {**_unet_shape(tensors, "", side=side), "heads": heads, "qkv_order": order}
+
+
 def _unet_shape(tensors: Tensors, prefix: str, *, side: int) -> dict[str, Any]:
-    """Sizes of a UNet with the published two blocks per level, on targets of this side."""
-    n_blocks = 2
-    first = [
-        1 + level * (n_blocks + 1) for level in range(depth_of(tensors, f"{prefix}input_blocks.") // (n_blocks + 1))
-    ]
+    """Sizes of a UNet on targets of this side."""
+    n_blocks = _n_blocks(tensors, prefix)
+    n_levels = depth_of(tensors, f"{prefix}input_blocks.") // (n_blocks + 1)
+    first = [1 + level * (n_blocks + 1) for level in range(n_levels)]
     width = side_of(tensors, f"{prefix}time_embed.0.weight", 1)
     widths = [side_of(tensors, f"{prefix}input_blocks.{i}.0.in_layers.2.weight", 0) for i in first]
     attends = [f"{prefix}input_blocks.{i}.1.norm.weight" in tensors for i in first]
     return {
         "width": width,
-        "multipliers": [w // width for w in widths],
+        "multipliers": [w / width if w % width else w // width for w in widths],
         "n_blocks": n_blocks,
         "attention_sides": [side >> level for level, attended in enumerate(attends) if attended],
         "groups": 32,
     }
+
+
+def _n_blocks(tensors: Tensors, prefix: str) -> int:
+    """Residual blocks per level: on the way up, the one after them ends in the first layer that doubles the side."""
+    n = depth_of(tensors, f"{prefix}output_blocks.")
+    ends = [f"{j}.{layer}.weight" for j in (1, 2) for layer in ("in_layers.2", "conv")]
+    return next((i for i in range(n) if any(f"{prefix}output_blocks.{i}.{end}" in tensors for end in ends)), n - 1)

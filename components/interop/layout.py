@@ -122,8 +122,9 @@ def adopt(module: nn.Module, file: WeightsFile, layouts: Sequence[Layout], *, wh
             return imported.kept | {f"{LIVE}{name}": t for name, t in layout.live(tables).items()}
     tensors = likeliest(tables, source)
     if (kind := recognize(tensors)) is not None:
-        raise WeightsError(f"{source} is a {kind} file", got=f"{where} for {kinds}", expected=f"a file of {kinds}",
-                           fix=f"name it in the params of `{STAGE_OF[kind]}`")  # fmt: skip
+        fix = f"name it in the params of `{STAGE_OF[kind]}`"
+        got, expected = f"{where} for {kinds}", f"a file of {kinds}"
+        raise WeightsError(f"{source} is a {kind} file", got=got, expected=expected, fix=fix)
     assign(module, tensors, source=source)
     return {}
 

@@ -24,9 +24,11 @@ OUTER = ("module.base_encoder.", "backbone.")
 PARTS = ("vqgan.", "pretrained_encoder.", "first_stage_model.")
 """Prefixes under which a generator's file carries the frozen models that it was trained with."""
 STAGE_OF = {
-    "rdm": "rdm", "ldm": "pixels", "mage": "pixels", "dit": "pixels", "adm": "pixels", "vq-f8": "codec",
-    "vqgan": "codec", "kl": "codec", "mocov3": "encoder", "ibot": "encoder", "dino": "encoder", "deit": "encoder",
-}  # fmt: skip
+    "rdm": "rdm",
+    **dict.fromkeys(("ldm", "mage", "dit", "adm"), "pixels"),
+    **dict.fromkeys(("vq-f8", "vqgan", "kl"), "codec"),
+    **dict.fromkeys(("mocov3", "ibot", "dino", "deit"), "encoder"),
+}
 """The stage that imports a kind."""
 
 

@@ -11,11 +11,14 @@ from torch.nn import functional as tf
 
 from components.conditions.ports import Ports
 from components.diffusion.schedule import ScheduleConfig
+from components.interop.checkpoint import describe
+from components.nn.unet import UNetShape
 from components.pixels import PixelData
 from components.pixels.adm import AdmConfig
 from components.pixels.condition import ConditionConfig
 from components.pixels.ldm import LdmConfig
 from components.pixels.unet import HeadWidth
+from components.pixels.unet_network import UNetNetwork
 from components.target import TargetSpec
 from tests.support.folders import randomize
 
@@ -80,6 +83,66 @@ def test_ldm_8() -> None:
     with torch.device("meta"):
         model = PAPER_LDM.model_copy(update={"condition": classes}).build(data)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6) == 395
+
+
+UP = {"width": 192, "multipliers": (1, 1, 2, 2, 4, 4), "n_blocks": 2, "c_extra": 3}
+GLIDE = {"width": 192, "multipliers": (1, 2, 3, 4), "n_blocks": 3, "attention": (2, 4, 8), "sequence_width": 512}
+SIZES = {
+    "adm-64": ({"width": 192, "multipliers": (1, 2, 3, 4), "n_blocks": 3, "attention": (2, 4, 8)}, 540, 295_136_454),
+    "adm-128": (
+        {"width": 256, "multipliers": (1, 1, 2, 3, 4), "n_blocks": 2, "attention": (4, 8, 16), "heads": 4},
+        492,
+        420_505_606,
+    ),
+    "adm-512": (
+        {"width": 256, "multipliers": (0.5, 1, 1, 2, 2, 4, 4), "n_blocks": 2, "attention": (16, 32, 64)},
+        644,
+        557_973_638,
+    ),
+    "adm-64-256": ({**UP, "attention": (8, 16, 32), "heads": 4}, 566, 311_027_910),
+    "adm-128-512": ({**UP, "attention": (16, 32)}, 536, 308_067_270),
+    "glide": (GLIDE, 0, 308_334_918),
+    "glide-inpaint": ({**GLIDE, "c_extra": 4}, 0, 308_341_830),
+    "glide-up": ({**UP, "attention": (8, 16, 32), "sequence_width": 512}, 0, 321_665_478),
+}
+"""Published files without class tables and text towers: sizes, tensors (0: unknown without a tower), parameters.
+
+guided-diffusion @22e0df8 and glide-text2im @69b5307, built on the meta device with the flags of their READMEs.
+"""
+
+
+def published(name: str) -> UNetNetwork:
+    sizes = dict(SIZES[name][0])
+    ports = {key: sizes.pop(key) for key in ("sequence_width", "c_extra") if key in sizes}
+    heads = {"head_width": None if "heads" in sizes else 64, "heads": sizes.pop("heads", None)}
+    with torch.device("meta"):
+        return UNetNetwork(UNetShape(c_in=3, c_out=6, groups=32, family="adm", **heads, **sizes), **ports)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_sizes_of_the_published_unets(name: str) -> None:
+    parameters = list(published(name).unet.parameters())
+    _, n_tensors, n_elements = SIZES[name]
+    assert len(parameters) == n_tensors or not n_tensors
+    assert sum(p.numel() for p in parameters) == n_elements
+
+
+@pytest.mark.parametrize(
+    ("name", "heads", "order"),
+    [
+        ("adm-64", {"width": 64}, "stacked"),
+        ("adm-128", {"count": 4}, "per_head"),
+        ("adm-512", {"width": 64}, "per_head"),
+    ],
+)
+def test_what_shapes_do_not_tell_of_adm_is_as_published(name: str, heads: dict[str, int], order: str) -> None:
+    tensors = dict(published(name).unet.named_parameters())
+    sizes = SIZES[name][0]
+    facts = describe("adm", tensors)
+    assert (facts["heads"], facts["qkv_order"]) == (heads, order)
+    assert (tuple(facts["multipliers"]), facts["n_blocks"]) == (sizes["multipliers"], sizes["n_blocks"])
+    assert facts["attention_sides"] == [32, 16, 8]
+    assert AdmConfig.model_validate(facts).multipliers == sizes["multipliers"]
 
 
 class Naive:
