@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from components.errors import ConfigError
+from components.files import write_whole
 
 LOCAL_FILE = Path(".rcg/local.yaml")
 """Written by `rcg snapshot`: this checkout's own settings, git-ignored."""
@@ -259,7 +260,4 @@ def remember_source(root: Path, source: str) -> None:
     """Keep the source of a checkout in its .rcg/local.yaml."""
     file = root / LOCAL_FILE
     values = _read_yaml(file) if file.exists() else {}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".tmp")
-    temporary.write_text(yaml.safe_dump(values | {"source": source}, sort_keys=True))
-    temporary.replace(file)
+    write_whole(file, yaml.safe_dump(values | {"source": source}, sort_keys=True))

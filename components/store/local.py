@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from components.errors import ConflictError, MissingError, StoreError, StoreRefusedError
+from components.files import replacing
 from components.process import machine, pid_exists
 from components.store.base import RESERVED, ObjectInfo, check_key
 
@@ -83,14 +84,10 @@ class LocalStore:
 
     def download(self, key: str, path: Path) -> None:
         """Copy the object to `path`, which appears only when complete."""
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         with self._reading(key):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
+            with replacing(path) as temporary:
                 shutil.copyfile(self._path(key), temporary)
-                temporary.replace(path)
-            finally:
-                temporary.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         path = self._path(key)

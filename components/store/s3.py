@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from components.errors import ConflictError, MissingError, StoreError, StoreRefusedError
+from components.files import replacing
 from components.store.base import RESERVED, ObjectInfo, check_key
 from components.store.s3_bucket import PATIENCE_S, Bucket, split_uri
 from components.store.s3_clients import Condition
@@ -95,17 +96,13 @@ class S3Store:
     def download(self, key: str, path: Path) -> None:
         """Copy the object to `path`, which appears only when complete."""
         full = self._full(key)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._fetch(full, key, temporary)
-            temporary.replace(path)
+            with replacing(path) as temporary:
+                self._fetch(full, key, temporary)
         except OSError as error:
             what = f"cannot write {path}: {error.strerror or error}"
             raise StoreRefusedError(what, fix="free disk space or mend the folder; then run it again") from error
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def delete(self, key: str) -> None:
         full = self._full(key)

@@ -28,14 +28,13 @@ def use(name: str) -> None:
     """Check a preset and make it params.yaml."""
     import yaml
 
+    from components.files import write_whole
     from flows.pipeline.params import check_params
     from flows.pipeline.plan import write_plan
 
     text, target = _read(name), Path("params.yaml")
     params = check_params(yaml.safe_load(text), f"presets/{name}.yaml")
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(target)
+    write_whole(target, text)
     typer.echo(f"{target} is now the preset {name}; `rcg explain` says what would run")
     changes = write_plan(target.parent, params.model_dump(mode="json"))
     if changes:

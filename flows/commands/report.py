@@ -21,6 +21,7 @@ def command(
 def write_report(project: "Project", target: Path) -> str:
     """Write the page; returns the line to print. Raises: MissingError when there is no model, ConfigError."""
     from components.errors import ConfigError
+    from components.files import write_whole
     from flows.lineage.growth import read_growth
     from flows.lineage.story import read_story
     from flows.pages.report import report_page
@@ -29,11 +30,8 @@ def write_report(project: "Project", target: Path) -> str:
         raise ConfigError("the report needs a file name", got=target, fix=f"rcg report {target / 'report.html'}")
     story = read_story(project)
     text = report_page(story, read_growth(project.store, story.versions[-1].stages))
-    temporary = target.with_name(f".{target.name}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-        temporary.replace(target)
+        write_whole(target, text)
     except OSError as error:
         raise ConfigError("the report cannot be written", got=f"{target}: {error}") from error
     return f"{len(story.versions)} version(s) of {story.model}, {len(story.decisions)} decision(s): {target}"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from components.errors import ConfigError, WeightsError
+from components.files import replacing, write_whole
 from components.interop.checkpoint import (
     LAYOUTS,
     Checkpoint,
@@ -98,9 +99,8 @@ def export_weights(project: Project, stage: str, path: Path, kind: str | None) -
         weights = read_tensors(Path(folder) / _WEIGHTS)
     live = {name.removeprefix(LIVE): t for name, t in kept.items() if name.startswith(LIVE)}
     tensors = export_tensors(kind, weights, {name: t for name, t in kept.items() if not name.startswith(LIVE)})
-    partial = path.with_name(f".{path.name}.partial{path.suffix}")
-    write_checkpoint(partial, kind, tensors, live)
-    partial.replace(path)
+    with replacing(path) as partial:
+        write_checkpoint(partial, kind, tensors, live)
     return kind, tensors
 
 
@@ -189,9 +189,7 @@ def _write(name: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> N
         kept = False
     if not kept:
         new = _dumped(whole)
-    partial = PARAMS.with_name(f".{PARAMS.name}.partial")
-    partial.write_text(new)
-    partial.replace(PARAMS)
+    write_whole(PARAMS, new)
 
 
 def _kind_of(stage: str, config: Mapping[str, Any]) -> str:

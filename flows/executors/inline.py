@@ -1,13 +1,11 @@
 """The default executor: the stage runs in this process, as the only rank."""
 
-import contextlib
 import logging
-import signal
 import threading
-from collections.abc import Callable, Iterator
 
 from components.errors import ConfigError
 from flows.executors.base import Job, Place, RankResult, load_stage, pick_device, run_rank
+from flows.executors.sigterm import on_sigterm
 from flows.runs.records import Spec
 from flows.settings import WorkerSettings
 
@@ -27,27 +25,12 @@ class InlineExecutor:
         load_stage(spec)
 
     def run(self, job: Job) -> list[RankResult]:
+        asked = threading.Event()
+
+        def ask() -> None:
+            asked.set()
+            _log.warning("asked to stop: the stage saves what it has first; ask again to stop at once")
+
         device = pick_device(job.settings.device)
-        with _sigterm() as stopping:
-            return [run_rank(job, Place(rank=0, world_size=1, device=device, stopping=stopping))]
-
-
-@contextlib.contextmanager
-def _sigterm() -> Iterator[Callable[[], bool]]:
-    """Turns the first SIGTERM into an answer to `stopping()`. Signals reach the main thread only."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-
-    def on_signal(_number: int, _frame: object) -> None:
-        if asked.is_set():
-            raise SystemExit(128 + signal.SIGTERM)
-        asked.set()
-        _log.warning("asked to stop: the stage saves what it has first; ask again to stop at once")
-
-    before = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        yield asked.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        with on_sigterm(ask):
+            return [run_rank(job, Place(rank=0, world_size=1, device=device, stopping=asked.is_set))]

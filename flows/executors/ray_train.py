@@ -7,7 +7,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import tempfile
 import threading
 import traceback
@@ -26,6 +25,7 @@ from components.errors import ConfigError, RcgError, RetryableError, StoreError,
 from components.store import open_store
 from components.training.report import Report
 from flows.executors.base import Job, Place, RankResult, load_stage, pick_device, run_rank
+from flows.executors.sigterm import on_sigterm
 from flows.runs.events import read_events
 from flows.runs.records import Spec
 from flows.settings import WorkerSettings
@@ -81,10 +81,10 @@ class RayExecutor:
             raise _too_few_gpus(torch.cuda.device_count(), settings.workers)
 
     def run(self, job: Job) -> list[RankResult]:
-        with running_ray(job.settings.workers) as folder, _stopping(folder / "stop") as stop_file, _events(job):
+        with running_ray(job.settings.workers) as folder, on_sigterm((folder / "stop").touch), _events(job):
             use_gpu = _has_gpus(job.settings)
             cuda = use_gpu and job.settings.device != "cpu"
-            task = _Task(replace(job, reporter=None), torch.get_num_threads(), cuda, stop_file)
+            task = _Task(replace(job, reporter=None), torch.get_num_threads(), cuda, folder / "stop")
             return self._fit(task, folder, use_gpu=use_gpu)
 
     def _fit(self, task: _Task, folder: Path, *, use_gpu: bool) -> list[RankResult]:
@@ -265,25 +265,6 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             del os.environ[name]
-
-
-@contextlib.contextmanager
-def _stopping(file: Path) -> Iterator[Path]:
-    """The first SIGTERM creates the file, so that the stage saves what it has and stops; a second one ends at once."""
-    if threading.current_thread() is not threading.main_thread():
-        yield file
-        return
-
-    def on_signal(_number: int, _frame: object) -> None:
-        if file.exists():
-            raise SystemExit(128 + signal.SIGTERM)
-        file.touch()
-
-    before = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        yield file
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from components.bundle.provenance import Provenance, with_provenance
 from components.bundle.request import Picture, Request
 from components.errors import ConfigError, DataError, MissingError
+from components.files import write_whole
 from flows.execution.project import Project
 from flows.executors.base import pick_device
 from flows.registry import resolve
@@ -58,6 +59,4 @@ def _write(path: Path, image: "np.ndarray", provenance: Provenance) -> None:
     """A PNG with its provenance; there under its name only when it is whole."""
     from components.images.pictures import png_bytes
 
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(with_provenance(png_bytes(image), provenance))
-    temporary.replace(path)
+    write_whole(path, with_provenance(png_bytes(image), provenance))

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from components.files import write_whole
 from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests
 
@@ -47,7 +48,4 @@ def _remembered(memory: Path, key: str | None) -> dict[str, Any] | None:
 def _remember(memory: Path, key: str, sections: Mapping[str, Any]) -> None:
     """Best effort: without it the next command is slower."""
     with contextlib.suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        temporary = memory.with_suffix(".tmp")
-        temporary.write_bytes(canonical_json({"key": key, "sections": sections}))
-        temporary.replace(memory)
+        write_whole(memory, canonical_json({"key": key, "sections": sections}))

@@ -2,14 +2,13 @@
 
 import fcntl
 import json
-import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
+from components.files import write_whole
 from flows.tracking.record import StageRecord, Tracking, to_json
 
 EndStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -26,15 +25,14 @@ def done_path(tracking: Tracking, record: StageRecord) -> Path:
 def leave_request(tracking: Tracking, record: StageRecord) -> Path:
     """Ask for a run to be tracked, now or by a later command."""
     path = pending_path(tracking, record)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, to_json(tracking, record))
+    write_whole(path, to_json(tracking, record))
     done_path(tracking, record).unlink(missing_ok=True)
     return path
 
 
 def note_end(request: Path, status: EndStatus) -> None:
     """Keep how the stage ended: what the store cannot tell when there is no manifest."""
-    _write(request, json.dumps(json.loads(request.read_text()) | {"status": status}, sort_keys=True, indent=1))
+    write_whole(request, json.dumps(json.loads(request.read_text()) | {"status": status}, sort_keys=True, indent=1))
 
 
 def end_of(request: Path) -> EndStatus:
@@ -45,12 +43,6 @@ def end_of(request: Path) -> EndStatus:
 
 def mark_done(request: Path) -> None:
     request.replace(request.with_name(request.name.replace(".pending.", ".done.")))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 @contextmanager

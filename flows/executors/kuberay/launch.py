@@ -2,12 +2,9 @@
 
 import contextlib
 import re
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
-from types import FrameType
 
 from components.errors import ArtifactError, ConfigError, ConflictError, RcgError, RetryableError
 from components.store.base import Prefix, Store
@@ -26,6 +23,7 @@ from flows.executors.kuberay.manifest import (
     store_key,
 )
 from flows.executors.kuberay.patience import patiently
+from flows.executors.sigterm import on_sigterm
 from flows.identity.artifact import SCHEMA
 from flows.identity.image import check_image
 from flows.runs.events import last_event
@@ -195,7 +193,7 @@ class _Launched:
     @contextlib.contextmanager
     def _left_alone(self, job: Object) -> Iterator[None]:
         """The job outlives this process; somebody who ends it is told how to come back, and how to end the job."""
-        with _sigterm_exits():
+        with on_sigterm():  # an exception, so that what has to be said at the end is said
             try:
                 yield
             except (KeyboardInterrupt, SystemExit):
@@ -230,23 +228,6 @@ def _collision(order: Order, other: Object) -> ConfigError:
         expected=order.annotations,
         fix="use another namespace (RCG_KUBE_NAMESPACE), or delete that RayJob",
     )
-
-
-@contextlib.contextmanager
-def _sigterm_exits() -> Iterator[None]:
-    """SIGTERM as an exception, so that what has to be said at the end is said."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
-
-    before = signal.signal(signal.SIGTERM, on_signal)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def cancel(cluster: Cluster, store: Store, stages: list[str]) -> list[str]:
