@@ -1,7 +1,7 @@
 """Checkpoints in a store: digest first, then the pointer, by conditional writes; loading survives a torn one."""
 
+import contextlib
 import hashlib
-import json
 import logging
 import pickle
 import tempfile
@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from components.config import Config
 from components.errors import ConflictError, MissingError, SupersededError, TamperedError
 from components.store.base import Store
+from components.store.cell import Cell
 from components.training.worker import State
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class CheckpointDir:
     def __init__(self, store: Store, prefix: str, attempt: int, keep: int, scratch: Path) -> None:
         self._store, self._attempt, self._keep, self._scratch = store, attempt, keep, scratch
         self._root = f"{prefix.rstrip('/')}/checkpoints"
+        self._cell = Cell(store, f"{self._root}/latest.json")
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[None] | None = None
 
@@ -101,28 +102,22 @@ class CheckpointDir:
             newest = max((s.attempt for s in latest.kept), default=0)
             if newest > self._attempt:
                 raise SupersededError(f"attempt {newest} has taken over from attempt {self._attempt}")
-            if saved in latest.kept:  # our own write, whose answer was lost
-                return ()
             kept = (saved, *(s for s in latest.kept if s.step < saved.step))
-            data = Latest(kept=kept[: self._keep]).model_dump_json().encode()
-            try:
-                self._store.put(f"{self._root}/latest.json", data, if_absent=etag is None, if_match=etag)
-            except ConflictError:
-                continue
-            return kept[self._keep :]
-        raise ConflictError(f"{self._root}/latest.json changed at each of {_POINTER_TRIES} tries to write it")
+            with contextlib.suppress(ConflictError):
+                self._cell.replace(Latest(kept=kept[: self._keep]).model_dump_json().encode(), etag)
+                return kept[self._keep :]
+        raise ConflictError(f"{self._cell.key} changed at each of {_POINTER_TRIES} tries to write it")
 
     def _pointer(self) -> tuple[Latest, str | None]:
-        """latest.json and its etag; the etag is read first, so that a change in between fails the condition."""
-        key = f"{self._root}/latest.json"
-        info = self._store.head(key)
-        if info is None:
+        """latest.json and its etag."""
+        found = self._cell.read()
+        if found is None:
             return Latest(kept=()), None
         try:
-            return Latest.model_validate(json.loads(self._store.get(key))), info.etag
-        except (ValueError, ValidationError):
-            log.warning("%s is unreadable; starting without a checkpoint", key)
-            return Latest(kept=()), info.etag
+            return Latest.model_validate_json(found[0]), found[1]
+        except ValueError:
+            log.warning("%s is unreadable; starting without a checkpoint", self._cell.key)
+            return Latest(kept=()), found[1]
 
     def _load(self, saved: Saved) -> State:
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:

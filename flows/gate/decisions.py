@@ -9,8 +9,8 @@ decisions/<model>/
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from components.errors import ConflictError, MissingError
 from components.store.base import Prefix, Store
+from components.store.cell import Cell
 from flows.identity.artifact import SCHEMA, Record
 
 Verdict = Literal["promoted", "refused"]
@@ -122,6 +122,7 @@ class Decisions:
 
     def __init__(self, store: Store, model: str) -> None:
         self.model, self.folder = model, Prefix(store, f"decisions/{model}")
+        self._history = Cell(self.folder, _HISTORY)
 
     def all(self) -> list[Decision]:
         """Every decision, oldest first."""
@@ -133,33 +134,18 @@ class Decisions:
 
     def add(self, decision: Decision) -> None:
         """Raises: ConflictError when somebody else has taken the number."""
-        key, data = f"records/{decision.number:06d}.json", decision.to_json()
-        try:
-            self.folder.put(key, data, if_absent=True)
-        except ConflictError:
-            if self.folder.get(key) != data:  # else our own write, whose answer got lost
-                raise
+        Cell(self.folder, f"records/{decision.number:06d}.json").replace(decision.to_json(), None)
 
     def history(self) -> tuple[History, str | None]:
         """What happened, and the etag that replace() wants."""
-        info = self.folder.head(_HISTORY)
-        if info is None:
+        found = self._history.read()
+        if found is None:
             return History(schema_version=SCHEMA, entries=[]), None
-        try:
-            return History.parse(self.folder.get(_HISTORY), f"{self.folder.uri}/{_HISTORY}"), info.etag
-        except MissingError:
-            return self.history()
+        return History.parse(found[0], f"{self.folder.uri}/{_HISTORY}"), found[1]
 
     def replace(self, entries: Sequence[Entry], etag: str | None) -> str:
         """Returns the new etag. Raises: ConflictError when the history is not what it was."""
-        data = History(schema_version=SCHEMA, entries=list(entries)).to_json()
-        try:
-            return self.folder.put(_HISTORY, data, if_absent=etag is None, if_match=etag)
-        except ConflictError:
-            info = self.folder.head(_HISTORY)
-            if info is not None and self.folder.get(_HISTORY) == data:  # our own write, whose answer got lost
-                return info.etag
-            raise
+        return self._history.replace(History(schema_version=SCHEMA, entries=list(entries)).to_json(), etag)
 
 
 def _stem(key: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from components.errors import ConfigError
+from components.files import write_whole
 from flows.identity.closure import PACKAGES, module_digests
 from flows.identity.fingerprint import LOCK
 from flows.pipeline.checked import checked_sections
@@ -38,9 +39,7 @@ def write_plan(root: Path, sections: Sections | None = None) -> list[str]:
     new, old = plan_text(checked_sections(root) if sections is None else sections), _read(path)
     if new == old:
         return []
-    temporary = path.with_name(f".{FILE}.partial")
-    temporary.write_text(new)
-    temporary.replace(path)
+    write_whole(path, new)
     return _changes(old, new)
 
 

@@ -6,8 +6,8 @@ retrain/<key>/{collection.lock,params.yaml}   what it is about; written before t
 
 from typing import Literal
 
-from components.errors import ConflictError
 from components.store.base import Prefix, Store
+from components.store.cell import Cell
 from flows.identity.artifact import SCHEMA, Record
 
 CURRENT = "current.json"
@@ -47,20 +47,19 @@ class Journals:
 
     def __init__(self, store: Store) -> None:
         self._folder = Prefix(store, "retrain")
+        self._current = Cell(self._folder, CURRENT)
 
     def read(self) -> tuple[Journal | None, str | None]:
         """The journal, open or closed, and the etag to replace it."""
-        info = self._folder.head(CURRENT)
-        if info is None:
-            return None, None
-        return Journal.parse(self._folder.get(CURRENT), f"{self._folder.uri}/{CURRENT}"), info.etag
+        found = self._current.read()
+        return (None, None) if found is None else (Journal.parse(found[0], f"{self._folder.uri}/{CURRENT}"), found[1])
 
     def open(self, journal: Journal, files: dict[str, bytes]) -> None:
         """Raises: ConflictError when somebody else has opened one."""
         _, etag = self.read()
         for name, data in files.items():
             self._folder.put(f"{journal.key}/{name}", data)
-        self._put(journal, etag)
+        self._current.replace(journal.to_json(), etag)
 
     def file(self, journal: Journal, name: str) -> bytes:
         return self._folder.get(f"{journal.key}/{name}")
@@ -69,15 +68,7 @@ class Journals:
         """Idempotent."""
         present, etag = self.read()
         if present is not None and present.key == journal.key and present.end is None:
-            self._put(journal.model_copy(update={"end": end, "told": told}), etag)
-
-    def _put(self, journal: Journal, etag: str | None) -> None:
-        data = journal.to_json()
-        try:
-            self._folder.put(CURRENT, data, if_absent=etag is None, if_match=etag)
-        except ConflictError:
-            if self._folder.get(CURRENT) != data:  # else our own write, whose answer got lost
-                raise
+            self._current.replace(journal.model_copy(update={"end": end, "told": told}).to_json(), etag)
 
 
 def new_journal(**fields: object) -> Journal:

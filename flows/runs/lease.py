@@ -11,6 +11,7 @@ from typing import Self
 
 from components.errors import ConflictError, MissingError, RcgError, StoreError, SupersededError
 from components.store.base import ObjectInfo, Store
+from components.store.cell import Cell
 from flows.identity.artifact import SCHEMA, Record
 from flows.runs.process import Process
 
@@ -37,11 +38,8 @@ class LeaseRecord(Record):
 
 def read_lease(run: Store) -> tuple[LeaseRecord, str] | None:
     """(lease, etag to replace it); None if nobody ever held it."""
-    info = run.head(LEASE)
-    if info is None:
-        return None
-    # head before get: a write in between makes the etag too old, and a swap with it fails as it should.
-    return LeaseRecord.parse(run.get(LEASE), f"{run.uri}/{LEASE}"), info.etag
+    found = Cell(run, LEASE).read()
+    return None if found is None else (LeaseRecord.parse(found[0], f"{run.uri}/{LEASE}"), found[1])
 
 
 class Watch:
@@ -109,17 +107,20 @@ class Lease:
                 return
 
     def _swap(self, *, released: bool = False) -> None:
-        changes = {"beat": self._record.beat + 1, "heartbeat": time.time(), "released": released}
-        record = self._record.model_copy(update=changes)
-        try:
-            self._etag = self._run.put(LEASE, record.to_json(), if_match=self._etag)
-        except ConflictError:
-            current = read_lease(self._run)
-            if current is None or current[0].attempt != self.attempt:
-                self._lost = True
+        while True:
+            changes = {"beat": self._record.beat + 1, "heartbeat": time.time(), "released": released}
+            record = self._record.model_copy(update=changes)
+            try:
+                self._etag = Cell(self._run, LEASE).replace(record.to_json(), self._etag)
+            except ConflictError:
+                current = read_lease(self._run)
+                if current is None or current[0].attempt != self.attempt:
+                    self._lost = True
+                    return
+                self._record, self._etag = current  # a beat that was given up for lost had taken effect
+            else:
+                self._record = record
                 return
-            record, self._etag = current  # our own write, whose answer got lost
-        self._record = record
 
 
 def acquire(
@@ -150,15 +151,9 @@ def acquire(
             released=False,
         )
         try:
-            if found is None:
-                etag = run.put(LEASE, record.to_json(), if_absent=True)
-            else:
-                etag = run.put(LEASE, record.to_json(), if_match=found[1])
+            etag = Cell(run, LEASE).replace(record.to_json(), found[1] if found is not None else None)
         except ConflictError:
-            current = read_lease(run)
-            if current is None or current[0] != record:
-                continue  # another driver was faster: look again
-            etag = current[1]  # our own write, whose answer got lost
+            continue  # another driver was faster: look again
         lease = Lease(run, record, etag)
         try:
             run.put(f"attempts/{attempt}.json", record.to_json(), if_absent=True)

@@ -239,6 +239,23 @@ def test_a_write_whose_answer_was_lost_still_counts(run: Store) -> None:
     assert attempts(run) == [1]
 
 
+def test_a_beat_that_took_effect_unheard_does_not_hinder_the_release(run: Store) -> None:
+    class Unheard(AnswerLost):
+        def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+            etag = self._store.put(key, data, if_absent=if_absent, if_match=if_match)
+            if b'"released":false' in data and b'"beat":0' not in data:
+                raise StoreError("no answer")
+            return etag
+
+    lease = take(Unheard(run), interval_s=0.02)  # type: ignore[arg-type]
+    deadline = time.monotonic() + 10
+    while record(run).beat < 1:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    lease.release()
+    assert record(run).released
+
+
 def test_a_lease_whose_attempt_cannot_be_recorded_is_given_back(run: Store) -> None:
     class Full(AnswerLost):
         def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
