@@ -36,9 +36,30 @@ from flows.commands import (
 from flows.commands.terminal import show_log
 
 VERBS = (
-    snapshot, run, plan, repro, job, cancel, status, explain, adopt, sample, register, retrain, promote, gc, forget,
-    rollback, history, import_checkpoint, export_checkpoint, lineage, verify, report, doctor,
-)  # fmt: skip
+    snapshot,
+    run,
+    plan,
+    repro,
+    job,
+    cancel,
+    status,
+    explain,
+    adopt,
+    sample,
+    register,
+    retrain,
+    promote,
+    gc,
+    forget,
+    rollback,
+    history,
+    import_checkpoint,
+    export_checkpoint,
+    lineage,
+    verify,
+    report,
+    doctor,
+)
 """In the order of `rcg --help`. A new verb: a module in flows/commands and its name here."""
 GROUPS = (data, preset)
 

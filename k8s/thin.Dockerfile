@@ -13,7 +13,7 @@ WORKDIR /opt/rcg
 COPY flows flows
 COPY components components
 COPY k8s/base/rayjob.yaml k8s/base/rayjob.yaml
-RUN python -m flows.identity.image > code.json \
+RUN python -m flows.executors.image > code.json \
     && python -m compileall -q flows components
 WORKDIR /home/rcg
 USER 1000:1000

@@ -145,10 +145,17 @@ def _outcome(project: Project, spec: Spec, status: RunStatus, headline: str) -> 
     elif nearest.run is None and checkpoint_step(project.store, nearest.spec.prefix) is not None:
         notes.append(f"run {nearest.fingerprint[:10]} has checkpoints; `rcg adopt` can go on from them")
     return Explanation(
-        spec.stage, headline, True, spec.fingerprint, None, nearest, tuple(notes),
-        {name: parent.digest for name, parent in spec.inputs.items()}, memos,
+        spec.stage,
+        headline,
+        True,
+        spec.fingerprint,
+        None,
+        nearest,
+        tuple(notes),
+        {name: parent.digest for name, parent in spec.inputs.items()},
+        memos,
         cost_of(spec.identity.params, earlier, share=share),
-    )  # fmt: skip
+    )
 
 
 def _drift(status: RunStatus) -> tuple[str, ...]:

@@ -151,7 +151,10 @@ def _encode_keys(store: Store, spec: Spec) -> Iterator[tuple[int, str]]:
     listing = parse_json(store.get(collect.keys["collection.json"]), "collection.json")
     for chunk in listing["chunks"]:
         key = shard_key(
-            spec.identity.params, pictures=chunk["sha256"], decode=listing["decode"],
-            encoder=spec.inputs["encoder"].digest, codec=spec.inputs["codec"].digest,
-        )  # fmt: skip
+            spec.identity.params,
+            pictures=chunk["sha256"],
+            decode=listing["decode"],
+            encoder=spec.inputs["encoder"].digest,
+            codec=spec.inputs["codec"].digest,
+        )
         yield chunk["count"], key

@@ -74,9 +74,17 @@ class Champion:
             )
         history, etag = self.decisions.history()
         entry = Entry(
-            number=1 + len(history.entries), action=action, version=target.number, digest=target.digest,
-            before=_number(before), decision=decision, who=who(), time_ms=now_ms(), state="pending", why=None,
-        )  # fmt: skip
+            number=1 + len(history.entries),
+            action=action,
+            version=target.number,
+            digest=target.digest,
+            before=_number(before),
+            decision=decision,
+            who=who(),
+            time_ms=now_ms(),
+            state="pending",
+            why=None,
+        )
         self.decisions.replace([*history.entries, entry], etag)
         return self.settle() or entry
 

@@ -15,7 +15,7 @@ from flows.identity.artifact import SCHEMA, Record
 
 Verdict = Literal["promoted", "refused"]
 Action = Literal["promote", "rollback"]
-State = Literal["pending", "done", "void"]
+EntryState = Literal["pending", "done", "void"]
 
 _HISTORY = "history.json"
 
@@ -89,7 +89,7 @@ class Entry(Record):
     """Number of the gate's decision; for a rollback that of the newest one by then."""
     who: str
     time_ms: int
-    state: State
+    state: EntryState
     """pending: the registry may not know yet, and the next command tells it. void: given up, see `why`."""
     why: str | None
 

@@ -120,15 +120,25 @@ class _Gate:
         with tempfile.TemporaryDirectory(prefix="rcg-gate-") as folder:
             scratch = Path(folder)
             worker = Worker(
-                rank=0, world_size=1, device=device, checkpoints=NoCheckpoints(), report=lambda _: None,
-                scratch=scratch, checkpoint_every=2**62, threads=self.project.settings.worker.threads,
+                rank=0,
+                world_size=1,
+                device=device,
+                checkpoints=NoCheckpoints(),
+                report=lambda _: None,
+                scratch=scratch,
+                checkpoint_every=2**62,
+                threads=self.project.settings.worker.threads,
                 fit_threads=fit_threads(),
-            )  # fmt: skip
+            )
             collections = [self._collection(v, scratch / str(i)) for i, v in enumerate(rivals)]
             reference = Reference(
-                self.project.params.evaluate, collections[0], collections[1] if self.champion else None,
-                self.project.settings.source, worker, images[0].shape[1],
-            )  # fmt: skip
+                self.project.params.evaluate,
+                collections[0],
+                collections[1] if self.champion else None,
+                self.project.settings.source,
+                worker,
+                images[0].shape[1],
+            )
             return self._decision(number, reference, [reference.see(drawn) for drawn in images])
 
     def _collection(self, version: Version, scratch: Path) -> StoredArtifact:
@@ -145,24 +155,33 @@ class _Gate:
     def _decision(self, number: int, reference: Reference, drawn: list[Drawn]) -> Decision:
         contestants = [
             Contestant(
-                version=version.number, digest=version.digest, collection=version.tags["rcg.content.collect"],
+                version=version.number,
+                digest=version.digest,
+                collection=version.tags["rcg.content.collect"],
                 metrics=reference.metrics(vectors),
             )
             for version, vectors in zip((self.challenger, self.champion), drawn, strict=False)
             if version is not None
-        ]  # fmt: skip
+        ]
         first = self.champion is None
         differences = {} if first else reference.differences(drawn[1], drawn[0], self.params)
         found = checks(self.params, contestants[0].metrics, differences, first=first)
         return Decision(
-            schema_version=SCHEMA, number=number, model=self.name,
+            schema_version=SCHEMA,
+            number=number,
+            model=self.name,
             question=self.question,
             verdict="promoted" if all(check.passed for check in found) else "refused",
-            challenger=contestants[0], champion=None if first else contestants[1], checks=found,
-            differences=differences, thresholds=self.params.model_dump(mode="json"),
+            challenger=contestants[0],
+            champion=None if first else contestants[1],
+            checks=found,
+            differences=differences,
+            thresholds=self.params.model_dump(mode="json"),
             protocol=reference.protocol | {"real": reference.floors(self.params.n)},
-            notes=_notes(reference), who=who(), time_ms=now_ms(),
-        )  # fmt: skip
+            notes=_notes(reference),
+            who=who(),
+            time_ms=now_ms(),
+        )
 
 
 def _notes(reference: Reference) -> list[str]:

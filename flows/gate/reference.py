@@ -35,9 +35,14 @@ class Reference:
     """The challenger's collection. `champion`: the one that the champion was trained on, None if there is none."""
 
     def __init__(
-        self, params: EvaluateParams, collect: InputArtifact, champion: InputArtifact | None, source: str,
-        worker: Worker, px: int,
-    ) -> None:  # fmt: skip
+        self,
+        params: EvaluateParams,
+        collect: InputArtifact,
+        champion: InputArtifact | None,
+        source: str,
+        worker: Worker,
+        px: int,
+    ) -> None:
         self.params = params
         index = open_images(collect, source, base_only=False, threads=worker.threads)
         test = index.split("test")

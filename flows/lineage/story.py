@@ -19,7 +19,7 @@ _CURVES = ("pixels", "rdm")
 
 
 @dataclass(frozen=True)
-class Version:
+class StoryVersion:
     """One bundle, registered or not. `number` is its version in the registry, as far as that is known."""
 
     number: int | None
@@ -51,7 +51,7 @@ class Story:
     """A model over time."""
 
     model: str
-    versions: list[Version]
+    versions: list[StoryVersion]
     """Oldest first: by number, and those without one by the clock of who made them."""
     decisions: list[Decision]
     entries: list[Entry]
@@ -59,13 +59,13 @@ class Story:
     """What could not be found out."""
 
     @property
-    def shown(self) -> Version:
+    def shown(self) -> StoryVersion:
         """The champion; the newest version when there is none."""
         champions = [version for version in self.versions if "champion" in version.aliases]
         return champions[0] if champions else self.versions[-1]
 
     @property
-    def rival(self) -> Version | None:
+    def rival(self) -> StoryVersion | None:
         """What the shown version is compared with: the newest other one."""
         others = [version for version in self.versions if version is not self.shown]
         return others[-1] if others else None
@@ -113,21 +113,25 @@ def _registry(project: Project, model: str) -> tuple[dict[str, int], dict[int, t
 
 def _version(
     store: Store, run: CommittedRun, numbers: Mapping[str, int], aliases: Mapping[int, tuple[str, ...]]
-) -> Version:
+) -> StoryVersion:
     lineage = parse_json(store.get(run.keys[LINEAGE]), run.keys[LINEAGE])
     kept = keep_context(store, run)
     known = Context.parse(kept, "context.json").stages if kept is not None else {}
     stages = {name: known[name] for name in KINDS if name in known}
     number = numbers.get(run.digest)
     chunks = lineage.get("collection", {}).get("chunks", [])
-    return Version(
-        number=number, digest=run.digest, aliases=aliases.get(number, ()) if number is not None else (), stages=stages,
+    return StoryVersion(
+        number=number,
+        digest=run.digest,
+        aliases=aliases.get(number, ()) if number is not None else (),
+        stages=stages,
         metrics=lineage["parents"].get("evaluate", {}).get("metrics", {}),
         n_pictures=sum(chunk["count"] for chunk in chunks),
         grid=_file(store, stages.get("sample"), "pictures/grid.png"),
         real=_file(store, stages.get("evaluate"), "pictures/real.png"),
-        curves=dict(_curves(store, stages)), made_ms=run.record.ended_ms,
-    )  # fmt: skip
+        curves=dict(_curves(store, stages)),
+        made_ms=run.record.ended_ms,
+    )
 
 
 def _curves(store: Store, stages: Mapping[str, Facts]) -> Iterator[tuple[str, list[tuple[float, float]]]]:

@@ -7,7 +7,7 @@ from html import escape
 from components.metrics.intervals import wilson
 from flows.gate.decisions import Decision, Entry
 from flows.lineage.growth import Growth
-from flows.lineage.story import Story, Version
+from flows.lineage.story import Story, StoryVersion
 from flows.pages import charts
 from flows.pages.charts import Point
 from flows.pages.lineage import section
@@ -58,7 +58,7 @@ def _hero(story: Story, links: str) -> str:
     return f'<header class="hero"><div>{text}</div>{image}</header>'
 
 
-def _lead(version: Version) -> str:
+def _lead(version: StoryVersion) -> str:
     m = version.metrics
     said = [f"It learned from {version.n_pictures:,} pictures and was made on {_day(version.made_ms)}."]
     if {"precision", "recall"} <= m.keys():
@@ -117,7 +117,7 @@ def _quality(story: Story) -> str:
     return f'<p>{note}</p><div class="panels">{"".join(panels)}</div>{listing}'
 
 
-def _interval(version: Version, name: str) -> tuple[float, float, float]:
+def _interval(version: StoryVersion, name: str) -> tuple[float, float, float]:
     """(value, low, high). Of a distance by bootstrap, as evaluated; of a share by Wilson's formula."""
     m = version.metrics
     if name == "fd":
@@ -126,7 +126,7 @@ def _interval(version: Version, name: str) -> tuple[float, float, float]:
     return (m[name], *wilson(m[name], n))
 
 
-def _cell(version: Version, name: str) -> str:
+def _cell(version: StoryVersion, name: str) -> str:
     if name not in version.metrics:
         return "–"
     value, low, high = _interval(version, name)
@@ -135,27 +135,27 @@ def _cell(version: Version, name: str) -> str:
     return f"{value:.1%} ({low:.1%} – {high:.1%})"
 
 
-def _points(versions: Sequence[Version], name: str) -> list[Point]:
+def _points(versions: Sequence[StoryVersion], name: str) -> list[Point]:
     """One point per version that has the number."""
     found = [v for v in versions if name in v.metrics]
     return [Point(v.short, *_interval(v, name), css="champion" if "champion" in v.aliases else "") for v in found]
 
 
-def _distance_panel(versions: Sequence[Version]) -> str:
+def _distance_panel(versions: Sequence[StoryVersion]) -> str:
     floor = versions[-1].metrics.get("fd_floor")
     chart = charts.over_versions({"fd": _points(versions, "fd")}, title="Fréchet distance by version", floor=floor)
     text = "How far the drawn pictures as a whole are from real ones that no model has seen. Lower is better. "
     return _panel("Fréchet distance", text + (_FLOOR if floor is not None else ""), chart)
 
 
-def _share_panel(versions: Sequence[Version]) -> str:
+def _share_panel(versions: Sequence[StoryVersion]) -> str:
     series = {name: _points(versions, name) for name in ("precision", "recall")}
     chart = charts.over_versions(series, title="Precision and recall by version", percent=True)
     text = "Precision: the share of drawn pictures that pass for real. Recall: how much of the real variety they cover."
     return _panel("Precision and recall", text, chart + charts.legend(list(series)))
 
 
-def _copies_panel(versions: Sequence[Version]) -> str:
+def _copies_panel(versions: Sequence[StoryVersion]) -> str:
     points = _points(versions, "memorization_share")
     if not points:
         return ""

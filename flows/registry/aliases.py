@@ -60,8 +60,9 @@ class Aliases:
                     raise
                 raise MissingError(
                     f"the registry has no version {number} of {self.name}: deleted, or never registered",
-                    got=self.uri, fix="name another one; `rcg history` lists those that were champion",
-                ) from error  # fmt: skip
+                    got=self.uri,
+                    fix="name another one; `rcg history` lists those that were champion",
+                ) from error
 
     def all(self) -> list[Version]:
         """Every version that rcg registered, oldest first."""

@@ -77,10 +77,11 @@ def _create(client: "MlflowClient", name: str, source: str, run: CommittedRun, t
     except MlflowException as error:
         if "Invalid model version source" in str(error):
             raise ConfigError(
-                "this MLflow server cannot reach a store on this machine", got=source,
+                "this MLflow server cannot reach a store on this machine",
+                got=source,
                 expected="a store that it can read, e.g. s3://…",
                 fix="set RCG_STORE to a shared store (`rcg data copy --from` fills it), or leave RCG_MLFLOW_URI unset",
-            ) from error  # fmt: skip
+            ) from error
         raise
 
 

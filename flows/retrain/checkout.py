@@ -36,8 +36,9 @@ class Checkout:
         except ConfigError as error:
             raise ConfigError(
                 "no branch is checked out here (detached HEAD), so there is none to bring the result to",
-                got=self.head(), fix="`git switch main`",
-            ) from error  # fmt: skip
+                got=self.head(),
+                fix="`git switch main`",
+            ) from error
 
     def head(self) -> str:
         """Raises: ConfigError when nothing was ever committed."""

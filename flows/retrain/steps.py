@@ -127,9 +127,15 @@ class _Retraining:
         check_params(yaml.safe_load(resolved.text), PARAMS)
         key = digest_of(canonical_json([lock.identity, resolved.text, base]))
         return new_journal(
-            key=key, base=base, target=target, n_new=found.n_new, why=resolved.why, who=who(), time_ms=now_ms(),
+            key=key,
+            base=base,
+            target=target,
+            n_new=found.n_new,
+            why=resolved.why,
+            who=who(),
+            time_ms=now_ms(),
             chunks=[chunk.name for chunk in lock.chunks if chunk.name not in old],
-        )  # fmt: skip
+        )
 
     def _go_on(self, journal: Journal) -> Result:
         """Steps 3 to 8."""

@@ -9,7 +9,7 @@ from flows.runs.events import Event, last_event
 from flows.runs.lease import MISSED_BEATS, LeaseRecord, failure_name, newest_attempt, read_lease
 from flows.runs.records import CommittedRun, Failure, Spec, load_run, read_record, run_prefix
 
-State = Literal["absent", "running", "interrupted", "failed", "complete"]
+RunState = Literal["absent", "running", "interrupted", "failed", "complete"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class RunStatus:
     """absent: never started. running: its holder shows signs of life. interrupted: it does not, and the next
     `rcg run` resumes. failed: the last attempt ended with `failure`. complete: committed as `run`."""
 
-    state: State
+    state: RunState
     attempt: int
     holder: LeaseRecord | None
     last_event: Event | None
@@ -36,7 +36,7 @@ def run_status(store: Store, stage: str, fingerprint: str, *, verify: bool = Fal
     failure = read_record(Failure, folder, failure_name(attempt)) if attempt else None
     failed = failure is not None and (holder is None or holder.attempt <= attempt)
     if run is not None:
-        state: State = "complete"
+        state: RunState = "complete"
     elif failed:
         state = "failed"
     elif holder is not None and _seems_alive(holder):

@@ -271,7 +271,7 @@ def sha256_in_store(store: Store, key: str) -> str:
 def commit(
     store: Store, prefix: str, files: Mapping[str, FileEntry], record: Callable[[str], RunRecord]
 ) -> CommittedRun:
-    """Make the files of one attempt the artifact, or adopt what another attempt committed first.
+    """Make the files of one attempt the artifact, or return what another attempt committed first.
 
     `record(digest)` is written before the manifest, under the attempt's own name: whichever attempt's manifest wins,
     its record can be found, also when this process ends between any two of the writes.

@@ -71,8 +71,9 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         if "out-of-date database schema" in text:
             raise ConfigError(
                 "the MLflow database has another schema than the installed MLflow",
-                got=text.split(". ", 1)[0], fix=f"back it up, then run `mlflow db upgrade {uri}`",
-            ) from error  # fmt: skip
+                got=text.split(". ", 1)[0],
+                fix=f"back it up, then run `mlflow db upgrade {uri}`",
+            ) from error
         if error.error_code in ("TEMPORARILY_UNAVAILABLE", "INTERNAL_ERROR") or "API request to" in text:
             raise _unreachable(uri, text.splitlines()[0]) from error
         raise ConfigError("MLflow refused the request", got=text.splitlines()[0]) from error
@@ -129,9 +130,12 @@ class StageRuns:
 
     def _child_tags(self) -> dict[str, str]:
         return {
-            "rcg.pipeline": self.record.pipeline, "rcg.role": "stage", "rcg.stage": self.record.stage,
-            "rcg.fingerprint": self.record.fingerprint, "mlflow.parentRunId": self.parent,
-        }  # fmt: skip
+            "rcg.pipeline": self.record.pipeline,
+            "rcg.role": "stage",
+            "rcg.stage": self.record.stage,
+            "rcg.fingerprint": self.record.fingerprint,
+            "mlflow.parentRunId": self.parent,
+        }
 
     def _search(self, tags: Mapping[str, str]) -> "list[Run]":
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())

@@ -57,10 +57,13 @@ def _spawn(mode: str, path: Path, state: Path) -> "subprocess.Popen[str]":
     with (state / LOG).open("a") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.tracking.writer", mode, str(path)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE if mode == "--follow" else log, stderr=log, text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if mode == "--follow" else log,
+            stderr=log,
+            text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
             start_new_session=True,  # Ctrl-C ends the stage; the writer notices and ends in order
-        )  # fmt: skip
+        )
     _children.append(process)
     return process
 

@@ -56,15 +56,28 @@ class StageRecord:
 
     @classmethod
     def of(
-        cls, spec: "Spec", *, pipeline: str, pipeline_params: Mapping[str, Any], store: str, reused: bool,
+        cls,
+        spec: "Spec",
+        *,
+        pipeline: str,
+        pipeline_params: Mapping[str, Any],
+        store: str,
+        reused: bool,
         tags: Mapping[str, str],
-    ) -> "StageRecord":  # fmt: skip
+    ) -> "StageRecord":
         """The record of the run that `spec` asks for."""
         identity = spec.identity
         return cls(
-            pipeline=pipeline, stage=spec.stage, fingerprint=spec.fingerprint, store=store, reused=reused,
-            params=identity.params, pipeline_params=pipeline_params, inputs=identity.inputs, tags=tags,
-        )  # fmt: skip
+            pipeline=pipeline,
+            stage=spec.stage,
+            fingerprint=spec.fingerprint,
+            store=store,
+            reused=reused,
+            params=identity.params,
+            pipeline_params=pipeline_params,
+            inputs=identity.inputs,
+            tags=tags,
+        )
 
     @property
     def prefix(self) -> str:
@@ -107,9 +120,11 @@ def resolve_tracking(settings: TrackingSettings, root: Path) -> Tracking | None:
         uri, artifacts = f"{SQLITE}{database}", (database.parent / "mlartifacts").as_uri()
     elif "://" not in uri:
         raise ConfigError(
-            "mlflow_uri is not a URI", got=uri, expected="sqlite:///file.db, http(s)://host:port or off",
+            "mlflow_uri is not a URI",
+            got=uri,
+            expected="sqlite:///file.db, http(s)://host:port or off",
             fix="set RCG_MLFLOW_URI",
-        )  # fmt: skip
+        )
     return Tracking(uri=uri, experiment=settings.mlflow_experiment, artifacts=artifacts, state=root / STATE_DIR)
 
 

@@ -7,7 +7,7 @@ import uuid
 import pytest
 import yaml
 
-from flows.identity.image import stage_digests
+from flows.executors.image import stage_digests
 from tests.support import cluster_rig
 from tests.support.cluster_rig import kubectl
 from tests.support.manifests import K8S, objects, pod_specs

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -49,6 +51,28 @@ def test_heavy_packages_have_one_importer() -> None:
         pattern = re.compile(rf"^\s*(import|from) {package}\b", re.MULTILINE)
         importers = {_id(path) for path in SOURCES if pattern.search(path.read_text())}
         assert importers <= allowed, f"{package} may be imported by {allowed} only"
+
+
+def test_only_commands_find_the_project_and_print() -> None:
+    """Rooms are handed the project, and log."""
+    door = ("flows/__main__.py", "flows/commands/")
+    finders = ("flows/settings.py", "flows/execution/project.py", "flows/execution/dvc.py")
+    for path in SOURCES:
+        if not _id(path).startswith(door):
+            assert not re.search(r"^\s*(import|from) typer\b", path.read_text(), re.MULTILINE), _id(path)
+            if _id(path) not in finders:
+                assert not re.search(r"Project\.here\(|load_settings\(|Path\.cwd\(", path.read_text()), _id(path)
+
+
+def test_the_command_line_loads_no_room() -> None:
+    """`rcg --help` loads every command module; what a command does is imported when it runs."""
+    script = (
+        "import sys; import flows.__main__; heavy = {'pydantic', 'numpy', 'torch', 'yaml', 'mlflow'};"
+        "rooms = {name for name in sys.modules if name.startswith('flows.') and not name.startswith('flows.commands')};"
+        "print(sorted(heavy & set(sys.modules) | rooms - {'flows.__main__'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
 
 
 def test_components_never_look_at_the_environment_or_the_global_generator() -> None:

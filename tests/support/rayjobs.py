@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from components.errors import ConflictError
+from flows.executors.image import code_digest
 from flows.executors.kuberay.cluster import Object
 from flows.identity.closure import module_digests
 from flows.identity.fingerprint import Identity
-from flows.identity.image import code_digest
 from flows.runs.records import Spec
 
 IMAGE = "registry.example.com/rcg@sha256:" + "a" * 64

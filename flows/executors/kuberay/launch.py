@@ -9,6 +9,7 @@ from pathlib import Path
 from components.errors import ArtifactError, ConfigError, ConflictError, RcgError, RetryableError
 from components.store.base import Prefix, Store
 from flows.executors.base import Launch, Launcher
+from flows.executors.image import check_image
 from flows.executors.kuberay.cluster import Cluster, Object
 from flows.executors.kuberay.failures import Verdict, deployment_status, is_live
 from flows.executors.kuberay.follow import Followed, Listener, Pace
@@ -25,7 +26,6 @@ from flows.executors.kuberay.manifest import (
 from flows.executors.kuberay.patience import patiently
 from flows.executors.sigterm import on_sigterm
 from flows.identity.artifact import SCHEMA
-from flows.identity.image import check_image
 from flows.runs.events import last_event
 from flows.runs.lease import newest_attempt
 from flows.runs.rayjobs import JobRecord, note_job, noted_jobs, read_failure

@@ -14,7 +14,7 @@ from flows.execution.project import Project
 from flows.gate.decisions import Check, Contestant, Decision, Decisions, Entry, Interval
 from flows.identity.artifact import SCHEMA
 from flows.lineage.growth import _nearest, read_growth
-from flows.lineage.story import Version, read_story
+from flows.lineage.story import StoryVersion, read_story
 from flows.pages.report import report_page
 from flows.runs.ancestry import ancestry
 from tests.support.folders import FolderArtifact, draw_bars, make_encode, make_generators
@@ -189,5 +189,5 @@ def test_clusters_of_clear_groups() -> None:
 
 
 def test_names_of_versions() -> None:
-    version = Version(None, "a" * 64, (), {}, {}, 0, None, None, {}, 0)
+    version = StoryVersion(None, "a" * 64, (), {}, {}, 0, None, None, {}, 0)
     assert (version.name, version.short) == ("bundle aaaaaaaaaa", "aaaa")

@@ -8,10 +8,12 @@ from hypothesis import strategies as st
 
 from components.errors import ConflictError
 from components.store import open_store
-from flows.gate.decisions import Action, Contestant, Decision, Decisions, Entry, History, State
+from flows.gate.decisions import Action, Contestant, Decision, Decisions, Entry, EntryState, History
 
 
-def an_entry(number: int, version: int, before: int | None, action: Action = "promote", state: State = "done") -> Entry:
+def an_entry(
+    number: int, version: int, before: int | None, action: Action = "promote", state: EntryState = "done"
+) -> Entry:
     return Entry(
         number=number, action=action, version=version, digest=f"{version:064x}", before=before, decision=number,
         who="me", time_ms=number, state=state, why=None,

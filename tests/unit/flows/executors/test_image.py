@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from components.errors import ConfigError
+from flows.executors.image import IMAGES, check_image, check_own_code, stage_digests
 from flows.identity.fingerprint import Identity, identify
-from flows.identity.image import IMAGES, check_image, check_own_code, stage_digests
 from flows.pipeline.table import KINDS
 from flows.runs.records import Spec
 
@@ -34,7 +34,7 @@ def remember(root: Path, text: str) -> None:
 def test_digests_are_those_of_fingerprints(rdm: Spec) -> None:
     assert stage_digests()["rdm"] == rdm.identity.code
     printed = subprocess.run(
-        [sys.executable, "-m", "flows.identity.image"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "flows.executors.image"], capture_output=True, text=True, check=True
     ).stdout
     assert json.loads(printed) == stage_digests()
 

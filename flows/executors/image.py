@@ -1,6 +1,6 @@
 """Which code an image carries, digest by stage: a driver and its pods never run different code unnoticed.
 
-`python -m flows.identity.image` prints {stage: code digest} of the sources beside it; an image is built with that text
+`python -m flows.executors.image` prints {stage: code digest} of the sources beside it; an image is built with that text
 in it.
 """
 
