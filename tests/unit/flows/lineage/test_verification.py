@@ -163,9 +163,9 @@ def test_another_or_a_tampered_bundle_is_named(bundle: FolderArtifact, tmp_path:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"condition": {"class": "bar"}}, r"cannot be drawn again[\s\S]*class"),
-        ({"sampling": {"batch_size": 3, "rdm": {}, "pixels": {"kind": "dit"}}}, "cannot be drawn again"),
-        ({"sampling": {"batch_size": 3}}, "cannot be drawn again"),
+        ({"condition": {"class": "bar"}}, r"cannot be sampled again[\s\S]*class"),
+        ({"sampling": {"batch_size": 3, "rdm": {}, "pixels": {"kind": "dit"}}}, "cannot be sampled again"),
+        ({"sampling": {"batch_size": 3}}, "cannot be sampled again"),
     ],
 )
 def test_claims_that_cannot_be_followed_are_named(
