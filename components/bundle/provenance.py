@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from components.config import Config
 from components.errors import ArtifactError, DataError
 
 SCHEMA = 1
@@ -28,10 +29,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MOST_DRAWN = 10_000
 
 
-class Provenance(BaseModel):
+class Provenance(Config):
     """Enough to draw the picture again: image `index` of the request for images first … first + n - 1 of the seed."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     schema_version: int
     bundle: str | None

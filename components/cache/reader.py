@@ -3,9 +3,11 @@
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from components.base import Batch, Reader
@@ -15,9 +17,6 @@ from components.config import Config
 from components.errors import ArtifactError, ShapeError
 from components.rng import Rng
 from components.target import TargetSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Column = Literal["target", "representation", "class"]
 COLUMNS: tuple[Column, ...] = ("target", "representation", "class")
@@ -134,9 +133,6 @@ class _Rows:
     """The shards as one table: small columns in memory, big ones behind _Column."""
 
     def __init__(self, info: CacheInfo, paths: Sequence[Path], ram_bytes: int) -> None:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         table = pa.concat_tables([pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths])
         self.starts = np.flatnonzero(table["view"].to_numpy() == 0)
         self.n_views = np.diff(self.starts, append=table.num_rows)
@@ -148,7 +144,7 @@ class _Rows:
             "target": _Column(table["target"], info.target.shape, ram_bytes),
         }
 
-    def _codes(self, column: "pa.ChunkedArray", names: "pa.Array", pc: Any) -> np.ndarray:
+    def _codes(self, column: pa.ChunkedArray, names: pa.Array, pc: Any) -> np.ndarray:
         """Position among names of each picture's value, -1 for nulls. Shapes: (n pictures,) int64."""
         codes = pc.fill_null(pc.index_in(column, value_set=names), -1).to_numpy()
         return np.asarray(codes, np.int64)[self.starts]
@@ -157,7 +153,7 @@ class _Rows:
 class _Column:
     """Rows of one shape, gathered out of memory-mapped pieces, or out of one array in memory when they fit."""
 
-    def __init__(self, column: "pa.ChunkedArray", shape: tuple[int, ...], ram_bytes: int) -> None:
+    def __init__(self, column: pa.ChunkedArray, shape: tuple[int, ...], ram_bytes: int) -> None:
         self._pieces = [
             piece.flatten().to_numpy(zero_copy_only=True).reshape(-1, *shape) for piece in column.chunks if len(piece)
         ]

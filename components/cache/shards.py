@@ -3,14 +3,12 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
+import pyarrow as pa
 
 from components.target import TargetSpec
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 ROW_COLUMNS = ("key", "sha256", "split", "label", "caption", "view")
 
@@ -19,10 +17,8 @@ def shard_name(chunk: str) -> str:
     return f"shards/{chunk}.arrow"
 
 
-def shard_schema(dim: int, spec: TargetSpec) -> "pa.Schema":
+def shard_schema(dim: int, spec: TargetSpec) -> pa.Schema:
     """A picture's rows stand together, view 0 first."""
-    import pyarrow as pa
-
     n = int(np.prod(spec.shape))
     return pa.schema(
         [
@@ -42,8 +38,6 @@ class ShardWriter:
     """Writes a shard batch by batch, so that it never stands in memory whole."""
 
     def __init__(self, path: Path, dim: int, spec: TargetSpec) -> None:
-        import pyarrow as pa
-
         self._schema = shard_schema(dim, spec)
         self._file = pa.ipc.new_file(str(path), self._schema)
 
@@ -57,8 +51,6 @@ class ShardWriter:
 
     def add(self, rows: Sequence[Mapping[str, Any]], representation: np.ndarray, target: np.ndarray) -> None:
         """Shapes: b rows of ROW_COLUMNS, (b, dim) float32, (b, *shape) in the stored dtype."""
-        import pyarrow as pa
-
         columns = [pa.array([row[name] for row in rows], self._schema.field(name).type) for name in ROW_COLUMNS]
         for name, values in (("representation", representation), ("target", target)):
             kind = self._schema.field(name).type

@@ -1,25 +1,20 @@
 """Near-duplicates: a 128-bit difference hash per picture, and all pairs that differ in few bits."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from PIL import Image
 
 HASH_BITS = 128
 _MARGIN = 2  # gray levels; below it a difference is compression noise
 _ROWS, _COLUMNS = 256, 1024  # of one comparison block: 2 MB, so that it stays in the cache
 
 
-def difference_hash(image: "Image") -> bytes:
+def difference_hash(image: Image.Image) -> bytes:
     """16 bytes: is each of 8 x 8 cells brighter than its left, and than its upper neighbor? Integers only, so exact.
 
     A picture without structure hashes to zeros.
     """
-    from PIL import Image
-
     gray = np.asarray(image.convert("L").resize((9, 9), Image.Resampling.BILINEAR, reducing_gap=3.0)).astype(np.int16)
     right = gray[:8, 1:] - gray[:8, :-1] > _MARGIN
     down = gray[1:, :8] - gray[:-1, :8] > _MARGIN

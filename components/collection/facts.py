@@ -4,7 +4,10 @@ import hashlib
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
+
+import pyarrow as pa
+from PIL import Image
 
 from components.collection.duplicates import difference_hash
 from components.collection.lock import Entry
@@ -13,14 +16,8 @@ from components.errors import DataError
 from components.images.config import DecodeRecipe
 from components.images.decode import decode
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from PIL.Image import Image
 
-
-def facts_schema() -> "pa.Schema":
-    import pyarrow as pa
-
+def facts_schema() -> pa.Schema:
     return pa.schema(
         [
             pa.field("key", pa.string(), nullable=False),
@@ -40,8 +37,6 @@ def write_facts(path: Path, source: Source, entries: Iterable[Entry], recipe: De
 
     Raises: DataError naming the first object that vanished or is not what the lock lists.
     """
-    import pyarrow as pa
-
     with ThreadPoolExecutor(max(1, threads, source.reads_at_once)) as pool:
         rows = list(pool.map(lambda entry: examine(source, entry, recipe), entries))
     table = pa.Table.from_pylist(rows, schema=facts_schema())
@@ -82,7 +77,7 @@ def read_pinned(source: Source, entry: Entry) -> bytes:
     return data
 
 
-def is_constant(image: "Image") -> bool:
+def is_constant(image: Image.Image) -> bool:
     """Is every pixel equal?"""
     extrema = cast(tuple[tuple[int, int], ...], image.getextrema())  # mode RGB: one pair per band
     return all(low == high for low, high in extrema)

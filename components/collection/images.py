@@ -6,9 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
 
 from components.base import Reader
 from components.collection.source import open_source
@@ -16,10 +19,6 @@ from components.collection.source_base import Source
 from components.errors import DataError
 from components.images.config import DecodeRecipe
 from components.images.decode import decode, square
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from PIL.Image import Image
 
 T = TypeVar("T")
 
@@ -31,9 +30,7 @@ def index_name(chunk: str) -> str:
     return f"index/{chunk}.arrow"
 
 
-def index_schema() -> "pa.Schema":
-    import pyarrow as pa
-
+def index_schema() -> pa.Schema:
     return pa.schema(
         [
             pa.field("key", pa.string(), nullable=False),
@@ -65,8 +62,6 @@ def open_images(
 
 def index_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """An index file of these pictures; equal rows give equal bytes."""
-    import pyarrow as pa
-
     schema, sink = index_schema(), pa.BufferOutputStream()
     columns = [pa.array([row[f.name] for row in rows], f.type) for f in schema]
     with pa.ipc.new_file(sink, schema) as writer:
@@ -74,10 +69,8 @@ def index_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read_table(paths: Sequence[Path]) -> "pa.Table":
+def read_table(paths: Sequence[Path]) -> pa.Table:
     """Arrow files of one schema as one memory-mapped table."""
-    import pyarrow as pa
-
     tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
     return pa.concat_tables(tables) if tables else index_schema().empty_table()
 
@@ -91,7 +84,7 @@ class Pixels:
         self._pool = ThreadPoolExecutor(at_once) if at_once > 1 else None
         self._cache: dict[int, dict[str, np.ndarray]] = {}
 
-    def decode(self, key: str, sha256: str) -> "Image":
+    def decode(self, key: str, sha256: str) -> Image.Image:
         """Upright RGB. Raises: DataError when the file is not the one that was collected."""
         data = self._source.read(key)
         if hashlib.sha256(data).hexdigest() != sha256:
@@ -99,7 +92,7 @@ class Pixels:
             raise DataError(f"{key} has changed since it was collected", got=f"{len(data)} bytes", fix=fix)
         return decode(data, self._recipe)
 
-    def each(self, make: Callable[[int, "Image"], T], keys: Iterable[str], sha256s: Iterable[str]) -> Iterator[T]:
+    def each(self, make: Callable[[int, Image.Image], T], keys: Iterable[str], sha256s: Iterable[str]) -> Iterator[T]:
         """make(position, picture) of every picture, in order, in threads."""
         run = self._pool.map if self._pool else map
         return run(lambda i, key, sha256: make(i, self.decode(key, sha256)), count(), keys, sha256s)
@@ -123,7 +116,7 @@ class Pixels:
 class ImageIndex:
     """Pictures in collection order. Rows are addressed by their position in this index."""
 
-    def __init__(self, table: "pa.Table", pixels: Pixels, classes: list[str] | None) -> None:
+    def __init__(self, table: pa.Table, pixels: Pixels, classes: list[str] | None) -> None:
         self._table, self._pixels = table, pixels
         self.classes = classes
         """Class names in the order of their ids; None when nothing is labeled."""
@@ -133,8 +126,6 @@ class ImageIndex:
 
     def split(self, name: str) -> "ImageIndex":
         """Only the pictures of one split: train, val or test."""
-        import pyarrow.compute as pc
-
         return ImageIndex(self._table.filter(pc.equal(self._table["split"], name)), self._pixels, self.classes)
 
     def load(self, indices: Sequence[int] | np.ndarray, px: int) -> np.ndarray:
@@ -142,7 +133,7 @@ class ImageIndex:
         keys, sha256s = self.keys, self.sha256
         return self._pixels.squares([keys[i] for i in indices], [sha256s[i] for i in indices], px)
 
-    def each(self, indices: Sequence[int] | np.ndarray, make: Callable[[int, "Image"], T]) -> list[T]:
+    def each(self, indices: Sequence[int] | np.ndarray, make: Callable[[int, Image.Image], T]) -> list[T]:
         """make(position in indices, picture) of whole pictures: upright RGB at their own size. Runs in threads.
 
         Raises: DataError.

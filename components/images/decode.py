@@ -2,28 +2,24 @@
 
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from components.errors import DataError
 from components.images.config import DecodeRecipe
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "PPM", "BMP", "TIFF")
 _WIDE_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _FORMATS_OF_WIDE_I = frozenset({"PNG", "PPM"})
 
 
-def decode(data: bytes, recipe: DecodeRecipe) -> "Image":
+def decode(data: bytes, recipe: DecodeRecipe) -> Image.Image:
     """First frame, rotated as its EXIF says, alpha composited on the background, 16 bits scaled to 8: mode RGB.
 
     Raises: DataError with the reason, always the same for the same bytes.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as file:
             if file.width * file.height > recipe.max_pixels:
@@ -41,21 +37,19 @@ def decode(data: bytes, recipe: DecodeRecipe) -> "Image":
         raise DataError(f"damaged: {reason}") from error
 
 
-def square(image: "Image", px: int) -> np.ndarray:
+def square(image: Image.Image, px: int) -> np.ndarray:
     """Shorter side to px (bicubic, antialiased), center crop. Shapes: RGB image -> (px, px, 3) uint8."""
     return window(image, center_square(image), px)
 
 
-def center_square(image: "Image") -> tuple[int, int, int]:
+def center_square(image: Image.Image) -> tuple[int, int, int]:
     """(left, top, side), in whole pixels so that a picture of the right size keeps its bytes."""
     side = min(image.size)
     return (image.width - side) // 2, (image.height - side) // 2, side
 
 
-def window(image: "Image", where: tuple[float, float, float], px: int) -> np.ndarray:
+def window(image: Image.Image, where: tuple[float, float, float], px: int) -> np.ndarray:
     """The square (left, top, side), in pixels of the image, at px. Shapes: RGB image -> (px, px, 3) uint8."""
-    from PIL import Image
-
     left, top, side = where
     box = (left, top, min(left + side, image.width), min(top + side, image.height))
     return np.asarray(image.resize((px, px), Image.Resampling.BICUBIC, box=box, reducing_gap=3.0))
@@ -66,9 +60,7 @@ def _too_large(size: tuple[int, int] | None, recipe: DecodeRecipe) -> str:
     return f"{got}, above collect.decode.max_pixels = {recipe.max_pixels}"
 
 
-def _to_rgb(image: "Image", background: tuple[int, int, int], file_format: str | None) -> "Image":
-    from PIL import Image
-
+def _to_rgb(image: Image.Image, background: tuple[int, int, int], file_format: str | None) -> Image.Image:
     if image.mode in _WIDE_MODES:
         image = _narrow(image, file_format)
     if image.mode == "F":
@@ -79,10 +71,8 @@ def _to_rgb(image: "Image", background: tuple[int, int, int], file_format: str |
     return Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image).convert("RGB")
 
 
-def _narrow(image: "Image", file_format: str | None) -> "Image":
+def _narrow(image: Image.Image, file_format: str | None) -> Image.Image:
     """16-bit gray to 8 bits; a transparent gray value becomes an alpha channel."""
-    from PIL import Image
-
     if image.mode == "I" and file_format not in _FORMATS_OF_WIDE_I:
         raise DataError("32-bit integer pixels have no agreed range")
     wide = np.asarray(image).astype(np.int64).clip(0, 65535)

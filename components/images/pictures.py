@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor
 
 from components.errors import ShapeError
@@ -83,8 +84,6 @@ def rows_grid(groups: Sequence[np.ndarray], *, shown_px: int = SHOWN_PX, folds: 
 
 def png_bytes(picture: np.ndarray) -> bytes:
     """Shapes: (h, w, 3) uint8. No metadata and no time stamp, so equal pixels give equal bytes."""
-    from PIL import Image
-
     if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
         raise ShapeError("not a picture", got=(picture.shape, str(picture.dtype)), expected="(h, w, 3) uint8")
     buffer = io.BytesIO()

@@ -2,16 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
 from components.images.config import ViewRecipe
 from components.images.decode import center_square, window
 from components.rng import RowRng, derive_seed
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 
 class View(NamedTuple):
@@ -41,7 +39,7 @@ def _random_view(recipe: ViewRecipe, size: float, x: float, y: float, flip: floa
     return View(x * (1 - side), y * (1 - side), side, flip < recipe.flip_prob)
 
 
-def render(image: "Image", view: View, px: int) -> np.ndarray:
+def render(image: Image.Image, view: View, px: int) -> np.ndarray:
     """One view at px, cut and resized in one step. Shapes: RGB image -> (px, px, 3) uint8."""
     left, top, side = center_square(image)
     pixels = window(image, (left + view.left * side, top + view.top * side, view.side * side), px)

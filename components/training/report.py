@@ -1,9 +1,11 @@
-"""What a running component tells of an interval. Apart from worker.py, which imports torch: drivers read it too."""
+"""What a running component reports of an interval. Imports neither torch nor numpy: drivers read it, too."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -12,5 +14,5 @@ class Report:
 
     step: int
     metrics: Mapping[str, float] = field(default_factory=dict)
-    images: Mapping[str, np.ndarray] = field(default_factory=dict)
+    images: Mapping[str, "np.ndarray"] = field(default_factory=dict)
     total_steps: int | None = None

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from components.training.report import Report
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from components.training.report import Report
     from flows.execution.job import EndStatus, Outcome
     from flows.runs.events import Event
     from flows.runs.lease import LeaseRecord
@@ -70,7 +71,7 @@ class StageLines:
     def __init__(self, stage: str) -> None:
         self._stage, self._last = stage, -_INTERVAL_S
 
-    def on_report(self, report: "Report") -> None:
+    def on_report(self, report: Report) -> None:
         is_last = report.total_steps is not None and report.step >= report.total_steps
         if time.monotonic() - self._last < _INTERVAL_S and not is_last:
             return
@@ -99,7 +100,7 @@ class StageBar:
         self._task: TaskID = self._progress.add_task(stage, total=None, numbers="")
         self._progress.start()
 
-    def on_report(self, report: "Report") -> None:
+    def on_report(self, report: Report) -> None:
         numbers = _numbers(report.metrics)
         self._progress.update(self._task, completed=report.step, total=report.total_steps, numbers=numbers)
 

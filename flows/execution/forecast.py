@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from components.cache.memo_keys import facts_key, shard_key
 from components.errors import ArtifactError
 from components.store.base import Prefix, Store
 from flows.identity.artifact import parse_json
@@ -134,8 +135,6 @@ def memos_of(store: Store, spec: Spec) -> Memos | None:
 
 def _collect_keys(store: Store, spec: Spec) -> Iterator[tuple[int, str]]:  # noqa: ARG001  (one signature for both)
     """(pictures, key) of each chunk."""
-    from components.cache.memo_keys import facts_key
-
     for line in (spec.collection_lock or "").splitlines():
         if line.startswith("chunk "):
             _, _, count, digest = line.split()
@@ -143,8 +142,6 @@ def _collect_keys(store: Store, spec: Spec) -> Iterator[tuple[int, str]]:  # noq
 
 
 def _encode_keys(store: Store, spec: Spec) -> Iterator[tuple[int, str]]:
-    from components.cache.memo_keys import shard_key
-
     collect = load_run(store, spec.inputs["collect"].prefix)
     if collect is None:
         return

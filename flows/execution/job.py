@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from components.errors import (
     ArtifactError,
@@ -17,6 +17,7 @@ from components.errors import (
     SupersededError,
 )
 from components.store.base import Prefix, Store
+from components.training.report import Report
 from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, Reporter, merge
 from flows.identity.artifact import SCHEMA, digest_of
 from flows.identity.environment import library_versions
@@ -41,9 +42,6 @@ from flows.runs.records import (
 from flows.runs.workspace import Workspace
 from flows.settings import WorkerSettings
 
-if TYPE_CHECKING:
-    from components.training.report import Report
-
 INIT = "init"
 """Key of a stage's params that names a finished run of the same stage, which then is an input of that name."""
 How = Literal["reused", "followed", "made"]
@@ -62,7 +60,7 @@ class Logs:
 
     logs: Sequence[Log]
 
-    def on_report(self, report: "Report") -> None:
+    def on_report(self, report: Report) -> None:
         for log in self.logs:
             log.on_report(report)
 
@@ -203,7 +201,7 @@ def _launched(spec: Spec, doing: Doing, launcher: Launcher) -> Outcome:
     return Outcome(run, "made")
 
 
-def _no_report(_report: "Report") -> None: ...
+def _no_report(_report: Report) -> None: ...
 
 
 class _Work:

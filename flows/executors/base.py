@@ -19,6 +19,7 @@ from components.errors import ArtifactError, ConfigError, DivergedError, Missing
 from components.process import machine, pid_exists
 from components.store import open_store
 from components.store.base import Prefix, Store
+from components.training.report import Report
 from flows.executors.usage import Usage
 from flows.identity.artifact import FileEntry
 from flows.identity.environment import part_versions
@@ -31,8 +32,6 @@ from flows.settings import Device, WorkerSettings
 if TYPE_CHECKING:
     import torch
 
-    from components.training.report import Report
-
 METRICS = "metrics.json"
 _HARDLY_FREE_BYTES = 1 << 16
 
@@ -40,7 +39,7 @@ _HARDLY_FREE_BYTES = 1 << 16
 class Reporter(Protocol):
     """Whoever wants rank 0's reports live, e.g. MLflow. Must not raise and not be slow."""
 
-    def on_report(self, report: "Report") -> None: ...
+    def on_report(self, report: Report) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -232,7 +231,7 @@ class _RankRun:
             parents[stage] = StoredArtifact(self.plain, run, self.scratch / "inputs" / stage)
         return StoredInputs(parents, spec.source, spec.collection_lock, self.scratch)
 
-    def report(self, report: "Report") -> None:
+    def report(self, report: Report) -> None:
         if self.place.rank == 0:
             self.events.on_report(self.usage.beside(report))
             if self.job.reporter is not None:
@@ -242,8 +241,6 @@ class _RankRun:
 
     def finish_events(self) -> None:
         """All that was told is in the store on return; of a stage that told nothing, what it used."""
-        from components.training.report import Report
-
         if not self.usage.looked:
             self.events.on_report(Report(0, self.usage.look()))
         self.events.flush()

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.training.report import Report
+
 if TYPE_CHECKING:
     import torch
-
-    from components.training.report import Report
 
 PREFIX = "system/"
 """MLflow shows such metrics on a page of their own."""
@@ -26,7 +26,7 @@ class Usage:
         self._interval_s = interval_s
         self._since = (time.monotonic(), time.process_time())
 
-    def beside(self, report: "Report") -> "Report":
+    def beside(self, report: Report) -> Report:
         """The report, with what was used added when it is time."""
         if self.looked and time.monotonic() - self._since[0] < self._interval_s:
             return report

@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
+from components.config import Config
 from components.errors import ArtifactError, DivergedError, TamperedError
 
 SCHEMA = 1
@@ -18,10 +19,8 @@ MAX_INLINE_FILES = 10_000
 """A manifest with more files keeps its listing in an object of its own."""
 
 
-class Record(BaseModel):
-    """Base of what flows writes as JSON. (components.base.Config would import torch, which `rcg status` need not.)"""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+class Record(Config):
+    """Base of what flows writes as JSON."""
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from components.errors import DivergedError
 from components.store.base import Store
+from components.training.report import Report
 from flows.identity.artifact import Record, canonical_json, parse_json
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from components.training.report import Report
 
 
 class Event(Record):
@@ -45,7 +44,7 @@ class EventWriter:
         self._waiting: list[bytes] = []
         self._written = -interval_s
 
-    def on_report(self, report: "Report") -> None:
+    def on_report(self, report: Report) -> None:
         """Raises: StoreError, SupersededError; a finished interval is in the store on return."""
         images = {name: self._save(report.step, name, picture) for name, picture in report.images.items()}
         line: dict[str, Any] = {

@@ -7,15 +7,12 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from components.errors import RcgError
+from components.training.report import Report
 from flows.tracking.client import probe
 from flows.tracking.pending import EndStatus, done_path, leave_request, locked, note_end, owner_lock_of, pending_path
 from flows.tracking.record import StageRecord, Tracking
-
-if TYPE_CHECKING:
-    from components.training.report import Report
 
 SWEEPER_LOCK = "sweeper.lock"
 LOG = "writer.log"
@@ -89,7 +86,7 @@ class LiveLog:
         except OSError as error:
             self._warn_once(warning_text(error))
 
-    def on_report(self, report: "Report") -> None:
+    def on_report(self, report: Report) -> None:
         """Metrics come: worth a writer of its own, now. What it logs it reads from the store."""
         if report.metrics or report.images:
             self._worth_following.set()
