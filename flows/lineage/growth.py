@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from components.errors import ArtifactError
+from components.spacing import evenly_spaced
 from components.store.base import Store
 from flows.identity.artifact import parse_json
 from flows.lineage.story import open_run
@@ -73,7 +74,7 @@ def _plain(artifact: StoredArtifact, chunk: str) -> "pa.Table":
     with pa.memory_map(str(artifact.path(f"shards/{chunk}.arrow"))) as file:
         table = pa.ipc.open_file(file).read_all()
     rows = np.flatnonzero(table["view"].to_numpy() == 0)
-    return table.take(rows[np.linspace(0, len(rows) - 1, min(len(rows), _MOST_ROWS)).round().astype(int)])
+    return table.take(rows[evenly_spaced(len(rows), _MOST_ROWS)])
 
 
 def _stacked(table: "pa.Table", column: str) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from components.collection.lock import Entry, Lock
 from components.metrics.drift import frechet_ratio
+from components.spacing import evenly_spaced
 from flows.execution.project import Project
 from flows.registry import Version
 from flows.runs.stored import StoredArtifact
@@ -39,13 +40,9 @@ def drift_of(project: Project, lock: Lock, base: Sequence[str], champion: Versio
         listing = open_artifact(champion, "collect", Path(scratch, "collect")).read_json("collection.json")
         recipe = DecodeRecipe.model_validate(listing["decode"])
         chosen = np.random.default_rng(0).permutation(len(old))[: 2 * n]
-        seen_new = _represent(project, _spaced(new, n), encoder, recipe)
+        seen_new = _represent(project, [new[i] for i in evenly_spaced(len(new), n)], encoder, recipe)
         seen_old = _represent(project, [old[i] for i in chosen], encoder, recipe)
     return frechet_ratio(seen_new, seen_old)
-
-
-def _spaced(entries: Sequence[Entry], n: int) -> list[Entry]:
-    return [entries[i] for i in np.linspace(0, len(entries) - 1, n).round().astype(int)]
 
 
 def _represent(project: Project, entries: Sequence[Entry], encoder: "Encoder", recipe: "DecodeRecipe") -> np.ndarray:

@@ -16,6 +16,7 @@ from components.interop.codecs import LAYOUTS
 from components.interop.layout import adopt, keep
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, derive_seed
+from components.spacing import evenly_spaced
 from components.training.config import TrainConfig
 from components.training.loop import Preview, train
 from components.training.worker import Worker
@@ -82,7 +83,7 @@ class _Shown:
 
     def rows(self, most: int) -> np.ndarray:
         """Evenly spaced."""
-        return np.linspace(0, len(self.images) - 1, min(len(self.images), most)).round().astype(np.int64)
+        return evenly_spaced(len(self.images), most)
 
     @torch.no_grad()
     def draw(self, codec: Codec, device: torch.device) -> np.ndarray:

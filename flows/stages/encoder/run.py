@@ -20,6 +20,7 @@ from components.interop.layout import keep
 from components.metrics.probe import effective_rank, knn_accuracy, linear_probe_accuracy, neighbors
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, derive_seed
+from components.spacing import evenly_spaced
 from components.training.loop import Preview, train
 from components.training.worker import Worker
 from components.weights import save_weights
@@ -93,7 +94,7 @@ def _fit(
         return {"neighbors": _nearest(params.px, bank, queries)} if len(bank.z) > 1 else {}
 
     if worker.rank == 0:
-        shown = _spaced(len(images), _SHOWN_PAIRS)
+        shown = evenly_spaced(len(images), _SHOWN_PAIRS)
         rng = BatchRng(derive_seed(params.seed, "views"), len(shown))
         original = images.load(shown, params.px)
         views = [to_uint8(view) for view in trainer.views(to_float(original), rng)]
@@ -132,7 +133,7 @@ _FIX = "train longer or with a lower encoder.train.optimizer.lr, a larger batch,
 
 
 def _encode(params: EncoderParams, encoder: FrozenEncoder, index: ImageIndex, most: int) -> _Encoded:
-    rows = _spaced(len(index), most)
+    rows = evenly_spaced(len(index), most)
     device = next(encoder.network.parameters()).device
     pixels, z = [], []
     for start in range(0, len(rows), params.probe.batch_size):
@@ -169,13 +170,8 @@ def _nearest(px: int, bank: _Encoded, queries: _Encoded) -> np.ndarray:
     same = len(queries.z) == 0
     asked = bank if same else queries
     k = min(_SHOWN_NEIGHBORS, len(bank.z) - same)
-    shown = _spaced(len(asked.z), _SHOWN_QUERIES)
+    shown = evenly_spaced(len(asked.z), _SHOWN_QUERIES)
     found = neighbors(asked.z, bank.z, k, exclude_self=same)[shown]
     rows = [asked.index.load(asked.rows[shown], px)]
     rows += [bank.index.load(bank.rows[column.numpy()], px) for column in found.T]
     return rows_grid(rows)
-
-
-def _spaced(n: int, most: int) -> np.ndarray:
-    """At most `most` of 0 … n-1, evenly spaced."""
-    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64) if n else np.empty(0, np.int64)

@@ -17,6 +17,7 @@ from components.interop.pixels import LAYOUTS
 from components.nn.vit import seeded_init
 from components.pixels import PixelData, PixelGenerator, save_pixels
 from components.rng import BatchRng, derive_seed, image_rng
+from components.spacing import evenly_spaced
 from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, train
 from components.training.worker import Worker
@@ -72,7 +73,7 @@ def _fit_statistics(generator: PixelGenerator, training: CacheSplit, params: Pix
     """
     rows, kind = np.arange(len(training)), generator.conditioner.config.kind
     if params.init is None:
-        targets = training.rows(np.linspace(0, len(rows) - 1, min(len(rows), _N_FIT_TARGETS)).round().astype(np.int64))
+        targets = training.rows(evenly_spaced(len(rows), _N_FIT_TARGETS))
         generator.fit_target(targets["target"])
     if kind == "class" or (kind == "cluster" and params.init is None):
         generator.fit_conditions(training.rows(rows), derive_seed(params.seed, "conditions"))
@@ -86,9 +87,7 @@ class _Previews:
     ) -> None:
         held_out = cache.held_out("val", _COLUMNS)
         split = held_out if len(held_out) else cache.training(_COLUMNS)
-        self.rows = split.rows(
-            np.linspace(0, len(split) - 1, min(len(split), params.preview.n)).round().astype(np.int64)
-        )
+        self.rows = split.rows(evenly_spaced(len(split), params.preview.n))
         self.params, self.trainable, self.codec = params, trainable, codec
 
     @torch.no_grad()
@@ -110,7 +109,7 @@ class _Previews:
 def _val_loss(params: PixelsParams, generator: PixelGenerator, cache: Cache) -> Metrics:
     """Mean over held-out rows and several fixed noises each; empty without held-out rows."""
     split = cache.held_out("val", _COLUMNS)
-    rows = np.linspace(0, len(split) - 1, min(len(split), _N_VAL_ROWS)).round().astype(np.int64)
+    rows = evenly_spaced(len(split), _N_VAL_ROWS)
     if len(rows) == 0:
         return {}
     device = next(generator.parameters()).device

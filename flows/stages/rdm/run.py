@@ -16,6 +16,7 @@ from components.metrics.frechet import frechet, principal_axes
 from components.nn.vit import seeded_init
 from components.rdm import Rdm, save_rdm
 from components.rng import BatchRng, derive_seed, image_rng
+from components.spacing import evenly_spaced
 from components.training.generator import GeneratorTrainable
 from components.training.loop import train
 from components.training.worker import Worker
@@ -70,8 +71,8 @@ def _examine(params: RdmParams, rdm: Rdm, cache: Cache, training: CacheSplit, ou
         return metrics
     device = rdm.ab.device
     metrics["val_loss"] = _val_loss(params, rdm, {key: rows.to(device) for key, rows in held_out.items()})
-    real = held_out["representation"][_spaced(n_val, params.check.n)].numpy()
-    seen = training.rows(_spaced(len(training), params.check.n))["representation"].numpy()
+    real = held_out["representation"][evenly_spaced(n_val, params.check.n)].numpy()
+    seen = training.rows(evenly_spaced(len(training), params.check.n))["representation"].numpy()
     drawn = draw(rdm, params.check, params.seed).cpu().numpy()
     metrics["representation_fd"] = frechet(drawn, real)
     if len(seen) > 1:
@@ -108,11 +109,6 @@ def _usable(split: CacheSplit, rdm: Rdm) -> Batch:
         return batch
     labeled = batch["class"] >= 0
     return {key: rows[labeled] for key, rows in batch.items()}
-
-
-def _spaced(n: int, most: int) -> np.ndarray:
-    """At most `most` of 0 … n-1, evenly spaced."""
-    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
 
 
 def scatter(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
