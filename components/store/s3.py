@@ -24,8 +24,7 @@ class S3Store:
     A conditional put carries its writer's mark: if its answer was lost and the second try is refused, the mark tells
     whether the object there is ours. The etag is the server's, of the content: rewriting the very same bytes can bring
     it back, so what is swapped by `if_match` must never repeat (a lease counts its beats).
-    The handle can be pickled, and used on after a fork. `patience_s`: how long a request is repeated while the server
-    does not answer.
+    The handle can be pickled. `patience_s`: how long a request is repeated while the server does not answer.
     """
 
     def __init__(self, uri: str, *, patience_s: float = PATIENCE_S) -> None:

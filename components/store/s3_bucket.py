@@ -1,14 +1,13 @@
 """One bucket: requests by full key, repeated while that may help, with failures that settings mend explained."""
 
 import contextlib
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from components.errors import ConfigError
 from components.store.base import ObjectInfo
-from components.store.s3_clients import Condition, Control, Objects, open_objects
+from components.store.s3_clients import Condition, Control, Objects
 from components.store.s3_errors import S3Error, explain
 from components.store.s3_retry import persist
 
@@ -29,19 +28,19 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 class Bucket:
-    """Clients are made when first needed and again in a forked child."""
+    """Clients are made when first needed. A process that used them must not fork: obstore's threads stay behind."""
 
     def __init__(self, name: str, patience_s: float) -> None:
         self.name, self.patience_s = name, patience_s
-        self._clients: tuple[int, Control, Objects] | None = None
+        self._clients: tuple[Control, Objects] | None = None
 
     @property
     def control(self) -> Control:
-        return self._connect()[1]
+        return self._connect()[0]
 
     @property
     def objects(self) -> Objects:
-        return self._connect()[2]
+        return self._connect()[1]
 
     @property
     def endpoint(self) -> str:
@@ -116,11 +115,11 @@ class Bucket:
             return named
         return failure
 
-    def _connect(self) -> tuple[int, Control, Objects]:
-        if self._clients is None or self._clients[0] != os.getpid():
+    def _connect(self) -> tuple[Control, Objects]:
+        if self._clients is None:
             try:
                 control = Control(self.name)
-                self._clients = (os.getpid(), control, open_objects(control))
+                self._clients = control, Objects(control)
             except S3Error as failure:
                 raise explain(failure, "open the bucket", f"bucket {self.name}") from failure
         return self._clients

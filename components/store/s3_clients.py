@@ -1,14 +1,12 @@
-"""Two ways to talk to one bucket: obstore for bytes, boto3 for control and for processes that obstore cannot serve.
+"""The two clients of one bucket: obstore for objects, boto3 for the rest.
 
-obstore's threads do not survive a fork, so a child whose parent used it gets its bytes through boto3. boto3 resolves
-endpoint, region and credentials for both, by the usual AWS variables and files.
+boto3 resolves endpoint, region and credentials for both, by the usual AWS variables and files.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from components.store.base import ObjectInfo
 from components.store.s3_errors import S3Error, from_boto, from_obstore
@@ -20,7 +18,6 @@ WRITER = "rcg-writer"
 """Metadata of a conditional write: tells our own object from another writer's when an answer got lost."""
 _CONNECT_S, _READ_S, _REQUEST_S = 5, 30, 300
 _PAGE = 1000
-_obstore_pid = 0
 
 
 @dataclass(frozen=True)
@@ -47,22 +44,6 @@ class Condition:
     if_absent: bool
     if_match: str | None
     writer: str
-
-
-class Objects(Protocol):
-    """One request each, by full key. Every method raises S3Error and tries once. Etags come without quotes."""
-
-    def get(self, key: str, start: int, stop: int | None, pin: Pin | None = None) -> Piece: ...
-    def put(self, key: str, data: bytes, condition: Condition | None) -> str: ...
-    def head(self, key: str) -> tuple[ObjectInfo, str | None]:
-        """With the WRITER of its conditional write."""
-        ...
-
-    def list(self, prefix: str, after: str | None) -> Iterator[Sequence[ObjectInfo]]:
-        """Pages below `prefix`, which ends with a slash or is empty."""
-        ...
-
-    def delete(self, key: str) -> None: ...
 
 
 class Control:
@@ -94,17 +75,11 @@ class Control:
         return answer
 
 
-def open_objects(control: Control) -> Objects:
-    """The faster client that works in this process."""
-    global _obstore_pid  # noqa: PLW0603  (a property of the process: obstore's runtime is one)
-    if _obstore_pid not in (0, os.getpid()):
-        return BotoObjects(control)
-    _obstore_pid = os.getpid()
-    return ObstoreObjects(control)
+class Objects:
+    """One request each, by full key, through obstore. Every method raises S3Error and tries once.
 
-
-class ObstoreObjects:
-    """Through obstore; every body is sent with its SHA-256, which the server checks."""
+    Every body is sent with its SHA-256, which the server checks. Etags come without quotes.
+    """
 
     def __init__(self, control: Control) -> None:
         from obstore.auth.boto3 import Boto3CredentialProvider
@@ -159,14 +134,16 @@ class ObstoreObjects:
         return _bare(done["e_tag"])
 
     def head(self, key: str) -> tuple[ObjectInfo, str | None]:
+        """With the WRITER of its conditional write."""
         try:
             found = self._bucket.get(key, options={"head": True})
         except Exception as error:
             raise from_obstore(error) from error
         info = ObjectInfo(key, found.meta["size"], _bare(found.meta["e_tag"]))
-        return info, _writer({str(k): str(v) for k, v in found.attributes.items()})
+        return info, {str(k): str(v) for k, v in found.attributes.items()}.get(WRITER)
 
     def list(self, prefix: str, after: str | None) -> Iterator[Sequence[ObjectInfo]]:
+        """Pages below `prefix`, which ends with a slash or is empty."""
         try:
             for page in self._bucket.list(prefix or None, offset=after, chunk_size=_PAGE):
                 yield [ObjectInfo(found["path"], found["size"], _bare(found["e_tag"])) for found in page]
@@ -182,59 +159,5 @@ class ObstoreObjects:
             raise from_obstore(error) from error
 
 
-class BotoObjects:
-    """Through boto3, which survives a fork: a new client in the child is enough."""
-
-    def __init__(self, control: Control) -> None:
-        self._control = control
-
-    def get(self, key: str, start: int, stop: int | None, pin: Pin | None = None) -> Piece:
-        parameters: dict[str, Any] = {}
-        if pin is not None:
-            parameters = {"VersionId": pin.version} if pin.version else {"IfMatch": f'"{pin.etag}"'}
-        if start or stop is not None:
-            parameters["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
-        answer = self._control.call("get_object", Key=key, **parameters)
-        try:
-            data = answer["Body"].read()
-        except Exception as error:
-            raise from_boto(error) from error
-        size = answer.get("ContentRange", "").rpartition("/")[2] or answer["ContentLength"]
-        return Piece(data, int(size), _bare(answer["ETag"]))
-
-    def put(self, key: str, data: bytes, condition: Condition | None) -> str:
-        parameters: dict[str, Any] = {}
-        if condition is not None:
-            parameters["Metadata"] = {WRITER: condition.writer}
-            match = {"IfNoneMatch": "*"} if condition.if_absent else {"IfMatch": f'"{condition.if_match}"'}
-            parameters |= match
-        return _bare(self._control.call("put_object", Key=key, Body=data, **parameters)["ETag"])
-
-    def head(self, key: str) -> tuple[ObjectInfo, str | None]:
-        answer = self._control.call("head_object", Key=key)
-        return ObjectInfo(key, answer["ContentLength"], _bare(answer["ETag"])), _writer(answer["Metadata"])
-
-    def list(self, prefix: str, after: str | None) -> Iterator[Sequence[ObjectInfo]]:
-        while True:
-            more = {"StartAfter": after} if after else {}
-            page = self._control.call("list_objects_v2", Prefix=prefix, MaxKeys=_PAGE, **more)
-            found = page.get("Contents", [])
-            yield [ObjectInfo(o["Key"], o["Size"], _bare(o["ETag"])) for o in found]
-            if not page["IsTruncated"]:
-                return
-            after = found[-1]["Key"]
-
-    def delete(self, key: str) -> None:
-        try:
-            self._control.call("delete_object", Key=key)
-        except S3Error as failure:
-            if not failure.is_absent:
-                raise
-
-
 def _bare(etag: str | None) -> str:
     return (etag or "").strip('"')
-
-
-def _writer(metadata: Mapping[str, str]) -> str | None:
-    return metadata.get(WRITER)

@@ -1,12 +1,12 @@
 """What every store promises: a folder, a part of one, a real S3 server, and moto. A new store: one line in STORES."""
 
+import multiprocessing
 import os
 import pickle
 import threading
-import traceback
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,22 +73,24 @@ def keys(store: Store, prefix: str = "") -> list[str]:
     return [info.key for info in store.list(prefix)]
 
 
-def in_processes(body: Callable[[int], None], n: int = N_PROCESSES) -> None:
-    """Run body(0) … body(n - 1) at the same time, each in its own process."""
-    pids = []
-    for number in range(n):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pid = os.fork()
-        if pid == 0:
-            try:
-                body(number)
-                os._exit(0)
-            except BaseException:
-                traceback.print_exc()
-                os._exit(1)
-        pids.append(pid)
-    assert [os.waitpid(pid, 0)[1] for pid in pids] == [0] * n
+def in_processes(body: Callable[[Store, int], None], store: Store, n: int = N_PROCESSES) -> None:
+    """Run body(store, 0) … body(store, n - 1) at the same time, each in its own process.
+
+    They are forked from a server that has not used a store: the threads of S3's client do not survive a fork.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    processes = [context.Process(target=_in_process, args=(dict(os.environ), body, store, i)) for i in range(n)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * n
+
+
+def _in_process(environment: dict[str, str], body: Callable[[Store, int], None], store: Store, number: int) -> None:
+    os.environ.update(environment)
+    body(store, number)
 
 
 def test_bytes_come_back(store: Store) -> None:
@@ -159,23 +161,24 @@ def test_if_match(store: Store) -> None:
     store.put("key", b"three", if_match=second)
 
 
-def test_one_of_many_processes_creates(racing: Store, tmp_path: Path) -> None:
-    def create(number: int) -> None:
-        for turn in range(N_ROUNDS):
-            try:
-                racing.put(f"race/{turn}", f"{number}".encode() * 1000, if_absent=True)
-            except ConflictError:
-                continue
-            (tmp_path / f"won-{turn}-{number}").touch()
+def _create(store: Store, number: int, folder: Path) -> None:
+    for turn in range(N_ROUNDS):
+        try:
+            store.put(f"race/{turn}", f"{number}".encode() * 1000, if_absent=True)
+        except ConflictError:
+            continue
+        (folder / f"won-{turn}-{number}").touch()
 
-    in_processes(create)
+
+def test_one_of_many_processes_creates(racing: Store, tmp_path: Path) -> None:
+    in_processes(partial(_create, folder=tmp_path), racing)
     for turn in range(N_ROUNDS):
         winners = [path.name.split("-")[2] for path in tmp_path.glob(f"won-{turn}-*")]
         assert len(winners) == 1
         assert racing.get(f"race/{turn}") == winners[0].encode() * 1000
 
 
-def _count(store: Store) -> None:
+def _count(store: Store, _number: int = 0) -> None:
     """Raise the counter N_ROUNDS times by compare-and-swap."""
     done = 0
     while done < N_ROUNDS:
@@ -191,7 +194,7 @@ def _count(store: Store) -> None:
 
 def test_compare_and_swap_between_processes_loses_no_update(racing: Store) -> None:
     racing.put("counter", b"0")
-    in_processes(lambda _: _count(racing))
+    in_processes(_count, racing)
     assert int(racing.get("counter")) == N_PROCESSES * N_ROUNDS
 
 
@@ -205,18 +208,20 @@ def test_compare_and_swap_between_threads_loses_no_update(racing: Store) -> None
     assert int(racing.get("counter")) == N_PROCESSES * N_ROUNDS
 
 
+CONTENTS = [bytes([number]) * 300_000 for number in range(3)]
+
+
+def _write_or_read(store: Store, number: int) -> None:
+    for turn in range(N_ROUNDS):
+        if number % 2:
+            store.put("key", CONTENTS[turn % 3])
+        else:
+            assert store.get("key") in CONTENTS
+
+
 def test_readers_never_see_half_an_object(store: Store) -> None:
-    contents = [bytes([number]) * 300_000 for number in range(3)]
-    store.put("key", contents[0])
-
-    def act(number: int) -> None:
-        for turn in range(N_ROUNDS):
-            if number % 2:
-                store.put("key", contents[turn % 3])
-            else:
-                assert store.get("key") in contents
-
-    in_processes(act)
+    store.put("key", CONTENTS[0])
+    in_processes(_write_or_read, store)
 
 
 def test_listing_is_by_folder_and_in_key_order(store: Store) -> None:
@@ -280,18 +285,18 @@ def test_keys_that_could_leave_the_store_are_refused(store: Store, key: str, tmp
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def _use(store: Store, number: int) -> None:
+    assert store.get("key", start=1, stop=3) == b"al"
+    assert store.head("key") == next(iter(store.list("")))
+    store.delete(f"of {number}")
+    store.put(f"of {number}", b"x", if_absent=True)
+
+
 def test_it_travels_to_other_processes(store: Store) -> None:
-    store.put("key", b"value")  # its clients are in use when it forks
+    store.put("key", b"value")
     again = pickle.loads(pickle.dumps(store))
     assert (again.uri, again.get("key")) == (store.uri, b"value")
-
-    def act(number: int) -> None:
-        assert store.get("key", start=1, stop=3) == b"al"
-        assert store.head("key") == next(iter(again.list("")))
-        store.delete(f"of {number}")
-        store.put(f"of {number}", b"x", if_absent=True)
-
-    in_processes(act, 2)
+    in_processes(_use, store, 2)
     assert keys(store) == ["key", "of 0", "of 1"]
 
 

@@ -49,14 +49,6 @@ def proxy(moto: str, environment: Callable[[dict[str, str]], None]) -> Iterator[
         yield made
 
 
-@pytest.fixture(params=["obstore", "boto3"])
-def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which client carries the bytes: boto3 does in a child of a process that used obstore."""
-    name: str = request.param
-    monkeypatch.setattr(s3_clients, "_obstore_pid", 0 if name == "obstore" else -1)
-    return name
-
-
 def fresh(patience_s: float = 10.0) -> S3Store:
     return S3Store(f"s3://rcg/{uuid.uuid4().hex}", patience_s=patience_s)
 
@@ -72,7 +64,7 @@ def test_opening_asks_nothing() -> None:
     assert store.local_path("key") is None
 
 
-def test_a_create_whose_answer_is_lost_is_ours(proxy: FaultyProxy, client: str) -> None:
+def test_a_create_whose_answer_is_lost_is_ours(proxy: FaultyProxy) -> None:
     store = fresh()
     proxy.faults = [once(puts, "lose")]
     etag = store.put("key", b"mine", if_absent=True)
@@ -82,7 +74,7 @@ def test_a_create_whose_answer_is_lost_is_ours(proxy: FaultyProxy, client: str) 
     assert store.get("key") == b"mine"
 
 
-def test_a_swap_whose_answer_is_lost_is_ours(proxy: FaultyProxy, client: str) -> None:
+def test_a_swap_whose_answer_is_lost_is_ours(proxy: FaultyProxy) -> None:
     store = fresh()
     first = store.put("key", b"first")
     proxy.faults = [once(puts, "lose")]
@@ -105,13 +97,13 @@ def test_a_create_that_another_writer_won_meanwhile_is_a_conflict(proxy: FaultyP
         store.put("key", b"equal", if_absent=True)
 
 
-def test_a_swap_of_an_absent_key_is_a_conflict_whatever_the_server_calls_it(proxy: FaultyProxy, client: str) -> None:
+def test_a_swap_of_an_absent_key_is_a_conflict_whatever_the_server_calls_it(proxy: FaultyProxy) -> None:
     proxy.faults = [once(puts, (404, "NoSuchKey"))]
     with pytest.raises(ConflictError):
         fresh().put("key", b"x", if_match="0" * 32)
 
 
-def test_a_server_that_is_busy_is_asked_again(proxy: FaultyProxy, client: str, tmp_path: Path) -> None:
+def test_a_server_that_is_busy_is_asked_again(proxy: FaultyProxy, tmp_path: Path) -> None:
     store = fresh()
     (source := tmp_path / "source").write_bytes(b"data")
     proxy.faults = [once(puts, (409, "ConditionalRequestConflict"), times=2)]
@@ -132,7 +124,7 @@ def test_a_server_that_is_busy_is_asked_again(proxy: FaultyProxy, client: str, t
     assert (tmp_path / "target").read_bytes() == b"data"
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(proxy: FaultyProxy, client: str, tmp_path: Path) -> None:
+def test_an_answer_that_breaks_off_is_asked_for_again(proxy: FaultyProxy, tmp_path: Path) -> None:
     store = fresh()
     store.put("key", LARGE)
     for act in (lambda: store.get("key"), lambda: store.download("key", tmp_path / "target")):
@@ -142,9 +134,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(proxy: FaultyProxy, client
     assert (tmp_path / "target").read_bytes() == LARGE
 
 
-def test_a_long_listing_goes_on_where_it_broke_off(
-    proxy: FaultyProxy, client: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_long_listing_goes_on_where_it_broke_off(proxy: FaultyProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
     monkeypatch.setattr(s3_clients, "_PAGE", 10)
     store = fresh()
@@ -162,7 +152,7 @@ def test_a_long_listing_goes_on_where_it_broke_off(
     assert pages[0] == 4
 
 
-def test_a_server_that_stays_away_is_given_up(environment: Callable[[dict[str, str]], None], client: str) -> None:
+def test_a_server_that_stays_away_is_given_up(environment: Callable[[dict[str, str]], None]) -> None:
     environment(aws_environment(f"http://127.0.0.1:{free_port()}"))
     store, began = fresh(patience_s=1.0), time.monotonic()
     for act in (lambda: store.get("key"), lambda: store.put("key", b"", if_absent=True), lambda: list(store.list(""))):
@@ -309,9 +299,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_wrong_settings_are_named_at_once(rig: S3Server, environment: Callable, client: str, wrong: str) -> None:
-    if (client, wrong) == ("boto3", "region"):
-        pytest.skip("boto3 finds the bucket's region by itself")
+def test_wrong_settings_are_named_at_once(rig: S3Server, environment: Callable, wrong: str) -> None:
     uri, changes, words = WRONG[wrong]
     environment(rig.environment | changes)
     store = S3Store(uri)
@@ -325,7 +313,7 @@ def test_wrong_settings_are_named_at_once(rig: S3Server, environment: Callable, 
         assert "secret" not in str(caught.value.got).lower()
 
 
-def test_a_wrong_clock_is_named(proxy: FaultyProxy, client: str) -> None:
+def test_a_wrong_clock_is_named(proxy: FaultyProxy) -> None:
     proxy.faults = [once(lambda _: True, SKEWED, times=1000)]
     store = fresh()
     for act in (lambda: store.put("key", b""), lambda: store.head("key"), lambda: list(store.list(""))):
