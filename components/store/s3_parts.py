@@ -1,4 +1,9 @@
-"""Large objects in parts: uploaded together or not at all, downloaded from one version of the object only."""
+"""Large objects in parts: uploaded together or not at all, downloaded from one version of the object only.
+
+obstore uploads in parts too, but a failure may leave parts in the bucket, as its documentation says, and one part that
+fails fails the whole. Here each part is repeated for itself, parts of a failed upload are deleted, and an upload that
+was completed though the answer got lost is recognized. Each of that has a test.
+"""
 
 import logging
 import os
