@@ -29,7 +29,7 @@ class Explanation:
     stage: str
     headline: str
     runs: bool
-    """Whether it would do work, as far as can be told."""
+    """Whether it would do work, as far as is known."""
     fingerprint: str | None = None
     waits_for: str | None = None
     nearest: Earlier | None = None

@@ -1,4 +1,4 @@
-"""What a stage run would cost and what it could use again, told from the records of earlier runs."""
+"""What a stage's run would cost and what it could use again, estimated from the records of earlier runs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class Cost:
 
 
 def earlier_runs(store: Store, spec: Spec) -> list[Earlier]:
-    """Other runs of the stage in the store, the most alike first; finished ones before others."""
+    """Other runs of the stage in the store: finished ones first, then by how few differences they have."""
     found = []
     for fingerprint, finished in _fingerprints(store, spec.stage):
         other = read_spec(store, spec.stage, fingerprint) if fingerprint != spec.fingerprint else None
@@ -73,7 +73,7 @@ def _intact(store: Store, stage: str, fingerprint: str) -> CommittedRun | None:
 
 
 def cost_of(params: Mapping[str, Any], earlier: list[Earlier], *, share: float = 1.0) -> Cost | None:
-    """Scaled from the most alike run whose time is known; `share` is the part of the work that is still to do."""
+    """Scaled from the most similar run whose time is known; `share` is the part of the work that is still to do."""
     for other in earlier:
         run = other.run
         if run is None or run.record.attempt != 1 or run.record.ended_ms <= run.record.started_ms:

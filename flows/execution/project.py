@@ -134,7 +134,7 @@ class Project:
         )
 
     def record(self, spec: Spec, context: Mapping[str, str], *, reused: bool) -> StageRecord:
-        """What MLflow is told of the stage's run."""
+        """The stage's run as it is logged to MLflow."""
         return StageRecord.of(
             spec,
             pipeline=self.pipeline,

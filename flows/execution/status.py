@@ -55,15 +55,15 @@ def _registry(project: Project) -> str:
 
     if project.tracking is None:
         return "off (RCG_MLFLOW_URI=off)"
-    told = []
+    lines = []
     for alias in ("champion", "challenger"):
         try:
-            told.append(describe_alias(project.tracking, project.settings.tracking.model_name, alias))
+            lines.append(describe_alias(project.tracking, project.settings.tracking.model_name, alias))
         except MissingError:
-            told.append(f"no {alias} yet")
+            lines.append(f"no {alias} yet")
         except RcgError as error:
             return error.what
-    return "\n            ".join(told)
+    return "\n            ".join(lines)
 
 
 def _jobs(project: Project) -> str:

@@ -1,4 +1,4 @@
-"""Images from a registered bundle, drawn as a consumer would: by the bundle's own code, in a process of its own."""
+"""Images from a registered bundle, sampled as a consumer samples: by the bundle's own code, in its own process."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def fetch_bundle(tracking: Tracking, name: str, version: Version, cache: Path) -
 
 
 def draw_images(folder: Path, n: int, seed: int, device: str) -> np.ndarray:
-    """Shapes: (n, px, px, 3) uint8. Raises: ArtifactError when the bundle does not load or draw."""
+    """Shapes: (n, px, px, 3) uint8. Raises: ArtifactError when the bundle cannot be loaded or sampled."""
     with tempfile.TemporaryDirectory(prefix="rcg-gate-") as scratch:
         out = Path(scratch, "images.npy")
         command = [sys.executable, "-I", "-c", _DRAW, str(folder), str(out), str(n), str(seed), device]

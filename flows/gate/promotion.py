@@ -25,7 +25,7 @@ _MEASURED_BY = "flows.gate.reference"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of it. champion: it was that already; held: a tag forbids it; void: the alias was moved by hand."""
+    """The outcome. champion: it was that already; held: a tag forbids it; void: the alias was moved by hand."""
 
     result: Result
     text: str
@@ -192,7 +192,7 @@ def _notes(reference: Reference) -> list[str]:
 
 
 def _tags(decision: Decision) -> dict[str, str]:
-    """For whoever looks at the version in the registry's own screens."""
+    """Shown beside the version in the registry's own pages."""
     tags = {
         "rcg.gate.verdict": decision.verdict,
         "rcg.gate.decision": str(decision.number),

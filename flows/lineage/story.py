@@ -84,7 +84,7 @@ def read_story(project: Project) -> Story:
         registered, pointed = _registry(project, model)
         numbers, aliases = numbers | registered, pointed or aliases
     except RcgError as error:
-        notes.append(f"The registry could not be asked, so aliases are told from the decisions alone: {error.what}.")
+        notes.append(f"The registry does not answer, so aliases are read off the decisions alone: {error.what}.")
     versions = [_version(project.store, run, numbers, aliases) for run in bundles(project)]
     if not versions:
         raise MissingError(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Likeness = Literal["identical", "matches", "differs", "not decidable"]
 MATCH_DB = 40.0
-"""PSNR from which a picture drawn on another platform counts as the same: a mean error below one percent of white."""
+"""PSNR from which a picture sampled on another platform counts as the same: a mean error below one percent of white."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def verify(request: VerifyRequest, project: Project) -> Finding:
 
 
 def _undecidable(claim: Provenance, request: VerifyRequest) -> str | None:
-    """Why the picture cannot be drawn again from a bundle alone; None when it can."""
+    """Why the picture cannot be sampled again from a bundle alone; None when it can."""
     if "oracle" in claim.condition:
         return "it was drawn from representations of real pictures, which no bundle holds"
     if "representation" in claim.condition:
@@ -112,7 +112,7 @@ def _check_bundle(claim: Provenance, folder: Path) -> None:
 def _sample_again(
     claim: Provenance, folder: Path, given: tuple[Path, ...], device: Device
 ) -> tuple[np.ndarray, bool, bool]:
-    """(pixels, whether this platform is the recorded one, whether the generator draws tokens)."""
+    """(pixels, whether this platform is the recorded one, whether the generator samples tokens)."""
     import torch
 
     from components.bundle.bundle import Bundle

@@ -59,7 +59,7 @@ def resolve(reference: str, tracking: Tracking | None, cache: Path) -> Path:
 
 
 def find_version(tracking: Tracking, name: str, alias: str | None, number: str | None) -> "ModelVersion":
-    """By alias or by number. Raises: MissingError naming what there is."""
+    """By alias or by number. Raises: MissingError naming the aliases and versions that exist."""
     from mlflow.exceptions import MlflowException
 
     client = open_client(tracking.uri)
@@ -81,7 +81,7 @@ def find_version(tracking: Tracking, name: str, alias: str | None, number: str |
 
 
 def _known(client: "MlflowClient", name: str) -> str:
-    """What there is under the name, for an error message."""
+    """The aliases and versions under the name, for an error message."""
     models: list[Any] = list(client.search_registered_models(f"name = '{name}'"))
     if not models:
         return f"no model named {name} is registered"

@@ -95,7 +95,7 @@ def _facts(store: Store, run: CommittedRun) -> dict[str, str]:
 
 
 def _check_loads(store: Store, run: CommittedRun) -> None:
-    """Load the registered bytes and draw an image. Raises: ArtifactError."""
+    """Load the registered bytes and sample an image. Raises: ArtifactError."""
     from components.bundle.bundle import Bundle
     from components.bundle.request import Request
 

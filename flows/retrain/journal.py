@@ -35,7 +35,7 @@ class Journal(Record):
     end: End | None
     """None: under way."""
     told: str | None
-    """What came of it."""
+    """The outcome, in words."""
 
     @property
     def branch(self) -> str:

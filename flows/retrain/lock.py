@@ -1,4 +1,4 @@
-"""Who retrains: one at a time, whoever asks and wherever."""
+"""The lock that lets one retraining work at a time, whoever starts it and on whatever machine."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager

@@ -1,4 +1,4 @@
-"""MLflow is told what happens, never asked: a run per stage, below one run per pipeline identity.
+"""MLflow receives what happens and decides nothing: one run per stage, below one run per pipeline identity.
 
 A stage process never imports mlflow (seconds of CPU) and never waits for it. It leaves a request in the state folder,
 and a writer process reads the run's events in the store; what one writer misses, a later one finds.

@@ -16,7 +16,7 @@ from flows.tracking.record import StageRecord, Tracking
 
 SWEEPER_LOCK = "sweeper.lock"
 LOG = "writer.log"
-_SHORT_STAGE_S = 8.0  # a stage that ends sooner is told of once, at its end
+_SHORT_STAGE_S = 8.0  # a stage that ends sooner is logged once, at its end
 _PATIENCE_S = 1.5
 _children: list[subprocess.Popen[str]] = []  # kept, so that none is collected while it still runs
 

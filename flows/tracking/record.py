@@ -1,4 +1,4 @@
-"""What MLflow is told of one stage run, and where MLflow is: plain data that travels to the writer process."""
+"""One stage run as it is logged to MLflow, and where MLflow is: plain data, read by the writer process."""
 
 import hashlib
 import json

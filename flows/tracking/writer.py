@@ -31,7 +31,7 @@ _SHOWN = ("metrics.json", "lineage.json", "report.html", "plots/*", "pictures/*"
 
 
 class Ledger:
-    """One request: a record, the store that has its run, and what of its events MLflow has been told."""
+    """One request: a record, the store that has its run, and how many of its events MLflow has."""
 
     def __init__(self, request: Path) -> None:
         self.request = request
@@ -51,7 +51,7 @@ class Ledger:
         return self._runs
 
     def log_events(self) -> None:
-        """Tell MLflow what is new in the store."""
+        """Log the events that are new in the store."""
         events = list(read_events(self.store, self.record.prefix, after=self._position))
         if events:
             self.runs.log_events(events)
