@@ -31,8 +31,8 @@ from typing import Any
 from benchmarks.study_results import About, Options, Result, Study, named, write_results
 from components.collection.snapshot import take_snapshot
 from components.collection.source import open_source
-from flows.execution.job import Doing, make_spec, run_job
 from flows.execution.project import Project
+from flows.execution.work import Doing, make_spec, run_and_publish
 from flows.identity.environment import git_state
 from flows.pipeline.params import check_params, read_yaml
 from flows.pipeline.table import pipeline
@@ -158,7 +158,7 @@ class Runner:
         before = time.monotonic()
         quiet = stage in ("sample", "evaluate")  # many and short
         doing = replace(self.doing, open_log=None) if quiet else self.doing
-        outcome = run_job(kind, spec, self.root, doing)
+        outcome = run_and_publish(kind, spec, self.root, doing)
         now = time.monotonic()
         print(f"[{(now - self.started) / 60:5.1f} min] {stage:8} {outcome.how:8} {now - before:6.1f} s", flush=True)
 

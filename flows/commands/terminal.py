@@ -13,7 +13,7 @@ from components.training.report import Report
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from flows.execution.job import EndStatus, Outcome
+    from flows.execution.work import EndStatus, Outcome
     from flows.runs.events import Event
     from flows.runs.lease import LeaseRecord
 

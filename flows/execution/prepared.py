@@ -5,8 +5,8 @@ import traceback
 
 from components.errors import ConfigError, RcgError, SupersededError
 from components.store.base import Prefix
-from flows.execution.job import Display, Outcome, failure_class, work
 from flows.execution.project import Project
+from flows.execution.work import Display, Outcome, failure_class, work
 from flows.executors.image import check_own_code
 from flows.runs.rayjobs import job_context, note_failure
 from flows.runs.records import Spec

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.store import open_store, prove_store
 from components.store.base import Store
-from flows.execution.job import Display, Doing, Log, Logs, make_spec
+from flows.execution.work import Display, Doing, Log, Logs, make_spec
 from flows.executors import Executor, Launcher, fit_threads, open_executor, open_launcher
 from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests

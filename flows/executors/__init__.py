@@ -4,15 +4,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, fit_threads
+from flows.executors.base import Attempt, Executor, Launch, Launcher, RankResult, fit_threads
 
 if TYPE_CHECKING:
     from flows.settings import Settings
 
 __all__ = [
+    "Attempt",
     "Executor",
     "ExecutorName",
-    "Job",
     "Launch",
     "Launcher",
     "RankResult",

@@ -1,4 +1,4 @@
-"""What an executor is given and what it gives back. An executor knows no stage: the job names the function."""
+"""What an executor is given and what it gives back. An executor knows no stage: the attempt names the function."""
 
 import contextlib
 import errno
@@ -43,12 +43,12 @@ class Reporter(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class Attempt:
     """One attempt at a run: everything an executor needs, in this process or another."""
 
     spec: Spec
     store_uri: str
-    attempt: int
+    number: int
     """Fencing number: writes fail once another attempt holds the lease."""
     settings: WorkerSettings
     reporter: Reporter | None = None
@@ -67,13 +67,13 @@ class RankResult:
 
 
 class Executor(Protocol):
-    """Runs every rank of a job to its end and returns their results; the caller merges and commits them."""
+    """Runs every rank of an attempt to its end and returns their results; the caller merges and commits them."""
 
     def check(self, spec: Spec, settings: WorkerSettings) -> None:
         """Raises: ConfigError for what can be known before anything starts."""
         ...
 
-    def run(self, job: Job) -> list[RankResult]: ...
+    def run(self, attempt: Attempt) -> list[RankResult]: ...
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,11 @@ def fit_threads() -> bool:
     return "OMP_NUM_THREADS" not in os.environ
 
 
-def run_rank(job: Job, place: Place) -> RankResult:
+def run_rank(attempt: Attempt, place: Place) -> RankResult:
     """Run the stage's function as one rank. The same for every executor."""
-    with _scratch(job.spec.stage) as folder:
+    with _scratch(attempt.spec.stage) as folder:
         try:
-            return _RankRun(job, place, Path(folder)).result()
+            return _RankRun(attempt, place, Path(folder)).result()
         except Exception as error:
             if isinstance(error, RcgError) or not _is_full(error, folder):
                 raise
@@ -167,12 +167,14 @@ def _is_full(error: Exception, folder: str) -> bool:
 class _RankRun:
     """One rank's work: its inputs, output and worker are made here and live in `scratch`."""
 
-    def __init__(self, job: Job, place: Place, scratch: Path) -> None:
-        self.job, self.place, self.scratch = job, place, scratch
-        self.plain = open_store(job.store_uri)
-        run = Prefix(self.plain, job.spec.prefix)
-        self.store: Store = FencedStore(self.plain, lambda: check_fence(run, job.attempt))
-        self.events = EventWriter(self.store, job.spec.prefix, job.attempt, interval_s=job.settings.event_interval_s)
+    def __init__(self, attempt: Attempt, place: Place, scratch: Path) -> None:
+        self.attempt, self.place, self.scratch = attempt, place, scratch
+        self.plain = open_store(attempt.store_uri)
+        run = Prefix(self.plain, attempt.spec.prefix)
+        self.store: Store = FencedStore(self.plain, lambda: check_fence(run, attempt.number))
+        self.events = EventWriter(
+            self.store, attempt.spec.prefix, attempt.number, interval_s=attempt.settings.event_interval_s
+        )
         self.usage = Usage(place.device)
 
     def result(self) -> RankResult:
@@ -180,12 +182,12 @@ class _RankRun:
 
         from components.training.worker import Worker
 
-        spec, settings, place = self.job.spec, self.job.settings, self.place
+        spec, settings, place = self.attempt.spec, self.attempt.settings, self.place
         body, params = load_stage(spec)
         output = StoredOutput(
             self.store,
             spec.prefix,
-            self.job.attempt,
+            self.attempt.number,
             self.scratch / "out",
             versions=part_versions(),
             mix_versions=settings.mix_versions,
@@ -216,11 +218,11 @@ class _RankRun:
 
         folder = self.scratch / "checkpoints"
         folder.mkdir()
-        keep = self.job.settings.keep_checkpoints
-        return CheckpointDir(self.store, self.job.spec.prefix, self.job.attempt, keep, folder)
+        keep = self.attempt.settings.keep_checkpoints
+        return CheckpointDir(self.store, self.attempt.spec.prefix, self.attempt.number, keep, folder)
 
     def inputs(self) -> StoredInputs:
-        spec = self.job.spec
+        spec = self.attempt.spec
         parents = {}
         for stage, parent in spec.inputs.items():
             run = load_run(self.plain, parent.prefix)
@@ -234,8 +236,8 @@ class _RankRun:
     def report(self, report: Report) -> None:
         if self.place.rank == 0:
             self.events.on_report(self.usage.beside(report))
-            if self.job.reporter is not None:
-                self.job.reporter.on_report(report)
+            if self.attempt.reporter is not None:
+                self.attempt.reporter.on_report(report)
         if self.place.on_report is not None:
             self.place.on_report(report)
 

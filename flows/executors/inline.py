@@ -4,7 +4,7 @@ import logging
 import threading
 
 from components.errors import ConfigError
-from flows.executors.base import Job, Place, RankResult, load_stage, pick_device, run_rank
+from flows.executors.base import Attempt, Place, RankResult, load_stage, pick_device, run_rank
 from flows.executors.sigterm import on_sigterm
 from flows.runs.records import Spec
 from flows.settings import WorkerSettings
@@ -24,13 +24,13 @@ class InlineExecutor:
         pick_device(settings.device)
         load_stage(spec)
 
-    def run(self, job: Job) -> list[RankResult]:
+    def run(self, attempt: Attempt) -> list[RankResult]:
         asked = threading.Event()
 
         def ask() -> None:
             asked.set()
             _log.warning("asked to stop: the stage saves what it has first; ask again to stop at once")
 
-        device = pick_device(job.settings.device)
+        device = pick_device(attempt.settings.device)
         with on_sigterm(ask):
-            return [run_rank(job, Place(rank=0, world_size=1, device=device, stopping=asked.is_set))]
+            return [run_rank(attempt, Place(rank=0, world_size=1, device=device, stopping=asked.is_set))]

@@ -24,7 +24,7 @@ from ray.train.torch import TorchConfig, TorchTrainer, get_device
 from components.errors import ConfigError, RcgError, RetryableError, StoreError, StoreRefusedError
 from components.store import open_store
 from components.training.report import Report
-from flows.executors.base import Job, Place, RankResult, load_stage, pick_device, run_rank
+from flows.executors.base import Attempt, Place, RankResult, load_stage, pick_device, run_rank
 from flows.executors.sigterm import on_sigterm
 from flows.runs.events import read_events
 from flows.runs.records import Spec
@@ -59,7 +59,7 @@ _WAIT_S = 7 * 24 * 3600
 class _Task:
     """What each worker is sent."""
 
-    job: Job
+    attempt: Attempt
     threads: int
     cuda: bool
     stop_file: Path
@@ -80,22 +80,22 @@ class RayExecutor:
         if device.type == "cuda" and torch.cuda.device_count() < settings.workers:
             raise _too_few_gpus(torch.cuda.device_count(), settings.workers)
 
-    def run(self, job: Job) -> list[RankResult]:
-        with running_ray(job.settings.workers) as folder, on_sigterm((folder / "stop").touch), _events(job):
-            use_gpu = _has_gpus(job.settings)
-            cuda = use_gpu and job.settings.device != "cpu"
-            task = _Task(replace(job, reporter=None), torch.get_num_threads(), cuda, folder / "stop")
+    def run(self, attempt: Attempt) -> list[RankResult]:
+        with running_ray(attempt.settings.workers) as folder, on_sigterm((folder / "stop").touch), _events(attempt):
+            use_gpu = _has_gpus(attempt.settings)
+            cuda = use_gpu and attempt.settings.device != "cpu"
+            task = _Task(replace(attempt, reporter=None), torch.get_num_threads(), cuda, folder / "stop")
             return self._fit(task, folder, use_gpu=use_gpu)
 
     def _fit(self, task: _Task, folder: Path, *, use_gpu: bool) -> list[RankResult]:
-        settings = task.job.settings
+        settings = task.attempt.settings
         trainer: Any = TorchTrainer(  # a union of two classes to a type checker, as Ray declares it
             cast(Any, _rank),
             train_loop_config={"task": task},
             torch_config=TorchConfig(backend="nccl" if task.cuda else "gloo", timeout_s=_WAIT_S),
             scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=use_gpu),
             run_config=RunConfig(
-                name=f"{task.job.spec.stage}-{task.job.attempt}",
+                name=f"{task.attempt.spec.stage}-{task.attempt.number}",
                 storage_path=str(folder / "results"),
                 failure_config=FailureConfig(max_failures=self.max_failures),
                 callbacks=cast(Any, [_StopWhenItWouldComeAgain(task.stop_file)]),
@@ -122,7 +122,7 @@ def _rank(config: Mapping[str, _Task]) -> list[RankResult]:
     place = Place(context.get_world_rank(), n, device, stopping=lambda: task.stop_file.exists() or _pod_stops())
     try:
         with _waited_for():
-            mine = run_rank(task.job, place)
+            mine = run_rank(task.attempt, place)
     except RcgError as error:
         error.got = error.expected = None  # anything may be in there; the message, which has them, is what travels
         raise
@@ -268,19 +268,19 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _events(job: Job) -> Iterator[None]:
-    """Passes rank 0's reports on to the job's reporter: they come through the store, from whatever machine."""
-    done, store, reporter = threading.Event(), open_store(job.store_uri), job.reporter
+def _events(attempt: Attempt) -> Iterator[None]:
+    """Passes rank 0's reports on to the attempt's reporter: they come through the store, from whatever machine."""
+    done, store, reporter = threading.Event(), open_store(attempt.store_uri), attempt.reporter
     if reporter is None:
         yield
         return
 
     def follow() -> None:
-        position, last = (job.attempt, 0), False
+        position, last = (attempt.number, 0), False
         while not last:
             last = done.wait(_EVENTS_EVERY_S)
             with contextlib.suppress(StoreError):
-                for event in read_events(store, job.spec.prefix, after=position):
+                for event in read_events(store, attempt.spec.prefix, after=position):
                     position = event.position
                     reporter.on_report(Report(event.step, event.metrics, {}, event.total_steps))
 

@@ -10,7 +10,7 @@ import pytest
 from components.collection.snapshot import take_snapshot
 from components.collection.source import open_source
 from components.store import open_store
-from flows.execution.job import Doing, make_spec, run_job
+from flows.execution.work import Doing, make_spec, run_and_publish
 from flows.executors import open_executor
 from flows.pipeline.params import load_params
 from flows.pipeline.table import pipeline
@@ -36,7 +36,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for stage in pipeline(sections).values():
         text = None if stage.needs else lock.read_text()
         spec = make_spec(stage, sections[stage.name], store, root, source=source, lock=text)
-        run_job(stage, spec, root, doing)
+        run_and_publish(stage, spec, root, doing)
     return root
 
 

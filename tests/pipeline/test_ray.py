@@ -15,7 +15,7 @@ from components.errors import ConfigError, DataError, RetryableError
 from components.store.local import LocalStore
 from components.training.config import TrainConfig
 from components.training.report import Report
-from flows.execution.job import Doing, work
+from flows.execution.work import Doing, work
 from flows.executors import Executor
 from flows.executors.base import Device
 from flows.executors.inline import InlineExecutor

@@ -11,7 +11,7 @@ import pytest
 
 from components.errors import ArtifactError
 from components.process import machine
-from flows.execution.job import work
+from flows.execution.work import work
 from flows.runs.events import read_events
 from flows.runs.records import CommittedRun, load_run
 from flows.runs.transfer import adopt_checkpoints

@@ -26,7 +26,7 @@ from components.errors import RcgError
 from components.store import local, open_store
 from components.training.config import TrainConfig
 from components.training.step import Stepper
-from flows.execution.job import Doing, Outcome, Timing, make_spec, run_job
+from flows.execution.work import Doing, Outcome, Timing, make_spec, run_and_publish
 from flows.executors.inline import InlineExecutor
 from flows.identity.closure import module_digests
 from flows.pipeline.table import Need, Stage
@@ -96,7 +96,7 @@ class Project:
 
     def drive(self, name: str, **more: Any) -> Outcome:
         """What `rcg run` does, in this process."""
-        return run_job(STAGES[name], self.spec(name), self.root, self.doing(**more))
+        return run_and_publish(STAGES[name], self.spec(name), self.root, self.doing(**more))
 
     def doing(self, **more: Any) -> Doing:
         return Doing(

@@ -24,7 +24,7 @@ _LOG_LINES = 20
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Ending:
     kind: Kind
     message: str
 
@@ -57,7 +57,7 @@ def has_started(job: Object) -> bool:
     return deployment_status(job) not in _NOT_STARTED
 
 
-def verdict(job: Object, failure: Failure | None, seen: str | None) -> Verdict | None:
+def ending_of(job: Object, failure: Failure | None, seen: str | None) -> Ending | None:
     """How a job ended; None while it goes on. `seen` is what its pods told last.
 
     A FAILED jobStatus alone is not the end, and a STOPPED job ends as Complete.
@@ -67,24 +67,24 @@ def verdict(job: Object, failure: Failure | None, seen: str | None) -> Verdict |
     told = f"{reason}: {message}".strip(": ")
     match deployment_status(job):
         case "Complete" if job_status(job) == "SUCCEEDED":
-            return Verdict("succeeded", "")
+            return Ending("succeeded", "")
         case "Complete":
-            return Verdict("stopped", f"the job was stopped ({job_status(job)})")
+            return Ending("stopped", f"the job was stopped ({job_status(job)})")
         case "ValidationFailed":
-            return Verdict("permanent", told)
+            return Ending("permanent", told)
         case "Failed":
             return _failed(reason, told, failure, seen)
     return None
 
 
-def _failed(reason: str, told: str, failure: Failure | None, seen: str | None) -> Verdict:
+def _failed(reason: str, told: str, failure: Failure | None, seen: str | None) -> Ending:
     if reason == "PreRunningDeadlineExceeded":
-        return Verdict("capacity", seen or told)
+        return Ending("capacity", seen or told)
     if reason == "DeadlineExceeded":
-        return Verdict("budget", told)
+        return Ending("budget", told)
     if failure is not None:
-        return Verdict("transient" if failure.failure_class == "transient" else "permanent", failure.message)
-    return Verdict("transient", "\n".join(filter(None, [seen, _tail(told)])))
+        return Ending("transient" if failure.failure_class == "transient" else "permanent", failure.message)
+    return Ending("transient", "\n".join(filter(None, [seen, _tail(told)])))
 
 
 def _tail(message: str) -> str:

@@ -12,15 +12,15 @@ from components.store.base import Prefix, Store
 from components.training.report import Report
 from flows.executors.kuberay.cluster import Cluster, Object
 from flows.executors.kuberay.failures import (
+    Ending,
     Fault,
-    Verdict,
     cannot_start,
     deployment_status,
+    ending_of,
     has_started,
     is_live,
     lost,
     no_room,
-    verdict,
 )
 from flows.executors.kuberay.patience import patiently
 from flows.runs.events import read_events
@@ -60,14 +60,14 @@ class Followed:
         self._fault: tuple[Fault, float] | None = None
         self._looked = -pace.pods_s
 
-    def until_over(self, position: tuple[int, int]) -> Verdict:
+    def until_over(self, position: tuple[int, int]) -> Ending:
         """How it ended. Events beyond `position` are passed on."""
         self.position = position
         with _log_lines(self.cluster, self.name, self.spec.stage, self.listener.say):
             while True:
                 job = patiently(lambda: self.cluster.job(self.name), self.listener.say)
                 if job is None or job["metadata"]["uid"] != self.uid:
-                    return Verdict("stopped", "the RayJob was deleted")
+                    return Ending("stopped", "the RayJob was deleted")
                 self._show_status(job)
                 self._show_events()
                 ended = self._ended(job) or self._hopeless(job)
@@ -76,16 +76,16 @@ class Followed:
                     return ended
                 time.sleep(self.pace.poll_s)
 
-    def _ended(self, job: Object) -> Verdict | None:
+    def _ended(self, job: Object) -> Ending | None:
         if deployment_status(job) == "Failed":
             self._look_at_pods(job, at_once=True)
         elif is_live(job):
             return None
         folder = Prefix(self.store, self.spec.prefix)
         failure = patiently(lambda: read_failure(folder, self.name), self.listener.say)
-        return verdict(job, failure, self._seen)
+        return ending_of(job, failure, self._seen)
 
-    def _hopeless(self, job: Object) -> Verdict | None:
+    def _hopeless(self, job: Object) -> Ending | None:
         """Ends a job that never started and whose containers cannot."""
         self._look_at_pods(job)
         if has_started(job) or self._fault is None:
@@ -95,7 +95,7 @@ class Followed:
             return None
         patiently(lambda: self.cluster.delete_job(self.name, self.uid), self.listener.say)
         what = "the image cannot be pulled" if fault.about == "image" else "a container cannot be made"
-        return Verdict("permanent", f"{what}: {fault.message}")
+        return Ending("permanent", f"{what}: {fault.message}")
 
     def _look_at_pods(self, job: Object, *, at_once: bool = False) -> None:
         """Keep what the pods say of why the job waits or failed; a look that fails is skipped."""

@@ -11,7 +11,7 @@ from components.store.base import Prefix, Store
 from flows.executors.base import Launch, Launcher
 from flows.executors.image import check_image
 from flows.executors.kuberay.cluster import Cluster, Object
-from flows.executors.kuberay.failures import Verdict, deployment_status, is_live
+from flows.executors.kuberay.failures import Ending, deployment_status, is_live
 from flows.executors.kuberay.follow import Followed, Listener, Pace
 from flows.executors.kuberay.manifest import (
     STAGE,
@@ -151,7 +151,7 @@ class _Launched:
         self.say(f"{self.spec.stage}: created RayJob {order.name} in namespace {self.cluster.namespace}")
         return job
 
-    def _follow(self, job: Object) -> tuple[Followed, Verdict]:
+    def _follow(self, job: Object) -> tuple[Followed, Ending]:
         record = JobRecord(
             schema_version=SCHEMA,
             name=job["metadata"]["name"],
@@ -165,22 +165,22 @@ class _Launched:
         followed = Followed(self.cluster, job, self.spec, self.store, listener, self.executor.pace)
         return followed, followed.until_over(self.position)
 
-    def _judged(self, ended: tuple[Followed, Verdict]) -> CommittedRun | None:
+    def _judged(self, ended: tuple[Followed, Ending]) -> CommittedRun | None:
         """The committed run; None when another attempt is worth it. Raises: what this end means."""
-        followed, verdict = ended
+        followed, ending = ended
         self.position = followed.position
-        if verdict.kind == "succeeded":
+        if ending.kind == "succeeded":
             return self._committed(followed.name)
-        if verdict.kind != "transient":
-            raise _error(verdict, followed.name, patiently(lambda: read_failure(self.folder, followed.name), self.say))
+        if ending.kind != "transient":
+            raise _error(ending, followed.name, patiently(lambda: read_failure(self.folder, followed.name), self.say))
         self.n_lost = 1 if followed.step > self.best_step else self.n_lost + 1
         self.best_step = max(self.best_step, followed.step)
         if self.n_lost >= self.executor.settings.cluster.attempts:
             raise RetryableError(
-                f"{self.n_lost} RayJobs in a row were lost", got=f"{followed.name}: {verdict.message}",
+                f"{self.n_lost} RayJobs in a row were lost", got=f"{followed.name}: {ending.message}",
                 fix="run the same command again: it continues from the checkpoint",
             )  # fmt: skip
-        self.say(f"{followed.name} was lost, the next attempt goes on from its checkpoint: {verdict.message}")
+        self.say(f"{followed.name} was lost, the next attempt goes on from its checkpoint: {ending.message}")
         return None
 
     def _committed(self, name: str) -> CommittedRun:
@@ -204,21 +204,21 @@ class _Launched:
                 raise
 
 
-def _error(verdict: Verdict, name: str, failure: Failure | None) -> RcgError:
+def _error(ending: Ending, name: str, failure: Failure | None) -> RcgError:
     """What a job's end means to the person who asked for the stage."""
-    match verdict.kind:
+    match ending.kind:
         case "permanent" if failure is not None:
             return failure.error(f"RayJob {name} failed")
         case "permanent":
-            return ConfigError(f"RayJob {name} cannot run", got=verdict.message, fix="mend it, then run again")
+            return ConfigError(f"RayJob {name} cannot run", got=ending.message, fix="mend it, then run again")
         case "capacity":
             fix = "free or add nodes, ask for less (RCG_WORKERS, RCG_WORKER_CPUS, …), or wait longer"
-            return RetryableError(f"the cluster had no room for RayJob {name}", got=verdict.message, fix=fix)
+            return RetryableError(f"the cluster had no room for RayJob {name}", got=ending.message, fix=fix)
         case "budget":
             fix = "raise RCG_ACTIVE_DEADLINE_S; the same command continues from the checkpoint"
-            return RetryableError(f"RayJob {name} ran out of its time", got=verdict.message, fix=fix)
+            return RetryableError(f"RayJob {name} ran out of its time", got=ending.message, fix=fix)
     fix = "the same command starts another attempt, from the checkpoint"
-    return RetryableError(f"RayJob {name} is no more: {verdict.message}", fix=fix)
+    return RetryableError(f"RayJob {name} is no more: {ending.message}", fix=fix)
 
 
 def _collision(order: Order, other: Object) -> ConfigError:

@@ -6,7 +6,7 @@ import torch
 
 from components.errors import ArtifactError, ConfigError, DivergedError
 from components.store import LocalStore
-from flows.execution.job import Doing, failure_class, work
+from flows.execution.work import Doing, failure_class, work
 from flows.executors import open_executor
 from flows.executors.base import RankResult, check_metrics, merge, pick_device
 from flows.identity.artifact import FileEntry

@@ -10,11 +10,11 @@ import pytest
 from flows.executors.kuberay.failures import (
     cannot_start,
     deployment_status,
+    ending_of,
     has_started,
     is_live,
     lost,
     no_room,
-    verdict,
 )
 from flows.runs.records import Failure
 
@@ -32,15 +32,15 @@ def job(**status: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ["new", "initializing", "running", "succeeded but not complete"])
 def test_these_go_on(name: str) -> None:
-    assert verdict(JOBS[name], None, None) is None
+    assert ending_of(JOBS[name], None, None) is None
     assert is_live(JOBS[name])
     assert has_started(JOBS[name]) == (deployment_status(JOBS[name]) == "Running")
 
 
 def test_a_failed_status_alone_is_not_the_end() -> None:
-    assert verdict(job(jobDeploymentStatus="Running", jobStatus="FAILED"), failure("data"), None) is None
+    assert ending_of(job(jobDeploymentStatus="Running", jobStatus="FAILED"), failure("data"), None) is None
     for status in ("Suspended", "Suspending", "Retrying", "Waiting", "of a later version"):
-        assert verdict(job(jobDeploymentStatus=status, jobStatus="FAILED"), None, None) is None
+        assert ending_of(job(jobDeploymentStatus=status, jobStatus="FAILED"), None, None) is None
         assert is_live(job(jobDeploymentStatus=status))
 
 
@@ -62,7 +62,7 @@ def test_a_failed_status_alone_is_not_the_end() -> None:
     ],
 )
 def test_ends(found: dict[str, Any], told: Any, kind: str) -> None:
-    ended = verdict(found, None if told is None else failure(told), None)
+    ended = ending_of(found, None if told is None else failure(told), None)
     assert ended is not None
     assert ended.kind == kind
     assert not is_live(found)
@@ -75,15 +75,15 @@ def test_a_job_that_is_being_deleted_is_not_live() -> None:
 
 
 def test_messages_are_those_of_whoever_knows_best() -> None:
-    assert verdict(JOBS["app failed"], failure("data"), "OOMKilled").message == "picture 3 is damaged"
-    assert "preRunningDeadlineSeconds" in verdict(JOBS["pre-running deadline"], None, None).message
-    assert verdict(JOBS["pre-running deadline"], None, "no GPU left").message == "no GPU left"
-    lines = verdict(JOBS["app failed"], None, "worker w OOMKilled").message.splitlines()
+    assert ending_of(JOBS["app failed"], failure("data"), "OOMKilled").message == "picture 3 is damaged"
+    assert "preRunningDeadlineSeconds" in ending_of(JOBS["pre-running deadline"], None, None).message
+    assert ending_of(JOBS["pre-running deadline"], None, "no GPU left").message == "no GPU left"
+    lines = ending_of(JOBS["app failed"], None, "worker w OOMKilled").message.splitlines()
     assert lines[0] == "worker w OOMKilled"
     assert lines[1].startswith("AppFailed: Job entrypoint command failed with exit code 3")
     assert any(line.startswith("error: base.json") for line in lines)
     many = job(jobDeploymentStatus="Failed", reason="AppFailed", message="\n".join(map(str, range(1000))))
-    assert verdict(many, None, None).message.splitlines() == ["AppFailed: 0", *map(str, range(980, 1000))]
+    assert ending_of(many, None, None).message.splitlines() == ["AppFailed: 0", *map(str, range(980, 1000))]
 
 
 @pytest.mark.parametrize("name", ["image not pulled", "pull backs off"])

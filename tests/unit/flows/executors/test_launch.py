@@ -17,7 +17,7 @@ from components.errors import ArtifactError, ConfigError, DataError, RcgError, R
 from components.store import LocalStore
 from components.store.base import Prefix
 from components.training.report import Report
-from flows.execution.job import Doing, failure_class, work
+from flows.execution.work import Doing, failure_class, work
 from flows.executors import open_executor
 from flows.executors.base import Launch
 from flows.executors.kuberay import KubeRay, cancel, ended_jobs, live_jobs, missing_rights, patience

@@ -176,7 +176,7 @@ def test_all_stages_quickly_and_without_importing_them() -> None:
         "for s in KINDS.values(): assert f'flows.stages.{s.name}.run' in identify(s.name, s.module, {}, {}).modules\n"
         "print(time.process_time() - start)\n"
         "assert not {'torch', 'numpy'} & set(sys.modules)\n"
-        "import flows.execution.job, flows.runs.lookup, flows.runs.transfer, flows.executors.inline\n"
+        "import flows.execution.work, flows.runs.lookup, flows.runs.transfer, flows.executors.inline\n"
         "assert not {'torch', 'numpy', 'mlflow', 'ray'} & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -18,7 +18,7 @@ from components.errors import (
 )
 from components.store.base import Prefix, Store
 from components.training.report import Report
-from flows.executors.base import Executor, Job, Launch, Launcher, RankResult, Reporter, merge
+from flows.executors.base import Attempt, Executor, Launch, Launcher, RankResult, Reporter, merge
 from flows.identity.artifact import SCHEMA, digest_of
 from flows.identity.environment import library_versions
 from flows.identity.fingerprint import LOCK, identify
@@ -161,7 +161,7 @@ def _started_from(stage: Stage, init: str, store: Store) -> CommittedRun:
     return run
 
 
-def run_job(stage: Stage, spec: Spec, workspace: Path, doing: Doing) -> Outcome:
+def run_and_publish(stage: Stage, spec: Spec, workspace: Path, doing: Doing) -> Outcome:
     """Do the work or find it done, and show it in artifacts/<stage>/."""
     outcome = work(spec, doing)
     Workspace(workspace).publish(doing.store, outcome.run, stage)
@@ -276,7 +276,7 @@ class _Work:
         spec, doing = self.spec, self.doing
         store.put(f"{spec.prefix}/spec.json", spec.to_json())
         started_ms = _now_ms()
-        results = self.executor.run(Job(spec, doing.store.uri, attempt, doing.settings, log))
+        results = self.executor.run(Attempt(spec, doing.store.uri, attempt, doing.settings, log))
         files, keys = merge(results)
 
         def record(digest: str) -> RunRecord:
