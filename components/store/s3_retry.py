@@ -1,15 +1,14 @@
 """Asking a server again while that may help, within a budget of time."""
 
 import logging
-import random
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from components.backoff import backoff
 from components.store.s3_errors import S3Error
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 5.0
-_dice = random.SystemRandom()  # jitter must differ between workers that were seeded alike
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
@@ -20,7 +19,7 @@ def persist(attempt: Callable[[bool], T], *, budget_s: float, what: str) -> T:
     `unsure`: an earlier try may have taken effect without our hearing of it. The budget starts with the first failure.
     Raises: S3Error, the last one.
     """
-    deadline, wait_s, unsure = 0.0, _FIRST_WAIT_S, False
+    deadline, waits, unsure = 0.0, backoff(_FIRST_WAIT_S, _LONGEST_WAIT_S), False
     while True:
         try:
             return attempt(unsure)
@@ -32,5 +31,4 @@ def persist(attempt: Callable[[bool], T], *, budget_s: float, what: str) -> T:
                 deadline = now + budget_s
                 _log.warning("cannot %s yet (%s); trying for %.0f s", what, failure.detail, budget_s)
             unsure = True
-        time.sleep(min(_dice.uniform(wait_s / 2, wait_s), max(0.0, deadline - time.monotonic())))
-        wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        time.sleep(min(next(waits), max(0.0, deadline - time.monotonic())))

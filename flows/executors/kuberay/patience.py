@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from components.backoff import backoff
 from components.errors import RetryableError, StoreError, StoreRefusedError
 from flows.executors.kuberay.cluster import AccessError, UnreachableError
 
@@ -18,21 +19,20 @@ def patiently(call: Callable[[], T], say: Callable[[str], None], *, limit_s: flo
 
     Raises: its last error after limit_s (None: never); AccessError after two minutes at most.
     """
-    start, wait_s, told = time.monotonic(), _FIRST_S, False
+    start, waits, told = time.monotonic(), backoff(_FIRST_S, _LONGEST_S), False
     while True:
         try:
             result = call()
         except StoreRefusedError:
             raise
         except (UnreachableError, AccessError, StoreError) as error:
-            limit = _limit(error, limit_s)
+            limit, wait_s = _limit(error, limit_s), next(waits)
             if limit is not None and time.monotonic() - start + wait_s > limit:
                 raise
             if not told:
                 say(f"{error.what}; waiting until it does" if isinstance(error, RetryableError) else error.what)
                 told = True
             time.sleep(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_S)
             continue
         if told:
             say(f"an answer again after {time.monotonic() - start:.0f} s")
