@@ -49,7 +49,7 @@ class Arm:
 
     name: str
     condition: str
-    representations: str
+    representations: str | None
 
     @property
     def guides(self) -> bool:
@@ -59,9 +59,9 @@ class Arm:
 ARMS = (
     Arm("rcg", "representation", "rdm"),
     Arm("oracle", "representation", "oracle"),
-    Arm("unconditional", "none", "rdm"),
-    Arm("class", "class", "rdm"),
-    Arm("cluster", "cluster", "rdm"),
+    Arm("unconditional", "none", None),
+    Arm("class", "class", None),
+    Arm("cluster", "cluster", None),
 )
 SAMPLERS: tuple[Options, ...] = (
     {"sampler": "ddim", "eta": 0.0},
@@ -151,9 +151,9 @@ class Runner:
 
     def run(self, stage: str, section: Sections | None = None) -> None:
         """Do the stage, or find it done."""
-        kind = pipeline(self.sections)[stage]
-        lock = None if kind.needs else self.lock
         params = self.sections[stage] if section is None else section
+        kind = pipeline(self.sections | {stage: params})[stage]
+        lock = None if kind.needs else self.lock
         spec = make_spec(kind, params, self.project.store, self.root, source=self.source, lock=lock)
         before = time.monotonic()
         quiet = stage in ("sample", "evaluate")  # many and short
@@ -167,19 +167,21 @@ class Runner:
         return found
 
     def train(self, condition: str, seed: int) -> None:
-        """RDM and generator of one seed."""
-        for stage in ("rdm", "pixels"):
-            section = seeded(self.sections[stage], seed)
-            if stage == "pixels":
-                section["model"]["condition"]["kind"] = condition
-                if condition == "none":
-                    section["preview"]["sampling"]["guidance"] = 0.0
-            self.run(stage, section)
+        """The generator of one seed, after the RDM where it reads representations."""
+        if condition == "representation":
+            self.run("rdm", seeded(self.sections["rdm"], seed))
+        section = seeded(self.sections["pixels"], seed)
+        section["model"]["condition"]["kind"] = condition
+        if condition == "none":
+            section["preview"]["sampling"]["guidance"] = 0.0
+        self.run("pixels", section)
 
     def measure(self, arm: Arm, seed: int, options: Options, split: str) -> dict[str, float]:
         """Sample and evaluate what was trained last."""
         section = copy.deepcopy(self.sections["sample"])
         section |= {"representations": arm.representations, "seed": seed}
+        if arm.representations is None:
+            section["rdm"] = None
         section["pixels"] |= options
         self.run("sample", section)
         self.run("evaluate", self.sections["evaluate"] | {"split": split})

@@ -43,8 +43,17 @@ def params_page() -> str:
     ]
     for section, reference in schema["properties"].items():
         lines.append(f"\n## `{section}`\n")
-        lines += _fields(_resolve(reference, schema), schema, "")
+        lines += _section(reference, schema)
     return "\n".join(lines) + "\n"
+
+
+def _section(field: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
+    """One section; of one that may be null also what that means."""
+    options = [option for option in field.get("anyOf", [field]) if option.get("type") != "null"]
+    if "anyOf" in field:
+        yield f"{field['description']}\n"
+    for option in options:
+        yield from _fields(_resolve(option, schema), schema, "")
 
 
 def _resolve(node: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -114,10 +123,16 @@ def errors_page() -> str:
 
 def stages_page() -> str:
     """The kinds of stages."""
-    lines = ["# Stages\n", "| stage | reads | keeps beside its manifest |", "| --- | --- | --- |"]
+    lines = [
+        "# Stages\n",
+        "Every stage that a pipeline can have. A section of params.yaml that is null has no stage; what is in italics",
+        "is read where the params ask for it.\n",
+        "| stage | reads | keeps beside its manifest |",
+        "| --- | --- | --- |",
+    ]
     for stage in KINDS.values():
-        needs = ", ".join(f"{n.stage}{'/' + n.file if n.file else ''}" for n in stage.needs) or "collection.lock"
-        lines.append(f"| `{stage.name}` | {needs} | {', '.join(stage.shows)} |")
+        names = [f"{n.stage}/{n.file}" if n.file else f"*{n.stage}*" if n.when else n.stage for n in stage.needs]
+        lines.append(f"| `{stage.name}` | {', '.join(names) or 'collection.lock'} | {', '.join(stage.shows)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -182,6 +182,7 @@ def params(row: Row, base: Section) -> Section:
     named = None if weights is None else {"uri": f"weights/{weights}", "sha256": UNRECORDED}
     how = model.sampling | {"guidance": row.guidance}
     told = {"kind": row.condition, "drop_prob": model.drop_prob, "n_clusters": 1000}
+    reads = row.condition == "representation"
     # MAGE's recipe has one fixed view per picture; the others mirror it every other time.
     views = {"seed": 0, "n_views": 1, "crop_area": [1.0, 1.0], "flip_prob": 0.0}
     views |= {} if kind == "mage" else {"n_views": 2, "flip_prob": 1.0}
@@ -195,11 +196,13 @@ def params(row: Row, base: Section) -> Section:
             "model": {"kind": "residual_mlp", "dim": 256, "width": 1536, "depth": 12, "time_dim": 256,
                       "class_conditional": row.class_rdm, "context_dim": 512, "schedule": SQRT_LINEAR},
             "train": train(200, 512, lr=5.12e-4, betas=ADAM, decay=0.01), "ema": RAMPED_EMA,
-            "check": {"n": 10000, "batch_size": 256, "sampling": REPRESENTATION_SAMPLER}},
+            "check": {"n": 10000, "batch_size": 256, "sampling": REPRESENTATION_SAMPLER}} if reads else None,
         "pixels": base["pixels"] | {
             "model": model.config | {"condition": told}, "train": model.train, "ema": model.ema,
             "preview": {"every": 10000, "n": 32, "sampling": how}},
-        "sample": base["sample"] | {"n": 50000, "batch_size": 64, "rdm": REPRESENTATION_SAMPLER, "pixels": how},
+        "sample": base["sample"] | {
+            "n": 50000, "batch_size": 64, "representations": "rdm" if reads else None,
+            "rdm": REPRESENTATION_SAMPLER if reads else None, "pixels": how},
         "evaluate": base["evaluate"] | {
             "features": {"task": "auto", "px": 64, "width": 64, "dim": 256},
             "train": base["evaluate"]["train"] | {"steps": 20000}},

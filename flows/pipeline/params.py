@@ -30,7 +30,8 @@ class Params(Config):
     encoder: EncoderParams
     codec: CodecParams
     encode: EncodeParams
-    rdm: RdmParams
+    rdm: RdmParams | None
+    """null: no stage rdm, for a pixel generator without a condition on representations."""
     pixels: PixelsParams
     sample: SampleParams
     evaluate: EvaluateParams
@@ -40,16 +41,32 @@ class Params(Config):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        faults = [fault for check in (_dimensions, _spaces, _samplings, _sides, _labels) for fault in check(self)]
+        checks = (_dimensions, _representations, _spaces, _samplings, _sides, _labels)
+        faults = [fault for check in checks for fault in check(self)]
         if faults:
             raise ValueError("; ".join(faults))
         return self
 
 
 def _dimensions(params: Params) -> Iterator[str]:
+    if params.rdm is None:
+        return
     encoder, rdm = params.encoder.model.dim, params.rdm.model.dim
     if encoder != rdm:
         yield f"the encoder's dimension is {encoder} but rdm.model.dim is {rdm}; set rdm.model.dim: {encoder}"
+
+
+def _representations(params: Params) -> Iterator[str]:
+    """Representations are made and sampled exactly where the pixel generator is conditioned on them."""
+    kind, sample = params.pixels.model.condition.kind, params.sample
+    needed = kind == "representation"
+    sections = {"rdm": params.rdm, "sample.representations": sample.representations, "sample.rdm": sample.rdm}
+    wrong = [name for name, value in sections.items() if (value is not None) != needed]
+    if wrong and needed:
+        yield f"pixels.model.condition.kind is {kind}, which needs what is null: {', '.join(wrong)}; presets/ show it"
+    elif wrong:
+        fix = ", ".join(f"{name}: null" for name in wrong)
+        yield f"pixels.model.condition.kind is {kind}, so nothing reads representations; set {fix}"
 
 
 def _spaces(params: Params) -> Iterator[str]:
@@ -64,12 +81,13 @@ def _spaces(params: Params) -> Iterator[str]:
 
 def _samplings(params: Params) -> Iterator[str]:
     """Options that cannot sample are refused before anything starts."""
-    for where, sampling, model in (
-        ("sample.rdm", params.sample.rdm, params.rdm.model),
-        ("sample.pixels", params.sample.pixels, params.pixels.model),
-    ):
-        if fault := sampling_fault(where, sampling, model):
+    if params.rdm is not None and params.sample.rdm is not None:
+        fault = sampling_fault("sample.rdm", params.sample.rdm, params.rdm.model)
+        if fault is not None:
             yield fault
+    fault = sampling_fault("sample.pixels", params.sample.pixels, params.pixels.model)
+    if fault is not None:
+        yield fault
 
 
 def _sides(params: Params) -> Iterator[str]:
@@ -86,7 +104,7 @@ def _labels(params: Params) -> Iterator[str]:
         return
     if params.pixels.model.condition.kind == "class":
         yield "pixels.model.condition.kind is class but collect.labels is none; set collect.labels"
-    if params.rdm.model.class_conditional:
+    if params.rdm is not None and params.rdm.model.class_conditional:
         yield "rdm.model.class_conditional is true but collect.labels is none; set collect.labels"
 
 

@@ -39,7 +39,13 @@ def resolve_params(
     moved, reason = fits_anew(retrain, lock, base, champion, artifacts)
     changes["collect.base"] = [chunk.name for chunk in lock.chunks] if moved else base
     why.append(f"encoder and codec are {'fitted anew' if moved else 'kept'}: {reason}")
+    sections = yaml.safe_load(text)
     for stage in _WARM if retrain.init == "champion" else ():
+        if sections.get(stage) is None:
+            continue
+        if f"rcg.content.{stage}" not in champion.tags:
+            why.append(f"{stage} starts from random weights: version {champion.number} has none")
+            continue
         run = artifacts.run(champion, stage)
         changes[f"{stage}.init"] = f"sha256:{run.digest}"
         why.append(f"{stage} starts from version {champion.number} ({run.digest[:10]})")

@@ -1,5 +1,6 @@
 """The README's way through DVC, for real: repro, repro again, edits, clones, other stores, and input that is wrong."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,7 +119,7 @@ def test_params_that_are_wrong_are_all_named_before_anything_starts(project: Pro
     try:
         told = project.run("rcg", "run", "rdm", code=2)
         assert "set rdm.model.dim: 16" in told
-        assert "sample.rdm.steps" in told
+        assert "sample.rdm: 5000 sampling steps" in told
         data["rdm"]["wdith"] = data["rdm"].pop("seed")
         params.write_text(yaml.safe_dump(data))
         told = project.run("rcg", "run", "rdm", code=2)
@@ -127,6 +128,33 @@ def test_params_that_are_wrong_are_all_named_before_anything_starts(project: Pro
         assert project.runs() == before
     finally:
         params.write_text(text)
+
+
+def test_an_unconditional_generator_needs_no_rdm(project: Project, tmp_path: Path) -> None:
+    """From stale dvc.yaml to pictures; what does not depend on the condition is found in the store."""
+    clone = project.clone(tmp_path / "clone", project.store)
+    params = clone.root / "params.yaml"
+    data = yaml.safe_load(params.read_text())
+    data["pixels"]["model"]["condition"]["kind"] = "none"
+    data["rdm"] = data["sample"]["rdm"] = data["sample"]["representations"] = None
+    data["sample"]["pixels"]["guidance"] = 0.0
+    params.write_text(yaml.safe_dump(data))
+    told = clone.run("rcg", "repro", code=2)
+    assert "dvc.yaml is stale" in told
+    assert "- rdm\n" in told
+    assert "rcg plan" in told
+    assert "no stage rdm" in clone.run("rcg", "run", "rdm", code=2)
+    clone.run("rcg", "plan", "--check", code=2)
+    assert "sample: deps -artifacts/rdm/manifest.json" in clone.run("rcg", "plan")
+    told = clone.run("rcg", "repro")
+    assert told.count("already done") == 4  # collect … encode
+    assert "up to date" in clone.run("dvc", "repro")
+    assert clone.run("rcg", "status").count(" done ") == len(STAGES) - 1
+    assert not (clone.root / "artifacts/bundle/rdm").exists()
+    clone.run("rcg", "sample", "--model", "artifacts/bundle", "-n", "4", "--out", "drawn")
+    assert len(list((clone.root / "drawn").glob("*.png"))) == 5
+    lineage = json.loads(clone.run("rcg", "lineage", "artifacts/bundle", "--json"))
+    assert list(lineage["stages"]) == [name for name in STAGES if name != "rdm"]
 
 
 @pytest.mark.parametrize(

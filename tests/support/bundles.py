@@ -35,7 +35,9 @@ def bundle_params(**changes: object) -> BundleParams:
 def make_parents(
     root: Path, condition: str = "representation", *, class_rdm: bool = False, sampling: SystemSampling = SAMPLING
 ) -> FolderInputs:
-    """All parents of the bundle stage."""
+    """All parents of the bundle stage; without an rdm where the condition is no representation."""
+    if condition != "representation":
+        sampling = sampling.model_copy(update={"rdm": None})
     make_generators(root, condition, class_rdm=class_rdm)
     make_encode(root / "encode", draw_bars(len(SPLITS))[0], SPLITS)
     make_collect(root / "collect", root.parent / "pictures", SPLITS)

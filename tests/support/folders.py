@@ -166,19 +166,18 @@ def make_encode(root: Path, images: np.ndarray, splits: Sequence[str], *, labele
 
 
 def make_generators(root: Path, condition: str, *, labeled: bool = True, class_rdm: bool = False) -> None:
-    """Artifacts rdm, pixels and codec with random weights that are not all zero."""
+    """Artifacts pixels and codec, and rdm where pixels reads it, with random weights that are not all zero."""
     data = PixelData(target=SPEC, dim=DIM, classes=CLASSES if labeled else None)
     tiny = ConditionConfig.tiny().model_copy(update={"kind": condition})
     model = DitConfig.tiny().model_copy(update={"condition": tiny})
     pixels = model.build(data)
-    rdm = Rdm(
-        RdmConfig.tiny().model_copy(update={"dim": DIM, "class_conditional": class_rdm}),
-        len(CLASSES) if labeled else None,
-    )
     randomize(pixels)
-    randomize(rdm)
     save_pixels(model, pixels, FolderArtifact(root / "pixels"))
-    save_rdm(rdm, FolderArtifact(root / "rdm"))
+    if condition == "representation":
+        config = RdmConfig.tiny().model_copy(update={"dim": DIM, "class_conditional": class_rdm})
+        rdm = Rdm(config, len(CLASSES) if labeled else None)
+        randomize(rdm)
+        save_rdm(rdm, FolderArtifact(root / "rdm"))
     codec = NoneConfig(kind="none", channels=1, px=PX)
     FolderArtifact(root / "codec").write_json("config.json", codec.model_dump(mode="json"))
 

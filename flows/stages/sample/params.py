@@ -19,11 +19,12 @@ class SampleParams(Config):
     """Images drawn together: the unit of work that is shared out to the workers, and part of the images' bits."""
     seed: int = Field(ge=0)
     """Image i depends on this seed and on i alone."""
-    representations: Literal["rdm", "oracle"]
-    """rdm: drawn; oracle: of real images of the val split, the upper bound of what an RDM could give."""
+    representations: Literal["rdm", "oracle"] | None
+    """rdm: sampled; oracle: of real images of the val split, the upper bound of what an RDM could give; null: none, as
+    the pixel generator has no condition on them."""
     grid: int = Field(ge=1)
     """Images shown in pictures/grid.png, the first ones."""
-    rdm: Sampling
-    """How representations are drawn."""
+    rdm: Sampling | None
+    """How representations are sampled; null where rdm is."""
     pixels: Sampling
     """How images are drawn; its kind is that of the pixel generator."""

@@ -44,9 +44,9 @@ def _picture(i: int) -> Picture:
 )
 def test_samples_the_same_images_as_the_sample_stage(tmp_path: Path, condition: str, class_rdm: bool) -> None:
     bundle = Bundle.load(make_bundle(tmp_path, condition, class_rdm=class_rdm).root)
-    params = SampleParams(
-        numerics=1, n=7, batch_size=3, seed=11, representations="rdm", grid=4, rdm=SAMPLING.rdm, pixels=SAMPLING.pixels
-    )
+    representations = "rdm" if condition == "representation" else None
+    how = {"rdm": bundle.card.sampling.rdm, "pixels": SAMPLING.pixels}
+    params = SampleParams(numerics=1, n=7, batch_size=3, seed=11, representations=representations, grid=4, **how)
     out = FolderArtifact(tmp_path / "samples")
     run_sample(params, FolderInputs(tmp_path / "parents"), out, worker(tmp_path))
     expected = Samples(out).images(np.arange(7))

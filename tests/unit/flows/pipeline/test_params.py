@@ -44,6 +44,10 @@ def changed(preset: str, **changes: Any) -> dict[str, Any]:
         ("digits", {"sample__pixels__kind": "dit"}, "kind dit is called diffusion now; write kind: diffusion"),
         ("digits", {"sample__rdm": {"sampler": "ddim", "steps": 50, "eta": 0.0, "spacing": "trailing"}},
          "add kind: diffusion and guidance: 0"),
+        ("digits", {"rdm": None}, "which needs what is null: rdm;"),
+        ("digits", {"sample__representations": None}, "needs what is null: sample.representations;"),
+        ("digits", {"pixels__model__condition__kind": "class", "sample__representations": None},
+         "so nothing reads representations; set rdm: null, sample.rdm: null"),
         ("digits", {"pixels__model__patch": 3}, "among the divisors of 8"),
         ("paper-adm-256", {"codec__model__px": 250, "encoder__px": 250}, "multiple of 32"),
         ("paper-adm-256", {"pixels__model__attention_sides": [12]}, "no feature map has this side"),
@@ -57,6 +61,13 @@ def changed(preset: str, **changes: Any) -> dict[str, Any]:
 def test_what_does_not_fit_is_refused(preset: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_params(changed(preset, **changes), preset)
+
+
+@pytest.mark.parametrize("kind", ["none", "class", "cluster"])
+def test_a_generator_that_reads_no_representations_has_no_rdm(kind: str) -> None:
+    changes = {"rdm": None, "sample__rdm": None, "sample__representations": None, "sample__pixels__guidance": 0.0}
+    params = check_params(changed("digits", pixels__model__condition__kind=kind, **changes), kind)
+    assert params.rdm is None
 
 
 def test_every_spacing_takes_what_it_can_honor() -> None:
