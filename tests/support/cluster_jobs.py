@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,9 +21,12 @@ import yaml
 from components.store import open_store
 from components.store.base import Store
 from flows.executors.kuberay.manifest import store_key
-from tests.support.cluster_rig import ROOT, kubectl, wait_until
+from flows.runs.transfer import data_copy
+from tests.support.cluster_rig import ROOT, await_system, kubectl, wait_until
 
 JOBS, SYSTEM = "rcg-jobs", "rcg-system"
+SMALL = {"RCG_WORKER_CPUS": "150m", "RCG_WORKER_MEMORY": "1500Mi", "RCG_HEAD_MEMORY": "2500Mi"}
+"""Settings of a stage that leaves room for another one beside it."""
 RUN = Path(os.environ.get("RCG_CLUSTER_RUN", "/run/rcg-cluster"))
 
 
@@ -102,6 +106,11 @@ class Checkout:
         """What the encoder needs, made without the cluster."""
         done = self.rcg("run", "collect", RCG_EXECUTOR="inline", RCG_WORKERS="1")
         assert done.code == 0, done.text
+
+    def prepare_as(self, other: "Checkout") -> None:
+        """The same, copied from a checkout that has it."""
+        shutil.copytree(other.root / "artifacts", self.root / "artifacts")
+        data_copy(other.store, self.store, [other.run_prefix("collect")])
 
     def run_prefix(self, stage: str) -> str:
         """The folder of the stage's only run."""
@@ -216,13 +225,15 @@ def api_server_stopped() -> Iterator[None]:
 
 @contextlib.contextmanager
 def mlflow_stopped() -> Iterator[None]:
+    """MLflow is not there meanwhile, and finds its database in a new pod."""
     kubectl("-n", SYSTEM, "scale", "deployment/rcg-mlflow", "--replicas=0")
     kubectl("-n", SYSTEM, "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/name=rcg-mlflow", "--timeout=60s")
+    kubectl("-n", SYSTEM, "rollout", "restart", "statefulset/rcg-postgres")
     try:
         yield
     finally:
         kubectl("-n", SYSTEM, "scale", "deployment/rcg-mlflow", "--replicas=1")
-        kubectl("-n", SYSTEM, "rollout", "status", "deployment/rcg-mlflow", "--timeout=300s")
+        await_system()
 
 
 def sleep_until(moment: float) -> None:

@@ -2,17 +2,18 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from components.collection.source import open_source
 from components.store import open_store
 from flows.executors.kuberay.manifest import store_key
 from tests.support import cluster_rig
-from tests.support.cluster_jobs import JOBS, fresh_name
+from tests.support.cluster_jobs import JOBS, SMALL, fresh_name
 from tests.support.cluster_rig import kubectl
 from tests.support.projects import Project
 
@@ -39,6 +40,11 @@ class ClusterProject(Project):
         found: dict[str, Any] = json.loads(open_store(self.uri).get(f"{self.pointer(stage)['prefix']}/run.json"))
         return found
 
+    def manifest(self, stage: str) -> dict[str, Any]:
+        """What the run made."""
+        found: dict[str, Any] = json.loads((self.root / "artifacts" / stage / "manifest.json").read_text())
+        return found
+
     def curve(self, stage: str) -> list[dict[str, float]]:
         found: list[dict[str, float]] = json.loads((self.root / "artifacts" / stage / "plots/loss.json").read_text())
         return found
@@ -61,27 +67,47 @@ class Made:
     """What a session's tests look at and go on from."""
 
     project: ClusterProject
+    spare: Path
+    """The checkout once more, for those who change it."""
     pictures: str
     """URI of the bucket's folder that the pictures are in."""
     told: str
+    told_again: str
+    """What `rcg repro` said the first time and the second time."""
+    jobs: list[dict[str, Any]]
+    jobs_again: list[dict[str, Any]]
+    """RayJobs after the first time and after the second time."""
 
 
-@contextmanager
-def made_project(root: Path, environment: Mapping[str, str]) -> Iterator[Made]:
-    """`rcg repro --parallel` of the smoke preset in root, its pictures uploaded first."""
+ENCODER_STEPS = 1200
+"""Enough for a training to be disturbed in; the pipeline's is the undisturbed one that others are compared with."""
+
+
+def make_project(root: Path, environment: Mapping[str, str]) -> Made:
+    """`rcg repro --parallel` of the smoke preset in root, its pictures uploaded first, twice; then `rcg register`."""
     pictures = fresh_name("s3://rcg/pictures")
     bucket, demo = open_store(pictures), open_source("demo")
     for item in demo.list():
         bucket.put(item.key, demo.read(item.key))
     settings = {
         "RCG_MLFLOW_URI": cluster_rig.MLFLOW_URI, "RCG_MLFLOW_EXPERIMENT": fresh_name("pipeline"),
-        "RCG_MODEL_NAME": fresh_name("rcg"), "RCG_WORKERS": "2", "RCG_CHECKPOINT_EVERY": "10", "RCG_JOB_TTL_S": "5",
-        "RCG_WORKER_CPUS": "150m", "RCG_WORKER_MEMORY": "1500Mi", "RCG_HEAD_MEMORY": "2500Mi",
+        "RCG_MODEL_NAME": fresh_name("rcg"), "RCG_WORKERS": "2", "RCG_JOB_TTL_S": "5",
     }  # fmt: skip
-    project = ClusterProject(root, fresh_name("s3://rcg/test"), {**environment, **settings})
+    project = ClusterProject(root, fresh_name("s3://rcg/test"), {**environment, **SMALL, **settings})
     project.copy_code()
     project.run("rcg", "preset", "use", "smoke")
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["encoder"]["train"] = params["encoder"]["train"] | {"steps": ENCODER_STEPS, "log_every": ENCODER_STEPS // 4}
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     project.run("rcg", "snapshot", pictures)
     project.commit()
-    yield Made(project, pictures, project.run("rcg", "repro", "--parallel"))
+    told, jobs = project.run("rcg", "repro", "--parallel"), project.jobs()
+    told_again, jobs_again = project.run("rcg", "repro"), project.jobs()
+    project.run("rcg", "register")
+    spare = root.with_name("spare")
+    shutil.copytree(root, spare)
+    return Made(project, spare, pictures, told, told_again, jobs, jobs_again)
+
+
+def delete_jobs(project: ClusterProject) -> None:
     kubectl("-n", JOBS, "delete", "rayjobs", "-l", f"rcg/store={store_key(project.uri)}", "--wait=false")
