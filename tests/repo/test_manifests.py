@@ -92,7 +92,10 @@ def test_rayjob_template() -> None:
     assert spec["shutdownAfterJobFinishes"] is True
     assert min(spec[f"{name}DeadlineSeconds"] for name in ("active", "preRunning")) > 0
     assert cluster["authOptions"] == {"mode": "token"}
-    assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
+    head, worker = (group["rayStartParams"] for group in (cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]))
+    assert head["num-cpus"] == "0"
+    assert head["no-monitor"] == "true"
+    assert head["include-log-monitor"] == worker["include-log-monitor"] == "0", "KubeRay drops what is `false`"
     for _, pod in pod_specs(RAYJOB):
         assert pod["serviceAccountName"] == "rcg-worker"
     assert _container("head")["envFrom"] == _container("worker")["envFrom"]

@@ -51,22 +51,33 @@ def missing() -> str | None:
 def environment() -> Path:
     """The virtual environment of the pods: a second one, as a pod's own /tmp or home would hide one below them.
 
-    Made once for each requirements.lock, of hard links into uv's cache, with bytecode: pods see it read-only and would
-    compile at every start.
+    A copy of this process's, made once for each requirements.lock, of hard links where the file system is the same. It
+    has the bytecode too: pods see it read-only and would compile at every start.
     """
     lock = (ROOT / "requirements.lock").read_bytes() + sys.version.encode()
     folder = CACHE / "rcg-env" / hashlib.sha256(lock).hexdigest()[:12]
-    stamp = folder / ".ready"
+    stamp = folder / ".pods"
     if not stamp.exists():
+        if sys.prefix == sys.base_prefix:
+            raise RuntimeError("run this in the virtual environment that `make setup` makes")
         shutil.rmtree(folder.parent, ignore_errors=True)
-        uv, python = str(Path(sys.executable).with_name("uv")), str(folder / "bin/python")
-        link = {"UV_LINK_MODE": os.environ.get("UV_LINK_MODE", "hardlink")}
-        _run([sys._base_executable, "-m", "venv", "--without-pip", str(folder)])
-        install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python]
-        _run([*install, "--require-hashes", "--requirements", str(ROOT / "requirements.lock")], **link)
-        _run([*install, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], **link)
+        folder.parent.mkdir(parents=True)
+        same = Path(sys.prefix).stat().st_dev == folder.parent.stat().st_dev
+        _run(["cp", "-a", *(["--link"] if same else []), sys.prefix, str(folder)])
+        for script in (folder / "bin").iterdir():
+            if script.is_file() and not script.is_symlink():
+                _move_script(script, sys.prefix.encode(), str(folder).encode())
         stamp.touch()
     return folder
+
+
+def _move_script(path: Path, old: bytes, new: bytes) -> None:
+    """Let a script name another folder. Its file is replaced: the old one may have other links."""
+    data, mode = path.read_bytes(), path.stat().st_mode
+    if old in data and b"\0" not in data:
+        path.unlink()
+        path.write_bytes(data.replace(old, new))
+        path.chmod(mode)
 
 
 def host_mounts() -> list[str]:
@@ -104,7 +115,7 @@ def full_image() -> None:
 
 def _copied() -> list[Path]:
     """What both images copy."""
-    return [K8S / "base/rayjob.yaml", *ROOT.glob("flows/**/*.py"), *ROOT.glob("components/**/*.py")]
+    return [K8S / "base/rayjob.yaml", K8S / "ray", *ROOT.glob("flows/**/*.py"), *ROOT.glob("components/**/*.py")]
 
 
 def _image(name: str, context: Path, options: list[str], sources: Iterable[Path]) -> None:
