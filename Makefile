@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-unit test-cluster check format docs lock bench bench-cluster study study-clipart clipart clean
-.PHONY: image image-check cluster-up cluster-down
+.PHONY: image image-check full-image cluster-up cluster-down
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
@@ -39,7 +39,7 @@ test-unit: setup ## the fast tests only
 	$(PYTEST) -m "not processes" tests/unit tests/contract tests/reference tests/repo
 
 test-cluster: setup ## the tests on a real one-node Kubernetes (root; scripts in RCG_RIGS, default ../shared)
-	RCG_CLUSTER_REQUIRED=1 pytest -m cluster --ignore tests/cluster/test_image.py tests/cluster
+	RCG_CLUSTER_REQUIRED=1 pytest -m cluster --durations 20 tests/cluster
 
 check: setup ## lint, types, import contracts, generated docs
 	ruff check .
@@ -81,6 +81,9 @@ image: setup ## the image of the stages; FLAVOR=gpu|cpu, IMAGE=registry/rcg, PUS
 
 image-check: setup ## build the CPU image on the test cluster and run a stage's command in it (about ten minutes)
 	RCG_CLUSTER_REQUIRED=1 RCG_CLUSTER_FULL_IMAGE=1 pytest -m cluster tests/cluster/test_image.py
+
+full-image: setup # build and import the CPU image, which image-check would do first
+	python -m tests.support.cluster_rig image
 
 cluster-up: setup ## the test cluster with an S3 server and k8s/overlays/local; says how to use it
 	python -m tests.support.cluster_rig up
