@@ -1,5 +1,6 @@
 """The whole pipeline on the cluster: pictures in a bucket, every stage a RayJob of two workers, MLflow beside it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,14 @@ def test_every_stage_ran_as_a_job_of_two_workers_in_pods_of_its_own(made: Made) 
     assert "rayjob" not in made.project.record("bundle")["context"]
 
 
-def test_rdm_and_pixels_ran_side_by_side(made: Made) -> None:
-    rdm, pixels = (made.project.record(stage) for stage in ("rdm", "pixels"))
+@pytest.mark.parametrize("pair", [("codec", "encoder"), ("rdm", "pixels")], ids="-".join)
+def test_stages_that_do_not_wait_for_each_other_ran_side_by_side(made: Made, pair: tuple[str, str]) -> None:
+    first, second = (made.project.record(stage) for stage in pair)
     jobs = {job["metadata"]["labels"]["rcg/stage"]: job for job in made.jobs}
-    starts = [jobs[stage]["metadata"]["creationTimestamp"] for stage in ("rdm", "pixels")]
-    assert max(starts) < min(jobs[stage]["status"]["endTime"] for stage in ("rdm", "pixels"))
-    assert rdm["started_ms"] < pixels["ended_ms"]
-    assert "rdm    | rdm: created RayJob" in made.told
+    starts = [jobs[stage]["metadata"]["creationTimestamp"] for stage in pair]
+    assert max(starts) < min(jobs[stage]["status"]["endTime"] for stage in pair)
+    assert first["started_ms"] < second["ended_ms"]
+    assert re.search(rf"^{pair[0]} +\| {pair[0]}: created RayJob", made.told, re.MULTILINE)
 
 
 def test_a_second_repro_creates_no_job(made: Made) -> None:
