@@ -79,7 +79,7 @@ class Made:
     """RayJobs after the first time and after the second time."""
 
 
-ENCODER_STEPS = 1200
+ENCODER_STEPS = 600
 """Enough for a training to be disturbed in; the pipeline's is the undisturbed one that others are compared with."""
 
 
