@@ -29,7 +29,7 @@ setup: .venv/.ready ## make .venv from requirements.lock (about a minute, about 
 	@touch $@
 
 demo: setup ## train on 1,797 handwritten digits and generate new ones: all nine stages (about six minutes on two cores)
-	rcg repro
+	rcg repro --parallel
 	rcg register
 
 test: setup ## every test that needs no cluster and no GPU

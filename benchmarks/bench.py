@@ -1,6 +1,6 @@
 """All measurements in one run, mostly as ratios: `make bench`. Takes about an hour on two cores.
 
-python -m benchmarks.bench [cache] [attention] [commands] [incremental] [memory] [paper]
+python -m benchmarks.bench [busy] [cache] [attention] [commands] [incremental] [memory] [paper]
 """
 
 import sys
@@ -33,6 +33,12 @@ def incremental() -> list[Row]:
     return incremental_rows()
 
 
+def busy() -> list[Row]:
+    from benchmarks.busy import busy_rows
+
+    return busy_rows()
+
+
 def memory() -> list[Row]:
     """Peak of collect and encode at the largest collection over that at the smallest."""
     from benchmarks.memory import COUNTS, measure
@@ -57,6 +63,7 @@ def paper() -> list[Row]:
 
 PARTS: dict[str, Callable[[], list[Row]]] = {
     "commands": commands,
+    "busy": busy,
     "cache": cache,
     "attention": attention,
     "incremental": incremental,
