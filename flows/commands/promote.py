@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.terminal import phases
+
 
 def command(
     version: Annotated[int | None, typer.Option(help="Version to judge; the challenger when left out.", min=1)] = None,
@@ -14,8 +16,9 @@ def command(
     Exit code 3 when it does not.
     """
     from flows.execution.project import Project
-    from flows.gate.promotion import promote
+    from flows.gate.promotion import N_PHASES, promote
 
-    outcome = promote(Project.here(), number=version, dry_run=dry_run)
+    with phases("promote", N_PHASES) as begin:
+        outcome = promote(Project.here(), number=version, dry_run=dry_run, begin=begin)
     typer.echo(outcome.text)
     raise typer.Exit(0 if outcome.result in ("promoted", "champion") else 3)

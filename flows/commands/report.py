@@ -1,12 +1,18 @@
 """`rcg report`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.terminal import phases
+
 if TYPE_CHECKING:
     from flows.execution.project import Project
+
+
+def _quiet(_phase: str) -> None: ...
 
 
 def command(
@@ -15,11 +21,16 @@ def command(
     """Write one self-contained page about the model: its versions, their pictures and numbers, and what was decided."""
     from flows.execution.project import Project
 
-    typer.echo(write_report(Project.here(), file))
+    with phases("report", 3) as begin:
+        line = write_report(Project.here(), file, begin)
+    typer.echo(line)
 
 
-def write_report(project: "Project", target: Path) -> str:
-    """Write the page; returns the line to print. Raises: MissingError when there is no model, ConfigError."""
+def write_report(project: "Project", target: Path, begin: Callable[[str], None] = _quiet) -> str:
+    """Write the page, calling `begin` at each of three phases; returns the line to print.
+
+    Raises: MissingError when there is no model, ConfigError.
+    """
     from components.errors import ConfigError
     from components.files import write_whole
     from flows.lineage.growth import read_growth
@@ -28,8 +39,12 @@ def write_report(project: "Project", target: Path) -> str:
 
     if target.is_dir():
         raise ConfigError("the report needs a file name", got=target, fix=f"rcg report {target / 'report.html'}")
+    begin("reading versions and decisions")
     story = read_story(project)
-    text = report_page(story, read_growth(project.store, story.versions[-1].stages))
+    begin("comparing the newest pictures with the base")
+    growth = read_growth(project.store, story.versions[-1].stages)
+    begin("drawing the page")
+    text = report_page(story, growth)
     try:
         write_whole(target, text)
     except OSError as error:

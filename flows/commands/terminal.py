@@ -3,7 +3,8 @@
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
@@ -101,11 +102,34 @@ class StageBar:
         self._progress.start()
 
     def on_report(self, report: Report) -> None:
-        numbers = _numbers(report.metrics)
-        self._progress.update(self._task, completed=report.step, total=report.total_steps, numbers=numbers)
+        self.show(report.step, report.total_steps, _numbers(report.metrics))
+
+    def show(self, done: int, total: int | None, text: str) -> None:
+        self._progress.update(self._task, completed=done, total=total, numbers=text)
 
     def end(self, status: "EndStatus") -> None:  # noqa: ARG002  (a bar ends in one way)
         self._progress.stop()
+
+
+@contextmanager
+def phases(command: str, n: int) -> Iterator[Callable[[str], None]]:
+    """Gives a function to call with what begins, up to n times: a bar on a terminal, a line for each otherwise."""
+    bar = StageBar(command) if sys.stderr.isatty() else None
+    begun = 0
+
+    def begin(what: str) -> None:
+        nonlocal begun
+        if bar is None:
+            typer.echo(f"{command}: {what} ({begun + 1} of {n})", err=True)
+        else:
+            bar.show(begun, n, what)
+        begun += 1
+
+    try:
+        yield begin
+    finally:
+        if bar is not None:
+            bar.end("FINISHED")
 
 
 class _Progress(Protocol):

@@ -1,6 +1,6 @@
 """One screen over stages, collection, store and registry."""
 
-from components.errors import MissingError, RcgError
+from components.errors import RcgError
 from flows.execution.explanation import Outlook, outlook
 from flows.execution.project import Project
 
@@ -51,19 +51,15 @@ def _collection(project: Project) -> str:
 
 
 def _registry(project: Project) -> str:
-    from flows.registry import describe_alias
+    from flows.registry import look
 
     if project.tracking is None:
         return "off (RCG_MLFLOW_URI=off)"
-    lines = []
-    for alias in ("champion", "challenger"):
-        try:
-            lines.append(describe_alias(project.tracking, project.settings.tracking.model_name, alias))
-        except MissingError:
-            lines.append(f"no {alias} yet")
-        except RcgError as error:
-            return error.what
-    return "\n            ".join(lines)
+    try:
+        registered = look(project.tracking, project.settings.tracking.model_name)
+    except RcgError as error:
+        return error.what
+    return "\n            ".join(registered.describe(alias) for alias in ("champion", "challenger"))
 
 
 def _jobs(project: Project) -> str:

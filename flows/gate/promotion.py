@@ -1,6 +1,8 @@
 """`rcg promote`: measure champion and challenger alike, decide, record, move the alias."""
 
+import logging
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,8 +21,12 @@ from flows.runs.records import find_run
 from flows.runs.stored import StoredArtifact
 from flows.tracking import Tracking
 
+Begin = Callable[[str], None]
+"""Is told what begins."""
 Result = Literal["promoted", "refused", "champion", "held", "void"]
 _MEASURED_BY = "flows.gate.reference"
+N_PHASES = 4
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -39,18 +45,21 @@ def open_aliases(project: Project) -> tuple[Tracking, Aliases]:
     return project.tracking, Aliases(project.tracking, project.settings.tracking.model_name)
 
 
-def promote(project: Project, *, number: int | None, dry_run: bool) -> Outcome:
-    """Judge the challenger, or version `number`; with dry_run nothing is written anywhere."""
+def promote(project: Project, *, number: int | None, dry_run: bool, begin: Begin = _log.info) -> Outcome:
+    """Judge the challenger, or version `number`; with dry_run nothing is written anywhere.
+
+    `begin` is told each of the N_PHASES phases of measuring.
+    """
     tracking, aliases = open_aliases(project)
     if dry_run:
         challenger, present = _pair(aliases, number)
-        decision = _Gate(project, tracking, challenger, present).decide(0)
+        decision = _Gate(project, tracking, challenger, present, begin).decide(0)
         return Outcome(decision.verdict, f"dry run, nothing is changed\n{describe(decision)}", decision)
     with deciding(project.store, aliases) as champion:
-        return _promote(project, tracking, champion, number)
+        return _promote(project, tracking, champion, number, begin)
 
 
-def _promote(project: Project, tracking: Tracking, champion: Champion, number: int | None) -> Outcome:
+def _promote(project: Project, tracking: Tracking, champion: Champion, number: int | None, begin: Begin) -> Outcome:
     aliases = champion.aliases
     challenger, present = _pair(aliases, number)
     name = f"models:/{aliases.name}/{challenger.number}"
@@ -61,7 +70,7 @@ def _promote(project: Project, tracking: Tracking, champion: Champion, number: i
         held = f"it was rolled back {challenger.tags[ROLLED_BACK]}; --version {challenger.number} insists"
     if held is not None:
         return Outcome("held", f"{name} is not promoted: {held}")
-    gate = _Gate(project, tracking, challenger, present)
+    gate = _Gate(project, tracking, challenger, present, begin)
     decision = next((d for d in champion.decisions.all() if d.question == gate.question), None)
     if decision is None:
         decision = gate.decide(champion.decisions.next_number())
@@ -94,9 +103,16 @@ def _pair(aliases: Aliases, number: int | None) -> tuple[Version, Version | None
 class _Gate:
     """One decision about two versions."""
 
-    def __init__(self, project: Project, tracking: Tracking, challenger: Version, champion: Version | None) -> None:
+    def __init__(
+        self,
+        project: Project,
+        tracking: Tracking,
+        challenger: Version,
+        champion: Version | None,
+        begin: Begin,
+    ) -> None:
         self.project, self.tracking = project, tracking
-        self.challenger, self.champion = challenger, champion
+        self.challenger, self.champion, self.begin = challenger, champion, begin
         self.params, self.name = project.params.gate, project.settings.tracking.model_name
 
     @property
@@ -115,8 +131,11 @@ class _Gate:
 
         device = pick_device(self.project.settings.worker.device)
         rivals = [v for v in (self.challenger, self.champion) if v is not None]
+        self.begin(f"fetching {len(rivals)} bundle(s)")
         folders = [fetch_bundle(self.tracking, self.name, v, self.project.models) for v in rivals]
+        self.begin(f"sampling {self.params.n:,} images of each")
         images = [draw_images(folder, self.params.n, self.params.seed, device.type) for folder in folders]
+        self.begin("training the network that measures")
         with tempfile.TemporaryDirectory(prefix="rcg-gate-") as folder:
             scratch = Path(folder)
             worker = Worker(
@@ -139,6 +158,7 @@ class _Gate:
                 worker,
                 images[0].shape[1],
             )
+            self.begin("comparing")
             return self._decision(number, reference, [reference.see(drawn) for drawn in images])
 
     def _collection(self, version: Version, scratch: Path) -> StoredArtifact:

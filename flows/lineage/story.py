@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from components.errors import ArtifactError, MissingError, RcgError
 from components.store.base import Store
@@ -98,16 +97,13 @@ def _registry(project: Project, model: str) -> tuple[dict[str, int], dict[int, t
     """(digest -> version, version -> aliases); empty when the registry is switched off."""
     if project.tracking is None:
         return {}, {}
-    from flows.tracking.client import mlflow_errors, open_client
+    from flows.registry import look
 
-    client = open_client(project.tracking.uri)
-    with mlflow_errors(project.tracking.uri):
-        found = client.search_model_versions(f"name = '{model}'")
-        models: list[Any] = list(client.search_registered_models(f"name = '{model}'"))
-    numbers = {v.tags["rcg.bundle_digest"]: int(v.version) for v in found if "rcg.bundle_digest" in v.tags}
+    found = look(project.tracking, model)
+    numbers = {tags["rcg.bundle_digest"]: number for number, tags in found.tags.items() if "rcg.bundle_digest" in tags}
     aliases: dict[int, tuple[str, ...]] = {}
-    for alias, number in sorted(models[0].aliases.items()) if models else ():
-        aliases[int(number)] = (*aliases.get(int(number), ()), alias)
+    for alias, number in sorted(found.aliases.items()):
+        aliases[number] = (*aliases.get(number, ()), alias)
     return numbers, aliases
 
 

@@ -37,7 +37,7 @@ def resolve(reference: str, tracking: Tracking | None, cache: Path) -> Path:
         raise ConfigError(
             "the registry is switched off", got="RCG_MLFLOW_URI=off", fix="unset RCG_MLFLOW_URI, or name a folder"
         )
-    version = find_version(tracking, match[1], match[2], match[3])
+    version = _lookup(tracking, match[1], match[2], match[3])
     source = str(version.source)
     digest = version.tags.get(DIGEST)
     if digest is None:
@@ -58,7 +58,7 @@ def resolve(reference: str, tracking: Tracking | None, cache: Path) -> Path:
     return folder
 
 
-def find_version(tracking: Tracking, name: str, alias: str | None, number: str | None) -> "ModelVersion":
+def _lookup(tracking: Tracking, name: str, alias: str | None, number: str | None) -> "ModelVersion":
     """By alias or by number. Raises: MissingError naming the aliases and versions that exist."""
     from mlflow.exceptions import MlflowException
 

@@ -119,7 +119,9 @@ def test_a_life_first_second_refused_held_rolled_back_twice(world: World) -> Non
     assert world.where() == (1, None)
     assert world.promote().result == "champion"
     world.register(2)
-    dry = promotion.promote(world.project, number=None, dry_run=True)
+    begun: list[str] = []
+    dry = promotion.promote(world.project, number=None, dry_run=True, begin=begun.append)
+    assert len(begun) == promotion.N_PHASES
     assert (dry.result, world.where()) == ("promoted", (1, None))
     assert len(world.decisions.all()) == 1
     assert world.promote().result == "promoted"

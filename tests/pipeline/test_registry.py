@@ -35,7 +35,7 @@ from flows.lineage.sampling import write_samples
 from flows.lineage.trace import lineage_of
 from flows.lineage.verification import VerifyRequest, verify
 from flows.pipeline.checked import checked_sections
-from flows.registry import describe_alias, register, resolve
+from flows.registry import Registered, look, peek, register, resolve
 from flows.runs.records import CommittedRun
 from flows.settings import TrackingSettings
 from flows.tracking import Tracking, resolve_tracking
@@ -111,7 +111,7 @@ def test_version_says_where_it_came_from(tracking: Tracking, store: Store, run: 
     assert tags["rcg.dvc_lock"] == "d" * 64
     assert tags["rcg.metric.fd"] == "1.5"
     assert len(tags["rcg.content.rdm"]) == 64
-    assert run.digest[:10] in describe_alias(tracking, "rcg", "challenger")
+    assert run.digest[:10] in look(tracking, "rcg").describe("challenger")
 
 
 def test_status_shows_the_registry_without_importing_mlflow(root: Path, registered: str, run: CommittedRun) -> None:
@@ -139,11 +139,27 @@ def test_status_shows_the_registry_without_importing_mlflow(root: Path, register
     assert any("1797 pictures" in line for line in lines)
 
 
+def test_a_look_sees_what_mlflow_sees(tracking: Tracking, registered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = open_client(tracking.uri)
+    client.set_registered_model_alias("rcg", "champion", "1")
+    number = client.create_model_version("rcg", "file:///elsewhere", tags={"rcg.metric.fd": "2"}).version
+    client.set_registered_model_alias("rcg", "gone", number)
+    read = look(tracking, "rcg")
+    assert read.tags[int(number)] == {"rcg.metric.fd": "2"}
+    monkeypatch.setattr(peek, "SQLITE", "never")  # so that MLflow is asked
+    assert look(tracking, "rcg") == read
+    client.delete_model_version("rcg", number)
+    asked = look(tracking, "rcg")
+    monkeypatch.undo()
+    assert look(tracking, "rcg") == asked
+    assert int(number) not in asked.tags
+    client.delete_registered_model_alias("rcg", "champion")
+
+
 def test_a_look_at_a_registry_that_is_not_there_makes_none(tmp_path: Path) -> None:
     found = resolve_tracking(TrackingSettings(mlflow_uri="sqlite:///mlflow.db"), tmp_path)
     assert found is not None
-    with pytest.raises(MissingError, match="no such model"):
-        describe_alias(found, "rcg", "champion")
+    assert look(found, "rcg") == Registered("rcg", {}, {})
     assert not list(tmp_path.iterdir())
 
 
