@@ -13,8 +13,10 @@ from benchmarks.table import Row
 from components.diffusion.schedule import ScheduleConfig
 from components.encoders.base import FrozenEncoder
 from components.encoders.config import MoCoV3Config
+from components.generators.config import GeneratorData
 from components.nn.attention import Attention
-from components.rdm import Rdm, RdmConfig
+from components.rdm import RdmConfig
+from components.target import TargetSpec
 from components.training.checkpoint import NoCheckpoints
 from components.training.config import EmaConfig, OptimConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
@@ -74,8 +76,11 @@ def _online(step: Callable[[Tensor], object], encoder: FrozenEncoder, images: Te
 def _rdm_step(dim: int, batch_size: int, *, width: int, depth: int, time_dim: int) -> Callable[[Tensor], object]:
     schedule = ScheduleConfig(kind="sqrt_linear", n_times=1000)
     config = RdmConfig(kind="residual_mlp", dim=dim, width=width, depth=depth, time_dim=time_dim,
-                       class_conditional=False, context_dim=1, schedule=schedule)  # fmt: skip
-    trainable = GeneratorTrainable(Rdm(config, None), EmaConfig(decay=0.9999, rule="ramped"))
+                       conditions=(), context_dim=1, schedule=schedule, prediction="x0", min_snr=None,
+                       variance="fixed")  # fmt: skip
+    target = TargetSpec(space="pixels", shape=(1, 8, 8), dtype="uint8", n_codes=None, image_px=8)
+    rdm = config.build(GeneratorData(target=target, dim=dim, classes=None))
+    trainable = GeneratorTrainable(rdm, EmaConfig(decay=0.9999, rule="ramped"))
     optimizer = OptimConfig(kind="adamw", lr=5.12e-4, betas=(0.9, 0.999), weight_decay=0.01, decay="all")
     train = TrainConfig(steps=10**6, batch_size=batch_size, seed=0, optimizer=optimizer, warmup_steps=0,
                         schedule="constant", clip_norm=None, precision="fp32", log_every=100)  # fmt: skip

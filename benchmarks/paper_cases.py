@@ -11,14 +11,15 @@ from torch import Tensor
 from benchmarks.plain import layers
 from benchmarks.plain import mage as plain_mage
 from benchmarks.plain import rdm as plain_rdm
-from components.base import Generator
 from components.codecs.vqgan import Vqgan
 from components.encoders.base import FrozenEncoder
+from components.generators.base import Generator
+from components.generators.config import GeneratorData
+from components.generators.diffusion import Diffusion
+from components.generators.masked import MaskedTokens
 from components.generators.sampling import DiffusionSampling, MaskedSampling
 from components.nn.vit import seeded_init
-from components.pixels import PixelData
-from components.pixels.mage import Mage
-from components.rdm import Rdm, RdmConfig
+from components.rdm import RdmConfig
 from components.rng import RowRng
 from components.target import TargetSpec
 from components.training.checkpoint import NoCheckpoints
@@ -50,13 +51,16 @@ class Case:
     """(m, k, n, count) of the matrix products of one call, where the target is a share of their bare time."""
 
 
+TOKENS = TargetSpec(space="tokens", shape=(16, 16), dtype="int32", n_codes=1024, image_px=256)
+
+
 def params() -> Params:
     return load_params(PRESET)
 
 
-def _rdm(seed: int = 0) -> Rdm:
+def _rdm(seed: int = 0) -> Diffusion:
     with seeded_init(seed):
-        rdm = Rdm(params().rdm.model, None)
+        rdm = params().rdm.model.build(GeneratorData(target=TOKENS, dim=256, classes=None))
         for p in rdm.parameters():  # a fresh head is zero; a trained one is not
             if not bool(p.any()):
                 torch.nn.init.normal_(p, std=0.02)
@@ -76,11 +80,10 @@ def _codec() -> Vqgan:
     return vqgan
 
 
-def _mage() -> Mage:
-    target = TargetSpec(space="tokens", shape=(16, 16), dtype="int32", n_codes=1024, image_px=256)
+def _mage() -> MaskedTokens:
     with seeded_init(2):
-        mage: Any = params().pixels.model.build(PixelData(target=target, dim=256, classes=None))
-    model: Mage = mage
+        mage: Any = params().pixels.model.build(GeneratorData(target=TOKENS, dim=256, classes=None))
+    model: MaskedTokens = mage
     return model
 
 

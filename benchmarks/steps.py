@@ -20,11 +20,14 @@ from torch import Tensor
 
 from benchmarks.table import RESULTS
 from components.diffusion.schedule import ScheduleConfig, valid_counts
+from components.generators.base import Generator
+from components.generators.config import GeneratorData
 from components.generators.sampling import DiffusionSampling
 from components.metrics.frechet import frechet
 from components.nn.vit import seeded_init
-from components.rdm import Rdm, RdmConfig, load_rdm
+from components.rdm import RdmConfig, load_rdm
 from components.rng import derive_seed, image_rng
+from components.target import TargetSpec
 from components.training.checkpoint import NoCheckpoints
 from components.training.config import EmaConfig, OptimConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
@@ -49,7 +52,7 @@ class Subject:
     """A trained RDM and the representations it was trained on."""
 
     name: str
-    rdm: Rdm
+    rdm: Generator
     real: np.ndarray
     floor: float
     """Distance of held-out representations: what a perfect RDM would be near."""
@@ -84,11 +87,14 @@ def made_up(scratch: Path) -> Subject:
     z = centers[which] + 0.4 * spread + 0.1 * torch.randn(n, dim, generator=rng)
     z = (z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True)
     config = RdmConfig(
-        kind="residual_mlp", dim=dim, width=192, depth=3, time_dim=64, class_conditional=False, context_dim=1,
+        kind="residual_mlp", dim=dim, width=192, depth=3, time_dim=64, conditions=(), context_dim=1,
+        prediction="x0", min_snr=None, variance="fixed",
         schedule=ScheduleConfig(kind="sqrt_linear", n_times=1000),
     )  # fmt: skip
+    target = TargetSpec(space="pixels", shape=(1, 8, 8), dtype="uint8", n_codes=None, image_px=8)
     with seeded_init(0):
-        trainable = GeneratorTrainable(Rdm(config, None), EmaConfig(decay=0.995, rule="ramped"))
+        rdm = config.build(GeneratorData(target=target, dim=dim, classes=None))
+        trainable = GeneratorTrainable(rdm, EmaConfig(decay=0.995, rule="ramped"))
     half = z[: n // 2]
     optimizer = OptimConfig(kind="adamw", lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, decay="all")
     run = TrainConfig(
@@ -101,7 +107,7 @@ def made_up(scratch: Path) -> Subject:
     return Subject("a made-up mixture in 32 dimensions", trainable.result.eval(), real, frechet(real, other))
 
 
-def drawn(rdm: Rdm, how: DiffusionSampling) -> np.ndarray:
+def drawn(rdm: Generator, how: DiffusionSampling) -> np.ndarray:
     """The same noise for every sampler."""
     parts: list[Tensor] = []
     for start in range(0, _N_DRAWN, _BATCH):

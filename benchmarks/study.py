@@ -87,6 +87,7 @@ class Plan:
     """Steps of the pixel generator's training, where the preset's would take too long nine times."""
 
 
+_N_CLUSTERS = 30
 _DIGITS = Plan(
     about=About(
         "digits", "RCG and its baselines on handwritten digits", "make study", {"unconditional": 0.5, "class": 1.15}
@@ -171,7 +172,14 @@ class Runner:
         if condition == "representation":
             self.run("rdm", seeded(self.sections["rdm"], seed))
         section = seeded(self.sections["pixels"], seed)
-        section["model"]["condition"]["kind"] = condition
+        told = {"port": "vector", "drop_prob": section["model"]["conditions"][0]["drop_prob"]}
+        own = {
+            "representation": {"project": True},
+            "class": {"missing": "null"},
+            "cluster": {"n_clusters": _N_CLUSTERS},
+        }
+        conditions = [{"kind": condition, **told, **own[condition]}] if condition in own else []
+        section["model"]["conditions"] = conditions
         if condition == "none":
             section["preview"]["sampling"]["guidance"] = 0.0
         self.run("pixels", section)

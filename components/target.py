@@ -1,4 +1,4 @@
-"""The space of a pixel generator's targets. Imports without torch, so that configs can name it."""
+"""The spaces of what generators make. Imports without torch, so that configs can name it."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -8,20 +8,26 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TargetSpec(Config):
+class EventSpec(Config):
+    """One value of what a generator makes, as the cache stores it."""
+
+    space: Literal["representations", "pixels", "latents", "tokens"]
+    shape: tuple[int, ...]
+    """Without the batch: (dim,) for representations, (c, h, w) for pixels and latents, (h, w) for tokens."""
+    dtype: Literal["uint8", "float16", "float32", "int32"]
+    """Stored dtype: pixels uint8 (0..255), latents float, tokens int32, representations float32."""
+    n_codes: int | None
+    """Size of the codebook; None unless the space is tokens."""
+
+    def as_float(self, target: "Tensor") -> "Tensor":
+        """Stored pixels to [-1, 1]; others to float32. Shapes: (b, *shape) -> (b, *shape)."""
+        values = target.float()
+        return values / 127.5 - 1.0 if self.space == "pixels" else values
+
+
+class TargetSpec(EventSpec):
     """The space that a pixel generator works in: what the codec makes of an image, as the cache stores it."""
 
     space: Literal["pixels", "latents", "tokens"]
-    shape: tuple[int, ...]
-    """Shape of one target without the batch: (c, h, w) for pixels and latents, (h, w) for tokens."""
-    dtype: Literal["uint8", "float16", "float32", "int32"]
-    """Stored dtype: pixels uint8 (0..255), latents float, tokens int32."""
-    n_codes: int | None
-    """Size of the codebook; None unless the space is tokens."""
     image_px: int
     """Side of the square image that a target decodes to."""
-
-    def as_float(self, target: "Tensor") -> "Tensor":
-        """Stored pixels to [-1, 1]; latents to float32. Shapes: (b, *shape) -> (b, *shape)."""
-        values = target.float()
-        return values / 127.5 - 1.0 if self.space == "pixels" else values

@@ -123,7 +123,7 @@ MODELS = {
                "qkv_order": "per_head", "variance": "learned", **NOISE},
               train(400, 256, lr=1e-4, betas=ADAM, decay=0.0), CONSTANT_EMA, ANCESTRAL),
         Model("ldm-8",
-              {"kind": "ldm", **UNET, "multipliers": [1, 2, 4], "heads": {"width": 32}, "context_dim": 512,
+              {"kind": "ldm", **UNET, "multipliers": [1, 2, 4], "heads": {"width": 32}, "context_dim": 256,
                "schedule": SQRT_LINEAR, "variance": "fixed", **NOISE},
               train(40, 256, lr=6.4e-5, betas=ADAM, decay=0.01), RAMPED_EMA,
               {"kind": "diffusion", "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0}),
@@ -174,6 +174,20 @@ TOLD = {
 }
 
 
+CLASS_RDM = [{"kind": "class", "port": "vector", "drop_prob": 0.0, "missing": "skip"}]
+
+
+def told(condition: str, model: Model) -> list[Section]:
+    """The conditions of a pixel generator; LDM's context is the representation as it is."""
+    own: dict[str, Section] = {
+        "representation": {"project": model.config["kind"] != "ldm"},
+        "cluster": {"n_clusters": 1000},
+    }
+    if condition not in own:
+        return []
+    return [{"kind": condition, "port": "vector", "drop_prob": model.drop_prob, **own[condition]}]
+
+
 def params(row: Row, base: Section) -> Section:
     """All sections of a row."""
     model = MODELS[row.model]
@@ -181,8 +195,7 @@ def params(row: Row, base: Section) -> Section:
     codec, weights = CODECS[kind]
     named = None if weights is None else {"uri": f"weights/{weights}", "sha256": UNRECORDED}
     how = model.sampling | {"guidance": row.guidance}
-    told = {"kind": row.condition, "drop_prob": model.drop_prob, "n_clusters": 1000}
-    reads = row.condition == "representation"
+    conditions, reads = told(row.condition, model), row.condition == "representation"
     # MAGE's recipe has one fixed view per picture; the others mirror it every other time.
     views = {"seed": 0, "n_views": 1, "crop_area": [1.0, 1.0], "flip_prob": 0.0}
     views |= {} if kind == "mage" else {"n_views": 2, "flip_prob": 1.0}
@@ -194,11 +207,12 @@ def params(row: Row, base: Section) -> Section:
         "encode": base["encode"] | {"batch_size": 64, "views": views},
         "rdm": base["rdm"] | {
             "model": {"kind": "residual_mlp", "dim": 256, "width": 1536, "depth": 12, "time_dim": 256,
-                      "class_conditional": row.class_rdm, "context_dim": 512, "schedule": SQRT_LINEAR},
+                      "conditions": CLASS_RDM if row.class_rdm else [], "context_dim": 512, "schedule": SQRT_LINEAR,
+                      "prediction": "x0", "min_snr": None, "variance": "fixed"},
             "train": train(200, 512, lr=5.12e-4, betas=ADAM, decay=0.01), "ema": RAMPED_EMA,
             "check": {"n": 10000, "batch_size": 256, "sampling": REPRESENTATION_SAMPLER}} if reads else None,
         "pixels": base["pixels"] | {
-            "model": model.config | {"condition": told}, "train": model.train, "ema": model.ema,
+            "model": model.config | {"conditions": conditions}, "train": model.train, "ema": model.ema,
             "preview": {"every": 10000, "n": 32, "sampling": how}},
         "sample": base["sample"] | {
             "n": 50000, "batch_size": 64, "representations": "rdm" if reads else None,

@@ -10,7 +10,7 @@ from torch.nn import functional as tf
 from benchmarks.plain.layers import block, represent, tokens
 from components.codecs.vqgan import Vqgan
 from components.encoders.base import FrozenEncoder
-from components.pixels.mage import Mage
+from components.generators.masked import MaskedTokens
 from components.rng import Rng
 
 _UNUSED = 1000
@@ -19,7 +19,7 @@ _UNUSED = 1000
 class Plain:
     """Forward passes over the weights of one of our models."""
 
-    def __init__(self, mage: Mage) -> None:
+    def __init__(self, mage: MaskedTokens) -> None:
         self.mage, self.net = mage, mage.transformer
         self.unused = torch.zeros(_UNUSED, mage.config.width)
 
@@ -64,7 +64,7 @@ class Plain:
 class Training:
     """One optimizer step on images: tokens and representations are worked out anew."""
 
-    def __init__(self, mage: Mage, encoder: FrozenEncoder, codec: Vqgan) -> None:
+    def __init__(self, mage: MaskedTokens, encoder: FrozenEncoder, codec: Vqgan) -> None:
         self.plain, self.encoder, self.codec = Plain(mage), encoder, codec
         self.optimizer = torch.optim.AdamW(mage.parameters(), lr=1e-4, betas=(0.9, 0.95), weight_decay=0.05)
 
@@ -75,8 +75,9 @@ class Training:
         rank = torch.rand(b, n).argsort(1).argsort(1)
         masked, kept = rank < math.ceil(n * 0.75), rank >= n // 2
         kept = torch.cat([torch.ones_like(kept[:, :1]), kept], 1)
+        by_z: Any = mage.conditioner["representation"]
         dropped = torch.rand(b, 1) < 0.1
-        condition = mage.conditioner.project(torch.where(dropped, mage.conditioner.null, z))
+        condition = by_z.project(torch.where(dropped, by_z.null, z))
         x = self.plain.embed(ids.masked_fill(masked, self.plain.net.mask_id), condition, drop)
         x = x[kept].reshape(b, -1, x.shape[2])
         logits = self.plain.decode(self.plain.encode(x, drop), masked, kept, drop)
@@ -90,10 +91,11 @@ class Training:
 
 
 @torch.no_grad()
-def sample(mage: Mage, z: Tensor, rng: Rng, *, steps: int, temperature: float, guidance: float) -> Tensor:
+def sample(mage: MaskedTokens, z: Tensor, rng: Rng, *, steps: int, temperature: float, guidance: float) -> Tensor:
     """Token ids. Counts are read off the first row at every iteration."""
     plain, b = Plain(mage), len(z)
-    condition = mage.conditioner.project(torch.cat([z, mage.conditioner.null.expand(b, -1)]))
+    by_z: Any = mage.conditioner["representation"]
+    condition = by_z.project(torch.cat([z, by_z.null.expand(b, -1)]))
     n = mage.n_tokens
     ids, masked = torch.zeros(b, n, dtype=torch.int64), torch.ones(b, n, dtype=torch.bool)
     for i in range(steps):

@@ -8,7 +8,7 @@ from torch.nn import functional as tf
 from benchmarks.plain.layers import represent
 from components.conditions.ports import Ports
 from components.encoders.base import FrozenEncoder
-from components.rdm import Rdm
+from components.generators.diffusion import Diffusion
 from components.rng import Rng
 
 
@@ -42,7 +42,7 @@ class Averaged:
 class Training:
     """One optimizer step, on images through the encoder or on given representations."""
 
-    def __init__(self, rdm: Rdm, encoder: FrozenEncoder | None) -> None:
+    def __init__(self, rdm: Diffusion, encoder: FrozenEncoder | None) -> None:
         self.rdm, self.encoder, self.ema = rdm, encoder, Averaged(rdm)
         self.optimizer = torch.optim.AdamW(rdm.parameters(), lr=5.12e-4, weight_decay=0.01)
 
@@ -50,9 +50,9 @@ class Training:
         z = rows if self.encoder is None else represent(self.encoder, rows)
         self.ema.update(self.rdm)
         t = torch.randint(0, 1000, (len(z),))
-        ab = self.rdm.ab[t][:, None]
+        ab = self.rdm.process.ab[t][:, None]
         x_t = ab.sqrt() * z + (1 - ab).sqrt() * torch.randn_like(z)
-        x0 = self.rdm.denoiser(x_t, self.rdm.denoiser.time_vectors(t), Ports())
+        x0 = self.rdm.net(x_t, self.rdm.net.time_vectors(t), Ports())
         loss = tf.mse_loss(x0, z, reduction="none").mean(1).mean()
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
@@ -63,7 +63,7 @@ class Training:
 
 
 @torch.no_grad()
-def sample(rdm: Rdm, ema: Averaged, rng: Rng, *, steps: int, eta: float) -> Tensor:
+def sample(rdm: Diffusion, ema: Averaged, rng: Rng, *, steps: int, eta: float) -> Tensor:
     """DDIM; every step embeds the time of every row and makes its coefficients as tensors."""
     kept = ema.swap_in(rdm)
     betas = np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2
@@ -71,12 +71,12 @@ def sample(rdm: Rdm, ema: Averaged, rng: Rng, *, steps: int, eta: float) -> Tens
     times = np.arange(0, 1000, 1000 // steps) + 1
     here, before = ab[times], np.append(ab[0], ab[times[:-1]])
     sigmas = eta * np.sqrt((1 - before) / (1 - here) * (1 - here / before))
-    x = rng.normal(rdm.config.dim)
+    x = rng.normal(rdm.data.dim)
     for i in reversed(range(steps)):
         t = torch.full((len(x),), int(times[i]))
         a, a_prev, sigma = (torch.full((len(x), 1), float(values[i])) for values in (here, before, sigmas))
-        x0 = rdm.denoiser(x, rdm.denoiser.time_vectors(t), Ports())
+        x0 = rdm.net(x, rdm.net.time_vectors(t), Ports())
         eps = (x / a.sqrt() - x0) / (1 / a - 1).sqrt()
-        x = a_prev.sqrt() * x0 + (1 - a_prev - sigma**2).sqrt() * eps + sigma * rng.normal(rdm.config.dim)
+        x = a_prev.sqrt() * x0 + (1 - a_prev - sigma**2).sqrt() * eps + sigma * rng.normal(rdm.data.dim)
     ema.swap_out(rdm, kept)
     return x

@@ -10,15 +10,14 @@ from jaxtyping import Float
 from pydantic import Field, ValidationError
 from torch import Tensor
 
-from components.base import Batch, Generator
+from components.base import Batch
 from components.bundle.request import Picture, Request
 from components.codecs.base import Codec
 from components.conditions.frequencies import sample_index
 from components.config import Config
 from components.errors import ConfigError
+from components.generators.base import Generator
 from components.generators.sampling import Sampling
-from components.pixels import PixelGenerator
-from components.rdm import Rdm
 from components.rng import Rng, RowRng, derive_seed
 
 
@@ -58,8 +57,8 @@ class System:
     def __init__(
         self,
         *,
-        rdm: Rdm | None,
-        pixels: PixelGenerator,
+        rdm: Generator | None,
+        pixels: Generator,
         codec: Codec,
         sampling: SystemSampling,
         represent: Callable[[Picture], Float[Tensor, "1 dim"]] | None = None,

@@ -1,5 +1,6 @@
 """Reading the encode cache: what the generators train on. Memory-mapped; only train rows can reach training."""
 
+import copy
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+from torch import Tensor
 
 from components.base import Batch, Reader
 from components.cache.shards import shard_name
@@ -106,6 +108,22 @@ class CacheSplit:
         if not 0 <= view < fewest:
             raise ShapeError("there is no such view", got=view, expected=f"0 … {fewest - 1} in {self.name}")
         return self._batch(indices, np.full(len(indices), view))
+
+    def field(self, name: str, indices: np.ndarray) -> Tensor:
+        """One field of the plain view of each picture. Shapes: (n,) -> (n, ...)."""
+        if name == "class":
+            return torch.from_numpy(np.full(len(indices), -1) if self.labels is None else self.labels[indices])
+        return torch.from_numpy(self._rows.columns[name].take(self._starts[indices]))
+
+    def having(self, fields: Sequence[str]) -> "CacheSplit":
+        """The pictures that have these fields; only a class can be missing."""
+        if "class" not in fields:
+            return self
+        some = copy.copy(self)
+        keep = np.zeros(len(self), bool) if self.labels is None else self.labels >= 0
+        some._images, some._starts, some._n_views = self._images[keep], self._starts[keep], self._n_views[keep]
+        some.labels = None if self.labels is None else self.labels[keep]
+        return some
 
     def keys(self, indices: np.ndarray | Sequence[int]) -> list[str]:
         """File names in the source."""

@@ -1,10 +1,16 @@
-"""Indices as frequent as among the training rows."""
+"""How often each class or cluster occurs among the training rows, and sampling by it."""
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from components.rng import Rng
+
+
+def shares(index: Int[Tensor, " n"], k: int) -> Float[Tensor, " k"]:
+    """Share of each of k classes among the rows that have one; -1 is none. Zeros where no row has one."""
+    counts = torch.bincount(index[index >= 0].cpu(), minlength=k).double()
+    return counts / counts.sum().clamp(min=1)
 
 
 def sample_index(frequencies: Float[Tensor, " k"], rng: Rng) -> Int[Tensor, " rows"]:

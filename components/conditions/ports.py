@@ -1,7 +1,10 @@
 """The three ports by which conditions enter a network."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Self
 
+import torch
 from torch import Tensor
 
 
@@ -20,3 +23,15 @@ class Ports:
     mask: Tensor | None = None
     spatial: Tensor | None = None
     """Extra input channels."""
+
+    def beside(self, other: Self) -> Self:
+        """The examples of both, these first; both use the same ports."""
+        return self._with(lambda mine, theirs: torch.cat([mine, theirs]), other)
+
+    def first(self, n: int) -> Self:
+        """The first n examples."""
+        return self._with(lambda mine, _: mine[:n], self)
+
+    def _with(self, combine: Callable[[Tensor, Tensor], Tensor], other: Self) -> Self:
+        pairs = {port.name: (getattr(self, port.name), getattr(other, port.name)) for port in fields(self)}
+        return type(self)(**{name: None if a is None else combine(a, b) for name, (a, b) in pairs.items()})

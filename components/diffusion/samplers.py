@@ -6,30 +6,38 @@ float64, so that a step never waits for the device.
 
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from torch import Tensor
 
-from components.base import Batch
-from components.diffusion.schedule import Step
+from components.conditions.ports import Ports
+from components.diffusion.process import Step
 from components.rng import Rng
 
-Denoiser = Callable[[Tensor, int, Batch], Tensor]
-"""(x_t, t, conditions) -> x0; t is one host integer, as all rows of a sampler walk together."""
 
-Spread = Callable[[], Tensor]
-"""f of the denoiser's last call: where between beta-tilde (0) and beta (1), in logarithms, the variance lies."""
+class Denoised(NamedTuple):
+    """What a denoiser makes of x_t."""
+
+    x0: Tensor
+    """Guess of the clean sample."""
+    log_variance: Tensor | None
+    """Of the step from t, where it is learned and the step does not end on the data."""
 
 
-def ddim(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step], *, eta: float, rng: Rng) -> Tensor:
+Denoiser = Callable[[Tensor, int, Ports], Denoised]
+"""(x_t, t, conditions) -> guess; t is one host integer, as all rows of a sampler walk together."""
+
+
+def ddim(denoise: Denoiser, x_t: Tensor, ports: Ports, steps: Sequence[Step], *, eta: float, rng: Rng) -> Tensor:
     """Denoising diffusion implicit model; eta 0 is deterministic, eta 1 is ancestral.
 
-    Noise is drawn only where sigma > 0.
+    Noise is sampled only where sigma > 0.
 
     Paper: 2010.02502, eq. 12 and 16.
     """
     for step in steps:
         ab, ab_prev = step.ab, step.ab_prev
-        x0 = denoise(x_t, step.t, batch)
+        x0 = denoise(x_t, step.t, ports).x0
         eps = (x_t / math.sqrt(ab) - x0) / math.sqrt(1 / ab - 1)
         sigma = eta * math.sqrt((1 - ab_prev) / (1 - ab) * (1 - ab / ab_prev))
         x_t = math.sqrt(ab_prev) * x0 + math.sqrt(max(1 - ab_prev - sigma**2, 0.0)) * eps
@@ -38,32 +46,26 @@ def ddim(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step], *,
     return x_t
 
 
-def ancestral(
-    denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step], *, rng: Rng, spread: Spread | None = None
-) -> Tensor:
-    """Draw each x_prev from the posterior q(x_prev | x_t, x0) of the respaced chain; the last step draws nothing.
+def ancestral(denoise: Denoiser, x_t: Tensor, ports: Ports, steps: Sequence[Step], *, rng: Rng) -> Tensor:
+    """Sample each x_prev from the posterior q(x_prev | x_t, x0) of the respaced chain; the last step adds no noise.
 
-    Its variance is beta-tilde, or where `spread` is given beta^f beta-tilde^(1 - f).
+    Its variance is beta-tilde, or the learned one.
 
     Paper: 2006.11239, eq. 6 and 7; respacing and learned variance 2102.09672, sec. 4 and eq. 15.
     """
     for step in steps:
         ab, ab_prev = step.ab, step.ab_prev
         alpha = ab / ab_prev
-        x0 = denoise(x_t, step.t, batch)
+        x0, log_variance = denoise(x_t, step.t, ports)
         mean = math.sqrt(ab_prev) * (1 - alpha) / (1 - ab) * x0 + math.sqrt(alpha) * (1 - ab_prev) / (1 - ab) * x_t
-        variance = (1 - ab_prev) / (1 - ab) * (1 - alpha)
-        if variance == 0:
+        if step.beta_tilde == 0:
             return mean
-        std: float | Tensor = math.sqrt(variance)
-        if spread is not None:
-            # log std = (f log beta + (1 - f) log beta-tilde) / 2
-            std = (0.5 * (math.log(variance) + spread() * (math.log(1 - alpha) - math.log(variance)))).exp()
+        std = math.sqrt(step.beta_tilde) if log_variance is None else (0.5 * log_variance).exp()
         x_t = mean + std * rng.normal(*x_t.shape[1:])
     return x_t
 
 
-def dpm_solver_2m(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[Step]) -> Tensor:
+def dpm_solver_2m(denoise: Denoiser, x_t: Tensor, ports: Ports, steps: Sequence[Step]) -> Tensor:
     """DPM-Solver++(2M): a deterministic second-order multistep solver, good from 10 to 25 steps.
 
     l = log(alpha / sigma), h = its growth over a step, d = x0 extrapolated from the last two guesses. The first step,
@@ -72,7 +74,7 @@ def dpm_solver_2m(denoise: Denoiser, x_t: Tensor, batch: Batch, steps: Sequence[
     last_x0: Tensor | None = None
     last_h = 0.0
     for step in steps:
-        x0 = denoise(x_t, step.t, batch)
+        x0 = denoise(x_t, step.t, ports).x0
         if step.ab_prev >= 1:
             return x0
         h = _half_log_snr(step.ab_prev) - _half_log_snr(step.ab)

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from components.diffusion.schedule import ScheduleConfig, alpha_bars
+from components.diffusion.process import alpha_bars
+from components.diffusion.schedule import ScheduleConfig
 
 _HALF_BIN = 1.0 / 255.0
 """Half the distance of two of the 256 values in [-1, 1]."""

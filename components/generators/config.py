@@ -1,11 +1,28 @@
 """What every generator's config says. Imports without torch."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from components.conditions.config import ConditionConfig, Port
 from components.config import Config
 from components.diffusion.schedule import Prediction, ScheduleConfig
+from components.target import TargetSpec
+
+
+class GeneratorData(Config):
+    """Facts of the cache that a generator is built for; they travel in its config.json."""
+
+    target: TargetSpec
+    """The space that the codec encodes images to."""
+    dim: int
+    """Dimension of the representations."""
+    classes: tuple[str, ...] | None
+    """Names of the classes in index order; None without labels."""
+
+    @property
+    def n_classes(self) -> int | None:
+        return None if self.classes is None else len(self.classes)
 
 
 class GeneratorConfig(Config):
@@ -13,39 +30,105 @@ class GeneratorConfig(Config):
 
     sampled_by: ClassVar[Literal["diffusion", "masked"]]
     """Kind of the sampling options that it takes."""
-
-    @property
-    def conditions(self) -> tuple[Any, ...]:
-        """What it is conditioned on."""
-        condition = getattr(self, "condition", None)
-        return () if condition is None or condition.kind == "none" else (condition,)
+    ports: ClassVar[tuple[Port, ...]]
+    """Ports of its network."""
+    conditions: tuple[ConditionConfig, ...]
+    """What it is conditioned on; [] is unconditional."""
 
     @property
     def can_guide(self) -> bool:
         """Whether training drops a condition, so that there is something to guide away from."""
         return any(condition.drop_prob > 0 for condition in self.conditions)
 
+    def condition(self, kind: str) -> Any:
+        """The condition of this kind, None without it."""
+        return next((condition for condition in self.conditions if condition.kind == kind), None)
 
-class ScheduledConfig(GeneratorConfig):
-    """A generator by diffusion."""
+    def uses(self, port: Port) -> bool:
+        """Whether a condition enters by this port."""
+        return any(condition.port == port for condition in self.conditions)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _current(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "condition" in value:
+            raise ValueError(f"`condition` is a list now; write {_as_list(value['condition'])}")
+        if isinstance(value, dict) and "class_conditional" in value:
+            told = "[{kind: class, port: vector, drop_prob: 0.0, missing: skip}]"
+            raise ValueError(
+                "class_conditional is one of the conditions now; write "
+                f"conditions: {told if value['class_conditional'] else '[]'} instead, and "
+                "prediction: x0, min_snr: null, variance: fixed"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _enter(self) -> Self:
+        kinds = [condition.kind for condition in self.conditions]
+        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+            raise ValueError(f"conditions has {twice[0]} twice; keep one")
+        for condition in self.conditions:
+            if condition.port not in self.ports:
+                raise ValueError(
+                    f"{getattr(self, 'kind', 'this network')} has no {condition.port} port for the condition "
+                    f"{condition.kind}; set its port to {' or '.join(self.ports)}"
+                )
+        return self
+
+
+class DiffusionConfig(GeneratorConfig):
+    """A generator by diffusion, whatever the network."""
 
     sampled_by = "diffusion"
     schedule: ScheduleConfig
     """Forward process (DiT, ADM: linear; LDM, RCG's RDM: sqrt_linear; 1000 times)."""
-
-
-class DiffusionConfig(ScheduledConfig):
-    """What is learned, whatever the network."""
-
     prediction: Prediction
-    """What the network outputs: the noise eps, the velocity v, or the clean target x0."""
+    """What the network outputs: the noise eps, the velocity v, or the clean target x0 (RCG's RDM)."""
     min_snr: float | None = Field(gt=0)
     """Clip of the loss's signal-to-noise weight (min-SNR-gamma; 5 in the paper); null: plain mean squared error."""
     variance: Literal["fixed", "learned"]
     """Reverse variance. learned: the network says where it lies between its bounds, trained on the variational bound
     beside the mean squared error (DiT, ADM); read by the ancestral sampler."""
-    latents: Literal["standardized", "as_stored"]
-    """Scale of latents. standardized: per channel, by training images; as_stored: as the codec makes them (papers)."""
 
-    def check_side(self, side: int) -> None:
-        """Raises: ConfigError for a target of a side that the network cannot take."""
+    def outputs(self, n: int) -> int:
+        """Channels that the network puts out for targets of n channels."""
+        return 2 * n if self.variance == "learned" else n
+
+
+class MaskConfig(Config):
+    """Distribution of the share of tokens that is masked: a normal, truncated to [least, 1]."""
+
+    mean: float = Field(gt=0, lt=1)
+    """Mean of the normal before it is truncated."""
+    std: float = Field(gt=0)
+    """Its standard deviation."""
+    least: float = Field(gt=0, lt=1)
+    """Smallest share; as many tokens are left out of the encoder altogether."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(mean=0.75, std=0.25, least=0.5)
+
+
+class MaskedConfig(GeneratorConfig):
+    """A generator of masked tokens, whatever the network."""
+
+    sampled_by = "masked"
+    drop_prob: float = Field(ge=0, lt=1)
+    """Dropout of embeddings, attention weights, attention outputs and MLPs (0..1)."""
+    label_smoothing: float = Field(ge=0, lt=1)
+    """Share of the target probability that is spread over all codes."""
+    mask: MaskConfig
+
+
+def _as_list(condition: Any) -> str:
+    """What the single condition of earlier params is called now."""
+    kind = condition.get("kind") if isinstance(condition, dict) else None
+    drop = condition.get("drop_prob", 0.0) if isinstance(condition, dict) else 0.0
+    more = {
+        "representation": ", project: true",
+        "class": ", missing: 'null'",
+        "cluster": f", n_clusters: {condition.get('n_clusters')}" if isinstance(condition, dict) else "",
+    }
+    listed = f"{{kind: {kind}, port: vector, drop_prob: {drop}{more[kind]}}}" if kind in more else ""
+    return f"conditions: [{listed}]"

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field
 from components.config import Config
 from components.diffusion.schedule import Spacing, check_steps
 from components.errors import ConfigError
-from components.generators.config import GeneratorConfig, ScheduledConfig
+from components.generators.config import DiffusionConfig, GeneratorConfig
 
 
 class DiffusionSampling(Config):
@@ -79,7 +79,7 @@ def check_sampling(sampling: AnySampling, model: GeneratorConfig) -> None:
         )
     if sampling.guidance > 0:
         _check_guidance(sampling.guidance, model)
-    if isinstance(sampling, DiffusionSampling) and isinstance(model, ScheduledConfig):
+    if isinstance(sampling, DiffusionSampling) and isinstance(model, DiffusionConfig):
         check_steps(model.schedule.n_times, sampling.steps, sampling.spacing)
 
 

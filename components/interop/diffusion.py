@@ -11,7 +11,7 @@ from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout
 from components.weights import Tables
 
 _LIVE, _AVERAGED = "model", "model_ema"
-_PROJECT, _NULL = "conditioner.project.", "conditioner.null"
+_PROJECT, _NULL = "conditioner.representation.project.", "conditioner.representation.null"
 _LINEAR = {"kind": "linear", "n_times": 1000}
 _ANCESTRAL = {
     "kind": "diffusion",
@@ -61,7 +61,7 @@ class ConditionedLayout(Layout):
         if f"{_PROJECT}weight" not in weights:
             raise WeightsError(
                 f"only a {self.kind} that is conditioned on representations has the reference's layout",
-                expected="pixels.model.condition.kind: representation",
+                expected="pixels.model.conditions: [{kind: representation, …}]",
             )
         network = {name.removeprefix(self.ours): t for name, t in weights.items() if name.startswith(self.ours)}
         network |= {f"{self.project}.{part}": weights[f"{_PROJECT}{part}"] for part in ("weight", "bias")}
@@ -85,7 +85,7 @@ class ConditionedLayout(Layout):
         """The facts that do not depend on the network."""
         drop_prob = 0.1 if self.null in tensors else 0.0
         return {
-            "condition": {"kind": "representation", "drop_prob": drop_prob, "n_clusters": 1},
+            "conditions": [{"kind": "representation", "port": "vector", "drop_prob": drop_prob, "project": True}],
             "schedule": _LINEAR,
             "prediction": "eps",
             "min_snr": None,
@@ -160,7 +160,7 @@ class LdmLayout(ShadowedLayout):
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         return {
             "kind": "ldm",
-            "condition": {"kind": "representation", "drop_prob": 0.0, "n_clusters": 1},
+            "conditions": [{"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": False}],
             "schedule": SCHEDULE.model_dump(),
             "prediction": "eps",
             "min_snr": None,
@@ -168,7 +168,7 @@ class LdmLayout(ShadowedLayout):
             "latents": "as_stored",
             **_unet_shape(tensors, NETWORK, side=32),
             "heads": {"width": 32},
-            "context_dim": 512,
+            "context_dim": side_of(tensors, self._context(tensors), 1),
         }
 
     @staticmethod

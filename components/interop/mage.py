@@ -13,6 +13,7 @@ from components.interop.layout import Imported, Layout, Tensors, depth_of, heads
 from components.nn.patches import sincos_positions
 
 _OURS = "transformer."
+_BY_Z, _BY_CLASS = "conditioner.representation.", "conditioner.class."
 _WORDS, _BIAS = "token_emb.word_embeddings.weight", "mlm_layer.bias"
 _N_LEGACY, _FAKE_CLASS = 1000, 1100
 _NULL, _PROJECT, _CLASSES = "fake_latent", "latent_prior_proj", "class_emb"
@@ -52,10 +53,15 @@ class MageLayout(Layout):
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         width = side_of(tensors, _WORDS, 1)
-        kind = "representation" if f"{_PROJECT}.weight" in tensors else "class" if _class_table(tensors) else "none"
+        told = {"port": "vector", "drop_prob": 0.1 if _NULL in tensors else 0.0}
+        conditions: list[dict[str, Any]] = []
+        if f"{_PROJECT}.weight" in tensors:
+            conditions = [{"kind": "representation", **told, "project": True}]
+        elif _class_table(tensors):
+            conditions = [{"kind": "class", **told, "missing": "null"}]
         return {
             "kind": "mage",
-            "condition": {"kind": kind, "drop_prob": 0.1 if _NULL in tensors else 0.0, "n_clusters": 1},
+            "conditions": conditions,
             "width": width,
             "depth": depth_of(tensors, "blocks."),
             "heads": heads_of(width, _HEADS),
@@ -91,16 +97,16 @@ def _condition(tensors: Tensors) -> tuple[dict[str, Tensor], set[str]]:
     """Our conditioner's tensors, and the names in the file that they came from."""
     if f"{_PROJECT}.weight" in tensors:
         dim = side_of(tensors, f"{_PROJECT}.weight", 1)
-        project = {f"conditioner.project.{part}": tensors[f"{_PROJECT}.{part}"] for part in ("weight", "bias")}
+        project = {f"{_BY_Z}project.{part}": tensors[f"{_PROJECT}.{part}"] for part in ("weight", "bias")}
         null = tensors.get(_NULL, torch.zeros(1, dim))
-        return {**project, "conditioner.null": null}, {f"{_PROJECT}.weight", f"{_PROJECT}.bias", _NULL}
+        return {**project, f"{_BY_Z}null": null}, {f"{_PROJECT}.weight", f"{_PROJECT}.bias", _NULL}
     name = _class_table(tensors)
     if name is not None:
         table = tensors[name]
         null, frequencies = torch.zeros(1, table.shape[1]), torch.full((len(table),), 1.0 / len(table))
-        ours = {"conditioner.table.weight": table, "conditioner.null": null, "conditioner.frequencies": frequencies}
+        ours = {f"{_BY_CLASS}table.weight": table, f"{_BY_CLASS}null": null, f"{_BY_CLASS}frequencies": frequencies}
         return ours, {name}
-    return {"conditioner.null": _fake_class(tensors)}, set()
+    return {"conditioner.constant": _fake_class(tensors)}, set()
 
 
 def _fake_class(tensors: Tensors) -> Tensor:
@@ -112,11 +118,11 @@ def _fake_class(tensors: Tensors) -> Tensor:
 
 
 def _exported_condition(weights: Tensors) -> dict[str, Tensor]:
-    if "conditioner.project.weight" in weights:
-        project = {f"{_PROJECT}.{part}": weights[f"conditioner.project.{part}"] for part in ("weight", "bias")}
-        return {**project, _NULL: weights["conditioner.null"]}
-    if "conditioner.table.weight" in weights:
-        return {f"{_CLASSES}.weight": weights["conditioner.table.weight"]}
+    if f"{_BY_Z}project.weight" in weights:
+        project = {f"{_PROJECT}.{part}": weights[f"{_BY_Z}project.{part}"] for part in ("weight", "bias")}
+        return {**project, _NULL: weights[f"{_BY_Z}null"]}
+    if f"{_BY_CLASS}table.weight" in weights:
+        return {f"{_CLASSES}.weight": weights[f"{_BY_CLASS}table.weight"]}
     return {}
 
 

@@ -9,6 +9,7 @@ from components.interop.layout import Imported, Tensors, depth_of, side_of
 from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout
 
 _TABLE = "cond_stage_model.embedding.weight"
+_CLASSES = "conditioner.class."
 _UNREAD_TABLE = (1, 512)
 """The unconditional model's class table: computed and ignored."""
 
@@ -17,30 +18,40 @@ class RdmLayout(ShadowedLayout):
     """Averaged denoiser and live class table, which is what the reference samples with."""
 
     kind = "rdm"
-    ours = "denoiser."
+    ours = "net."
 
     def imported(self, tensors: Tensors) -> Imported:
         found = super().imported(tensors)
+        dim = side_of(tensors, f"{NETWORK}input_proj.weight", 1)
+        weights = found.weights | {"mean": torch.zeros(dim), "std": torch.ones(dim)}
         if not _class_conditional(tensors):
-            return found
+            return Imported(weights, found.kept)
         table = tensors[_TABLE]
-        told = {"embedding.weight": table, "frequencies": torch.full((len(table),), 1.0 / len(table))}
-        return Imported(found.weights | told, {name: t for name, t in found.kept.items() if name != _TABLE})
+        weights |= {
+            f"{_CLASSES}table.weight": table,
+            f"{_CLASSES}null": torch.zeros(1, table.shape[1]),
+            f"{_CLASSES}frequencies": torch.full((len(table),), 1.0 / len(table)),
+        }
+        return Imported(weights, {name: t for name, t in found.kept.items() if name != _TABLE})
 
     def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
-        table = weights.get("embedding.weight", kept.get(_TABLE, torch.zeros(_UNREAD_TABLE)))
+        table = weights.get(f"{_CLASSES}table.weight", kept.get(_TABLE, torch.zeros(_UNREAD_TABLE)))
         return super().exported(weights, kept) | {_TABLE: table}
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
+        told = {"kind": "class", "port": "vector", "drop_prob": 0.0, "missing": "skip"}
         return {
             "kind": "residual_mlp",
+            "conditions": [told] if _class_conditional(tensors) else [],
             "dim": side_of(tensors, f"{NETWORK}input_proj.weight", 1),
             "width": side_of(tensors, f"{NETWORK}input_proj.weight", 0),
             "depth": depth_of(tensors, f"{NETWORK}res_blocks."),
             "time_dim": side_of(tensors, f"{NETWORK}time_embed.0.weight", 0),
-            "class_conditional": _class_conditional(tensors),
             "context_dim": side_of(tensors, _TABLE, 1),
             "schedule": SCHEDULE.model_dump(),
+            "prediction": "x0",
+            "min_snr": None,
+            "variance": "fixed",
         }
 
 

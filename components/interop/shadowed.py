@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from components.diffusion.schedule import ScheduleConfig, alpha_bars
+from components.diffusion.process import alpha_bars
+from components.diffusion.schedule import ScheduleConfig
 from components.interop.layout import Imported, Layout, Tensors
 
 NETWORK, EMA = "model.diffusion_model.", "model_ema."

@@ -51,12 +51,11 @@ def pictures(
     )
 
 
-def described(condition: str, representations: str) -> str:
-    """What the generator was told, in words."""
-    if condition == "representation":
-        source = "of real held-out pictures" if representations == "oracle" else "dreamed up by a second model"
-        return f"from representations {source}"
-    return {"none": "told nothing", "class": "told a class", "cluster": "told a cluster of pictures"}[condition]
+def described(conditions: Sequence[str], representations: str | None) -> str:
+    """What the generator was conditioned on, in words."""
+    source = "of real held-out pictures" if representations == "oracle" else "dreamed up by a second model"
+    words = {"representation": f"from representations {source}", "class": "told a class", "cluster": "told a cluster"}
+    return " and ".join(words[kind] for kind in conditions) or "told nothing"
 
 
 def notes(task: str, split: str, metrics: Metrics) -> list[str]:

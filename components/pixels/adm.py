@@ -2,18 +2,19 @@
 
 In RCG the representation enters through a zero-initialized linear map that is added to the time embedding.
 Differs: the papers' unconditional model has no null, and RCG's no dropout of the representation, hence no guidance;
-here there is a learned null, and guidance with condition.drop_prob above 0.
+here there is a learned null, and guidance with drop_prob above 0.
+Imports without torch: build() imports the network.
 """
 
-from dataclasses import replace
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
+from components.conditions.config import RepresentationConfig
 from components.diffusion.schedule import ScheduleConfig
-from components.pixels.base import PixelData
-from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionGenerator
-from components.pixels.unet import HeadWidth, UNetConfig, start_unconditional
-from components.pixels.unet_network import UNetNetwork
+from components.generators.config import GeneratorData
+from components.pixels.unet import HeadWidth, UNetConfig
+
+if TYPE_CHECKING:
+    from components.generators.diffusion import Diffusion
 
 
 class AdmConfig(UNetConfig):
@@ -30,7 +31,7 @@ class AdmConfig(UNetConfig):
     def tiny(cls) -> Self:
         return cls(
             kind="adm",
-            condition=ConditionConfig.tiny(),
+            conditions=(RepresentationConfig.tiny(),),
             width=8,
             multipliers=(1, 2),
             n_blocks=1,
@@ -45,10 +46,11 @@ class AdmConfig(UNetConfig):
             latents="as_stored",
         )
 
-    def build(self, data: PixelData) -> DiffusionGenerator:
-        """Raises: ConfigError for tokens, a target that does not halve evenly, or widths that do not split."""
-        shape = replace(self.unet(data), qkv_order=self.qkv_order)
-        network = UNetNetwork(shape)
-        generator = DiffusionGenerator(self, data, condition=self.condition, network=network, width=shape.time_dim)
-        start_unconditional(generator)
+    def build(self, data: GeneratorData) -> "Diffusion":
+        from components.pixels.unet_network import UNetNetwork, start_unconditional
+
+        shape = self.unet(data, qkv_order=self.qkv_order)
+        network = UNetNetwork(shape, sequence_width=shape.time_dim if self.uses("sequence") else None)
+        generator = self.generator(data, network)
+        start_unconditional(generator.conditioner)
         return generator

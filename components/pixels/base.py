@@ -1,64 +1,47 @@
-"""What every pixel generator is: loss and sample over a target space, told apart by how it is conditioned."""
+"""What the configs of all diffusion pixel generators share. Imports without torch, but for Diffusion in `generator`."""
 
-from abc import abstractmethod
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from components.errors import ConfigError
+from components.generators.config import DiffusionConfig, GeneratorData
 
-from components.base import Batch, Generator
-from components.config import Config
-from components.generators.config import GeneratorConfig
-from components.generators.sampling import AnySampling
-from components.pixels.condition import Conditioner
-from components.rng import Rng
-from components.target import TargetSpec
+if TYPE_CHECKING:
+    from components.diffusion.network import Network
+    from components.generators.diffusion import Diffusion
 
 
-class PixelData(Config):
-    """Facts of the encode cache that a pixel generator is built for; they travel in its config.json."""
+class PixelDiffusionConfig(DiffusionConfig, ABC):
+    """Diffusion over pixels or latents."""
 
-    target: TargetSpec
-    """The space that the codec encodes images to."""
-    dim: int
-    """Dimension of the representations."""
-    classes: tuple[str, ...] | None
-    """Names of the classes in index order; None without labels."""
-
-
-class PixelGenerator(Generator):
-    """p(target | condition). `conditioner` owns everything that depends on the kind of condition."""
-
-    config: GeneratorConfig
-    data: PixelData
-    conditioner: Conditioner
-    makes = "target"
-
-    @property
-    def required(self) -> tuple[str, ...]:
-        return self.conditioner.required
-
-    @property
-    def class_frequencies(self) -> Tensor | None:
-        return self.conditioner.frequencies if self.conditions == ("class",) else None
-
-    def fit_conditions(self, batch: Batch, seed: int) -> None:
-        """Fit centroids and frequencies on all training rows (representation, class), once, before training."""
-        self.conditioner.fit(batch, seed)
-
-    def fit_target(self, target: Tensor) -> None:
-        """Fit what depends on the scale of the targets on these training rows, once, before training."""
+    latents: Literal["standardized", "as_stored"]
+    """Scale of latents. standardized: per channel, by training images; as_stored: as the codec makes them (papers)."""
 
     @abstractmethod
-    def sample(self, batch: Batch, how: AnySampling, rng: Rng) -> Tensor:
-        """rng.rows targets in the stored dtype. `batch` holds keys of `conditions`, or less where they can be drawn.
+    def check_side(self, side: int) -> None:
+        """Raises: ConfigError for a target of a side that the network cannot take."""
 
-        Shapes: (rows, *data.target.shape). Raises: ConfigError when a condition is needed and absent.
-        """
+    @abstractmethod
+    def build(self, data: GeneratorData) -> "Diffusion":
+        """Raises: ConfigError for tokens, a target that is not square, or one that the network cannot take."""
 
+    def square(self, data: GeneratorData) -> tuple[int, int]:
+        """Channels and side of a target. Raises: ConfigError for a target that does not suit."""
+        spec, kind = data.target, getattr(self, "kind", "diffusion")
+        if spec.space == "tokens":
+            fix = "let the codec store latents instead (codec: none, or vqgan with latents), or use pixels kind: mage"
+            raise ConfigError(f"{kind} works on pixels or latents, but the codec stores tokens", fix=fix)
+        channels, height, width = spec.shape
+        if height != width:
+            raise ConfigError(f"{kind} needs a square target", got=spec.shape)
+        self.check_side(height)
+        return channels, height
 
-class PixelModel(Protocol):
-    """A config of the union: it builds its generator for the data at hand."""
+    def generator(self, data: GeneratorData, network: "Network", *, constant: bool = False) -> "Diffusion":
+        """Diffusion with this network. `constant`: the network needs a vector."""
+        from components.conditions.container import Conditions
+        from components.generators.diffusion import Diffusion
 
-    def build(self, data: PixelData) -> PixelGenerator:
-        """Raises: ConfigError when the target space or the condition does not suit, naming the fix."""
-        ...
+        conditions = Conditions(self.conditions, network, dim=data.dim, n_classes=data.n_classes, constant=constant)
+        standardize = data.target.space == "latents" and self.latents == "standardized"
+        return Diffusion(self, data, spec=data.target, network=network, conditions=conditions, standardize=standardize)

@@ -1,24 +1,27 @@
-"""DiT: diffusion by a transformer over patches. Paper: 2212.09748."""
+"""DiT: diffusion by a transformer over patches. Paper: 2212.09748.
 
-from typing import Literal
+Imports without torch: build() imports the network.
+"""
+
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from components.conditions.config import RepresentationConfig
 from components.diffusion.schedule import ScheduleConfig
 from components.errors import ConfigError
-from components.generators.config import DiffusionConfig
-from components.pixels.base import PixelData
-from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionGenerator
-from components.pixels.dit_network import DitNetwork, DitShape
+from components.generators.config import GeneratorData
+from components.pixels.base import PixelDiffusionConfig
+
+if TYPE_CHECKING:
+    from components.generators.diffusion import Diffusion
 
 
-class DitConfig(DiffusionConfig):
+class DitConfig(PixelDiffusionConfig):
     """Diffusion transformer on pixels or latents."""
 
+    ports = ("vector", "sequence")
     kind: Literal["dit"]
-    condition: ConditionConfig
-    """What the generator is told about the image."""
     width: int = Field(ge=4, multiple_of=4)
     """Width of the tokens (XL: 1152)."""
     depth: int = Field(ge=1)
@@ -34,7 +37,7 @@ class DitConfig(DiffusionConfig):
     def tiny(cls) -> "DitConfig":
         return cls(
             kind="dit",
-            condition=ConditionConfig.tiny(),
+            conditions=(RepresentationConfig.tiny(),),
             width=16,
             depth=2,
             heads=2,
@@ -53,25 +56,19 @@ class DitConfig(DiffusionConfig):
             got = f"side {side}, patch {self.patch}"
             raise ConfigError("the target does not split evenly into patches", got=got, fix=fix)
 
-    def build(self, data: PixelData) -> DiffusionGenerator:
-        """Raises: ConfigError for tokens, a target that is not square, or a patch that does not divide its side."""
-        spec = data.target
-        if spec.space == "tokens":
-            fix = "let the codec store latents instead (codec: none, or vqgan with latents), or use pixels kind: mage"
-            raise ConfigError("dit works on pixels or latents, but the codec stores tokens", fix=fix)
-        channels, height, width = spec.shape
-        if height != width:
-            raise ConfigError("dit needs a square target", got=spec.shape)
-        self.check_side(height)
+    def build(self, data: GeneratorData) -> "Diffusion":
+        from components.pixels.dit_network import DitNetwork, DitShape
+
+        channels, side = self.square(data)
         shape = DitShape(
             c_in=channels,
-            c_out=channels * (2 if self.variance == "learned" else 1),
-            side=height,
+            c_out=self.outputs(channels),
+            side=side,
             width=self.width,
             depth=self.depth,
             heads=self.heads,
             patch=self.patch,
             mlp_ratio=self.mlp_ratio,
         )
-        network = DitNetwork(shape)
-        return DiffusionGenerator(self, data, condition=self.condition, network=network, width=self.width)
+        network = DitNetwork(shape, sequence_width=self.width if self.uses("sequence") else None)
+        return self.generator(data, network)

@@ -1,20 +1,21 @@
 """LDM: a UNet over latents whose transformers see the condition as a context of length one. Paper: 2112.10752.
 
 In RCG the representation itself is that context. Differs: the published models have no dropout of the condition, hence
-no guidance; here there is a learned null, and guidance with condition.drop_prob above 0.
+no guidance; here there is a learned null, and guidance with drop_prob above 0.
+Imports without torch: build() imports the network.
 """
 
-from dataclasses import replace
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field
 
+from components.conditions.config import RepresentationConfig
 from components.diffusion.schedule import ScheduleConfig
-from components.pixels.base import PixelData
-from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionGenerator
+from components.generators.config import GeneratorData
 from components.pixels.unet import HeadWidth, UNetConfig
-from components.pixels.unet_network import UNetNetwork
+
+if TYPE_CHECKING:
+    from components.generators.diffusion import Diffusion
 
 
 class LdmConfig(UNetConfig):
@@ -24,13 +25,14 @@ class LdmConfig(UNetConfig):
 
     kind: Literal["ldm"]
     context_dim: int = Field(ge=1)
-    """Width of the table of classes or clusters (512); a representation is the context as it is."""
+    """Width of the context, to which every condition is mapped (classes: 512); for a
+    representation that is not projected, its dimension."""
 
     @classmethod
     def tiny(cls) -> Self:
         return cls(
             kind="ldm",
-            condition=ConditionConfig.tiny(),
+            conditions=(RepresentationConfig.tiny(),),
             width=8,
             multipliers=(1, 2),
             n_blocks=1,
@@ -45,11 +47,9 @@ class LdmConfig(UNetConfig):
             latents="as_stored",
         )
 
-    def build(self, data: PixelData) -> DiffusionGenerator:
-        """Raises: ConfigError for tokens, a target that does not halve evenly, or widths that do not split."""
-        width = self._context_dim(data)
-        network = UNetNetwork(replace(self.unet(data), context_dim=width))
-        return DiffusionGenerator(self, data, condition=self.condition, network=network, width=width, project=False)
+    def build(self, data: GeneratorData) -> "Diffusion":
+        from components.pixels.unet_network import UNetNetwork
 
-    def _context_dim(self, data: PixelData) -> int:
-        return data.dim if self.condition.kind == "representation" else self.context_dim
+        shape, attends = self.unet(data, context_dim=self.context_dim), self.uses("sequence")
+        network = UNetNetwork(shape, sequence_width=self.context_dim if attends else None)
+        return self.generator(data, network, constant=not attends)

@@ -1,7 +1,7 @@
 """The transformer of MAGE: an encoder that sees the kept tokens, a decoder that sees every position.
 
 Paper: 2211.09117 (MAGE), 2312.03701 (RCG). Parameter names are the reference's, except that its latent_prior_proj and
-fake_latent are conditioner.project and conditioner.null. Its files hold more that no forward pass needs: cls_token,
+fake_latent are those of conditioner.representation. Its files hold more that no forward pass needs: cls_token,
 mask_token, patch_embed, pos_embed, decoder_pos_embed, decoder_pred, token_emb.position_ids, and 1,000 legacy words
 (rows of the word table and of the head's bias) between the codes and the mask token.
 n: tokens of an image; position 0 of n + 1 holds the vector condition. m: positions of a sequence condition, which stand

@@ -1,19 +1,20 @@
-"""What the two UNet generators share: the sizes that a UNet is built from."""
+"""What the two UNet generators share: the sizes that a UNet is built from.
 
-from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, Self
+Imports without torch: unet() imports the sizes' class with the network.
+"""
 
-import torch
+from abc import ABC
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
 from pydantic import Field, model_validator
-from torch import nn
 
 from components.config import Config
 from components.errors import ConfigError
-from components.generators.config import DiffusionConfig
-from components.nn.unet import UNetShape
-from components.pixels.base import PixelData
-from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionGenerator
+from components.generators.config import GeneratorData
+from components.pixels.base import PixelDiffusionConfig
+
+if TYPE_CHECKING:
+    from components.nn.unet import UNetShape
 
 
 class HeadWidth(Config):
@@ -30,11 +31,10 @@ class HeadCount(Config):
     """Number of heads (ADM-128: 4); divides every level's channels."""
 
 
-class UNetConfig(DiffusionConfig, ABC):
+class UNetConfig(PixelDiffusionConfig, ABC):
     """Sizes of a UNet."""
 
-    condition: ConditionConfig
-    """What the generator is told about the image."""
+    ports = ("vector", "sequence")
     width: int = Field(ge=2, multiple_of=2)
     """Channels that the multipliers multiply (ADM-256, LDM-8: 256)."""
     multipliers: tuple[int | float, ...] = Field(min_length=1)
@@ -58,24 +58,14 @@ class UNetConfig(DiffusionConfig, ABC):
 
     family: ClassVar[Literal["adm", "ldm"]]
 
-    @abstractmethod
-    def build(self, data: PixelData) -> DiffusionGenerator: ...
+    def unet(self, data: GeneratorData, **more: Any) -> "UNetShape":
+        """Sizes for the target. Raises: ConfigError naming what does not fit."""
+        from components.nn.unet import UNetShape
 
-    def unet(self, data: PixelData) -> UNetShape:
-        """Checked against the target. Raises: ConfigError naming what does not fit."""
-        spec = data.target
-        kind = getattr(self, "kind", "unet")
-        if spec.space == "tokens":
-            fix = "let the codec store latents or pixels, or use pixels kind: mage"
-            raise ConfigError(f"{kind} works on pixels or latents, but the codec stores tokens", fix=fix)
-        _, side, other = spec.shape
-        if side != other:
-            raise ConfigError(f"{kind} needs a square target", got=spec.shape)
-        self.check_side(side)
-        c = spec.shape[0]
+        channels, side = self.square(data)
         return UNetShape(
-            c_in=c,
-            c_out=2 * c if self.variance == "learned" else c,
+            c_in=channels,
+            c_out=self.outputs(channels),
             width=self.width,
             multipliers=self.multipliers,
             n_blocks=self.n_blocks,
@@ -84,6 +74,7 @@ class UNetConfig(DiffusionConfig, ABC):
             heads=self.heads.count if isinstance(self.heads, HeadCount) else None,
             groups=self.groups,
             family=self.family,
+            **more,
         )
 
     def check_side(self, side: int) -> None:
@@ -95,12 +86,3 @@ class UNetConfig(DiffusionConfig, ABC):
         if missing := [s for s in self.attention_sides if s not in sides]:
             fix = f"choose pixels.model.attention_sides among {', '.join(map(str, sides))}"
             raise ConfigError("no feature map has this side", got=missing[0], fix=fix)
-
-
-@torch.no_grad()
-def start_unconditional(generator: DiffusionGenerator) -> None:
-    """Zero the projection of the representation: training starts from what the time alone says."""
-    project = getattr(generator.conditioner, "project", None)
-    if isinstance(project, nn.Linear):
-        for parameter in project.parameters():
-            parameter.zero_()

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
+from components.conditions.container import Conditions
 from components.conditions.ports import Ports
 from components.diffusion.network import Network
 from components.errors import ConfigError
@@ -60,3 +61,13 @@ def _context(ports: Ports) -> tuple[Float[Tensor, "b m context"] | None, Tensor 
         return (ports.sequence if ports.vector is None else ports.vector[:, None]), ports.mask
     mask = None if ports.mask is None else torch.cat([ports.mask.new_ones(len(ports.mask), 1), ports.mask], 1)
     return torch.cat([ports.vector[:, None], ports.sequence], 1), mask
+
+
+@torch.no_grad()
+def start_unconditional(conditions: Conditions) -> None:
+    """Zero the projection of a representation: training starts from what the time alone says."""
+    for embedder in conditions.values():
+        project = getattr(embedder, "project", None)
+        if isinstance(project, nn.Linear):
+            for parameter in project.parameters():
+                parameter.zero_()

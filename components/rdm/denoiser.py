@@ -36,18 +36,18 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualMlp(Network):
-    """(x_t, time vectors, conditions) -> x0; a vector condition is added inside every block. `SimpleMLP`'s names.
+    """(x_t, time vectors, conditions) -> prediction; a vector is added inside every block. Names are `SimpleMLP`'s.
 
     Paper: 2312.03701. Differs: none in function; LayerNorm eps is 1e-5 in the blocks and 1e-6 in `out`, as there.
     """
 
-    def __init__(self, *, dim: int, width: int, depth: int, time_dim: int, context_dim: int | None) -> None:
+    def __init__(self, *, dim: int, c_out: int, width: int, depth: int, time_dim: int, context_dim: int | None) -> None:
         super().__init__(vector_width=context_dim)
         self.width = width
         self.input_proj = nn.Linear(dim, width)
         self.time_embed = nn.Sequential(nn.Linear(width, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
         self.res_blocks = nn.ModuleList(ResidualBlock(width, time_dim, context_dim) for _ in range(depth))
-        head = nn.Linear(width, dim)
+        head = nn.Linear(width, c_out)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.out = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.SiLU(), head)

@@ -1,17 +1,17 @@
-"""The adapter that makes any Generator trainable: mean of its per-example loss, and EMA after each step."""
+"""The adapter that makes any generator trainable: mean of its per-example loss, and EMA after each step."""
 
 from collections.abc import Mapping
 from typing import Generic, TypeVar, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from components.base import Batch, Generator
+from components.base import Batch
 from components.rng import BatchRng
 from components.training.config import EmaConfig
 from components.training.ema import Ema
 from components.training.trainable import Trainable
 
-G = TypeVar("G", bound=Generator)
+G = TypeVar("G", bound=nn.Module)
 
 
 class GeneratorTrainable(Trainable, Generic[G]):

@@ -9,8 +9,8 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 
 from components.config import Config
 from components.errors import ConfigError
-from components.generators.config import DiffusionConfig
 from components.generators.sampling import sampling_fault
+from components.pixels.base import PixelDiffusionConfig
 from flows.pipeline.policy import GateParams, RetrainParams
 from flows.stages.bundle.params import BundleParams
 from flows.stages.codec.params import CodecParams
@@ -58,15 +58,14 @@ def _dimensions(params: Params) -> Iterator[str]:
 
 def _representations(params: Params) -> Iterator[str]:
     """Representations are made and sampled exactly where the pixel generator is conditioned on them."""
-    kind, sample = params.pixels.model.condition.kind, params.sample
-    needed = kind == "representation"
+    sample, needed = params.sample, params.pixels.model.condition("representation") is not None
     sections = {"rdm": params.rdm, "sample.representations": sample.representations, "sample.rdm": sample.rdm}
     wrong = [name for name, value in sections.items() if (value is not None) != needed]
     if wrong and needed:
-        yield f"pixels.model.condition.kind is {kind}, which needs what is null: {', '.join(wrong)}; presets/ show it"
+        yield f"pixels.model is conditioned on representations, but {', '.join(wrong)} is null; presets/ show it"
     elif wrong:
         fix = ", ".join(f"{name}: null" for name in wrong)
-        yield f"pixels.model.condition.kind is {kind}, so nothing reads representations; set {fix}"
+        yield f"pixels.model has no condition representation, so nothing reads representations; set {fix}"
 
 
 def _spaces(params: Params) -> Iterator[str]:
@@ -92,7 +91,7 @@ def _samplings(params: Params) -> Iterator[str]:
 
 def _sides(params: Params) -> Iterator[str]:
     codec, model = params.codec.model, params.pixels.model
-    if isinstance(model, DiffusionConfig):
+    if isinstance(model, PixelDiffusionConfig):
         try:
             model.check_side(getattr(codec, "side", codec.px))
         except ConfigError as error:
@@ -102,10 +101,9 @@ def _sides(params: Params) -> Iterator[str]:
 def _labels(params: Params) -> Iterator[str]:
     if params.collect.labels != "none":
         return
-    if params.pixels.model.condition.kind == "class":
-        yield "pixels.model.condition.kind is class but collect.labels is none; set collect.labels"
-    if params.rdm is not None and params.rdm.model.class_conditional:
-        yield "rdm.model.class_conditional is true but collect.labels is none; set collect.labels"
+    for stage, section in (("pixels", params.pixels), ("rdm", params.rdm)):
+        if section is not None and section.model.condition("class") is not None:
+            yield f"{stage}.model is conditioned on the class but collect.labels is none; set collect.labels"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

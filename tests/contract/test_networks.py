@@ -68,8 +68,8 @@ def test_a_network_says_which_ports_it_has() -> None:
         assert build(kind, sequence=True).ports == {"vector", "sequence"}
         assert build(kind, sequence=True, extra=True).ports == {"vector", "sequence", "spatial"}
     sizes = {"dim": 4, "width": 8, "depth": 1, "time_dim": 4}
-    assert ResidualMlp(**sizes, context_dim=3).ports == {"vector"}
-    assert ResidualMlp(**sizes, context_dim=None).ports == frozenset()
+    assert ResidualMlp(**sizes, c_out=sizes["dim"], context_dim=3).ports == {"vector"}
+    assert ResidualMlp(**sizes, c_out=sizes["dim"], context_dim=None).ports == frozenset()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,18 +1,22 @@
 """What every pixel generator promises, asked of each member of the union, for every kind of condition."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 import torch
 
 from components.errors import ConfigError, ShapeError
+from components.generators.base import Generator
+from components.generators.config import GeneratorData
+from components.generators.files import save_generator
 from components.generators.sampling import AnySampling, DiffusionSampling, MaskedSampling
 from components.nn.vit import seeded_init
-from components.pixels import PixelConfig, PixelData, PixelGenerator, load_pixels, save_pixels
+from components.pixels import PixelConfig, load_pixels
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
 from tests.support.folders import FolderArtifact
+from tests.support.generators import Rows, conditions
 
 PIXELS = TargetSpec(space="pixels", shape=(3, 8, 8), dtype="uint8", n_codes=None, image_px=8)
 LATENTS = TargetSpec(space="latents", shape=(4, 4, 4), dtype="float16", n_codes=None, image_px=8)
@@ -42,11 +46,11 @@ def batch(target: TargetSpec, n: int) -> dict[str, torch.Tensor]:
     }
 
 
-def build(config: Any, target: TargetSpec, kind: str) -> tuple[Any, PixelGenerator]:
-    config = config.model_copy(update={"condition": config.condition.model_copy(update={"kind": kind})})
+def build(config: Any, target: TargetSpec, kind: str) -> tuple[Any, Generator]:
+    config = config.model_copy(update={"conditions": conditions(kind)})
     with seeded_init(0):
-        generator: PixelGenerator = config.build(PixelData(target=target, dim=DIM, classes=tuple("abc"[:N_CLASSES])))
-    generator.fit_conditions(batch(target, 12), seed=0)
+        generator: Generator = config.build(GeneratorData(target=target, dim=DIM, classes=tuple("abc"[:N_CLASSES])))
+    generator.fit(Rows(batch(target, 12)), 0)
     return config, generator
 
 
@@ -112,7 +116,7 @@ def test_the_noise_of_an_image_is_its_own(config: Any, target: TargetSpec, kind:
 @pytest.mark.parametrize(("config", "target", "kind"), CASES)
 def test_saved_and_loaded_samples_are_equal(config: Any, target: TargetSpec, kind: str, tmp_path: Path) -> None:
     config, generator = build(config, target, kind)
-    save_pixels(config, generator, FolderArtifact(tmp_path))
+    save_generator(generator, FolderArtifact(tmp_path))
     again = load_pixels(FolderArtifact(tmp_path))
     given = {key: batch(target, 2)[key] for key in generator.conditions}
     ours, theirs = (
@@ -125,14 +129,15 @@ def test_saved_and_loaded_samples_are_equal(config: Any, target: TargetSpec, kin
 @pytest.mark.parametrize(("config", "target", "kind"), CASES)
 def test_the_condition_matters(config: Any, target: TargetSpec, kind: str) -> None:
     _, generator = build(config, target, kind)
-    torch.nn.init.normal_(generator.conditioner.null, std=3.0)
     if kind == "none":
         pytest.skip("an unconditional generator has no condition")
+    null = cast(Any, generator.conditioner[kind]).null
+    torch.nn.init.normal_(null, std=3.0)
     rows = batch(target, 4)
     other = {**rows, "representation": -3 * rows["representation"], "class": (rows["class"] + 1) % N_CLASSES}
     with seeded_init(1):  # zero-initialised layers would hide it
-        for name, p in generator.named_parameters():
-            if not bool(p.any()) and name != "conditioner.null":
+        for p in generator.parameters():
+            if not bool(p.any()) and p is not null:
                 torch.nn.init.normal_(p, std=0.2)
     assert not torch.allclose(generator.loss(rows, BatchRng(3, 4)), generator.loss(other, BatchRng(3, 4)), atol=1e-7)
 
@@ -154,11 +159,11 @@ def test_bad_input_is_named(config: Any, target: TargetSpec, kind: str) -> None:
 
 @pytest.mark.parametrize(("config", "target", "kind"), CASES)
 def test_guidance_without_a_trained_null_is_refused(config: Any, target: TargetSpec, kind: str) -> None:
-    never = config.condition.model_copy(update={"drop_prob": 0.0})
-    _, generator = build(config.model_copy(update={"condition": never}), target, kind)
+    never = config.model_copy(update={"conditions": conditions(kind, drop_prob=0.0)})
+    generator = never.build(GeneratorData(target=target, dim=DIM, classes=tuple("abc")))
     given = {key: batch(target, 1)[key] for key in generator.conditions}
     how = HOW[config.sampled_by].model_copy(update={"guidance": 1.0})
-    with pytest.raises(ConfigError, match="drop_prob"):
+    with pytest.raises(ConfigError, match="guidance needs"):
         generator.sample(given, how, image_rng(5, 0, 1, stream="pixels"))
 
 
@@ -168,4 +173,4 @@ def test_a_space_that_does_not_suit_is_refused_with_the_fix(config: Any) -> None
     for target in (PIXELS, LATENTS, TOKENS):
         if target not in suits:
             with pytest.raises(ConfigError, match="fix:"):
-                config.build(PixelData(target=target, dim=DIM, classes=None))
+                config.build(GeneratorData(target=target, dim=DIM, classes=None))

@@ -17,14 +17,15 @@ from torch import Tensor
 from components.codecs.config import KlConfig, VqganConfig
 from components.diffusion.schedule import ScheduleConfig
 from components.encoders.config import DinoConfig
+from components.generators.config import GeneratorData
 from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
-from components.pixels import PixelData
 from components.pixels.mage import MageConfig
-from components.rdm import Rdm, RdmConfig
+from components.rdm import RdmConfig
 from components.target import TargetSpec
 from flows.__main__ import main
 from tests.support.collected import scene
 from tests.support.folders import randomize
+from tests.support.generators import build_rdm
 
 ROOT = Path(__file__).parents[2]
 CODES, DIM, PX = 103, 8, 8
@@ -35,8 +36,8 @@ RDM = RdmConfig.tiny().model_copy(update={"dim": DIM, "schedule": ScheduleConfig
 MODULES = {
     "dino": DinoConfig.tiny().model_copy(update={"width": 64, "heads": 1}).build().network,
     "vqgan": VQGAN.build(),
-    "rdm": Rdm(RDM, None),
-    "mage": MAGE.build(PixelData(target=TOKENS, dim=DIM, classes=None)),
+    "rdm": build_rdm(RDM, None),
+    "mage": MAGE.build(GeneratorData(target=TOKENS, dim=DIM, classes=None)),
 }
 STAGE = {"dino": "encoder", "vqgan": "codec", "rdm": "rdm", "mage": "pixels"}
 

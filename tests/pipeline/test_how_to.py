@@ -11,16 +11,17 @@ from torch import nn
 
 from components.codecs.config import KlConfig, VqganConfig
 from components.encoders.config import MoCoV3Config
+from components.generators.config import GeneratorData
 from components.interop.checkpoint import export_tensors, write_checkpoint
-from components.pixels import PixelData
 from components.pixels.adm import AdmConfig
 from components.pixels.dit import DitConfig
 from components.pixels.ldm import LdmConfig
 from components.pixels.mage import MageConfig
-from components.rdm import Rdm, RdmConfig
+from components.rdm import RdmConfig
 from components.target import TargetSpec
 from tests.reference.test_checkpoints import PUBLISHED
 from tests.support.folders import randomize
+from tests.support.generators import build_rdm
 
 PAGE = Path(__file__).parents[2] / "docs/how-to/compare-with-the-reference.md"
 DIM = 8
@@ -35,7 +36,7 @@ PIXELS = TargetSpec(space="pixels", shape=(3, 256, 256), dtype="uint8", n_codes=
 
 
 def _generator(config: Any, target: TargetSpec) -> Callable[[], nn.Module]:
-    return lambda: config.build(PixelData(target=target, dim=DIM, classes=None))
+    return lambda: config.build(GeneratorData(target=target, dim=DIM, classes=None))
 
 
 def _unet(config: type[AdmConfig] | type[LdmConfig], kind: str, **sizes: Any) -> Any:
@@ -49,7 +50,7 @@ FILES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     ),
     "vqgan_jax_strongaug.ckpt": ("vqgan", VQGAN.build),
     "sd-vae-ft-ema.safetensors": ("kl", KL.build),
-    "rdm.pth": ("rdm", lambda: Rdm(RdmConfig.model_validate(
+    "rdm.pth": ("rdm", lambda: build_rdm(RdmConfig.model_validate(
         RdmConfig.tiny().model_dump() | {"dim": DIM, "schedule": {"kind": "sqrt_linear", "n_times": 1000}}), None)),
     "mage-b.pth": ("mage", _generator(
         MageConfig.tiny().model_copy(update={"width": 64, "heads": 1, "decoder_heads": 1}), VQGAN.build().spec)),

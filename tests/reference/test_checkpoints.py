@@ -15,11 +15,13 @@ from torch import nn
 from components.codecs.config import CodecConfig
 from components.encoders.config import EncoderConfig
 from components.errors import WeightsError
+from components.generators.config import GeneratorData
 from components.interop.checkpoint import LAYOUTS, describe, export_tensors, import_tensors
 from components.interop.shadowed import buffers
-from components.pixels import PixelConfig, PixelData
-from components.rdm import Rdm, RdmConfig
+from components.pixels import PixelConfig
+from components.rdm import RdmConfig
 from components.target import TargetSpec
+from tests.support.generators import build_rdm
 from tests.support.inventory import Layout, expected_layout, expected_tensors, random_tensors
 
 FLOAT = torch.float32
@@ -46,7 +48,7 @@ def _codec(facts: dict[str, Any]) -> nn.Module:
 
 
 def _rdm(facts: dict[str, Any]) -> nn.Module:
-    return Rdm(RdmConfig.model_validate(facts), 1000 if facts["class_conditional"] else None)
+    return build_rdm(RdmConfig.model_validate(facts), 1000 if facts["conditions"] else None)
 
 
 def _pixels(shape: tuple[int, ...], space: str) -> Callable[[dict[str, Any]], nn.Module]:
@@ -55,7 +57,7 @@ def _pixels(shape: tuple[int, ...], space: str) -> Callable[[dict[str, Any]], nn
     spec = TargetSpec.model_validate(
         {"space": space, "shape": shape, "dtype": dtype, "n_codes": codes, "image_px": 256}
     )
-    data = PixelData(target=spec, dim=256, classes=None)
+    data = GeneratorData(target=spec, dim=256, classes=None)
     return lambda facts: TypeAdapter(PixelConfig).validate_python(facts).build(data)
 
 
@@ -182,7 +184,6 @@ def test_unets_both_ways(
 
 
 _SHARED = {
-    "condition": {"kind": "representation", "drop_prob": 0.0, "n_clusters": 1},
     "prediction": "eps",
     "min_snr": None,
     "latents": "as_stored",
@@ -195,6 +196,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "adm": {
         **_SHARED,
         "kind": "adm",
+        "conditions": [{"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": True}],
         "multipliers": [1, 1, 2, 2, 4, 4],
         "heads": {"width": 64},
         "qkv_order": "per_head",
@@ -204,9 +206,10 @@ PUBLISHED: dict[str, dict[str, Any]] = {
     "ldm": {
         **_SHARED,
         "kind": "ldm",
+        "conditions": [{"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": False}],
         "multipliers": [1, 2, 4],
         "heads": {"width": 32},
-        "context_dim": 512,
+        "context_dim": 256,
         "variance": "fixed",
         "schedule": {"kind": "sqrt_linear", "n_times": 1000},
     },

@@ -3,17 +3,18 @@
 import pytest
 import torch
 
+from components.generators.config import GeneratorData, MaskConfig
+from components.generators.masked import MaskedTokens, mask_ratio, masked_counts
 from components.generators.sampling import MaskedSampling
-from components.pixels.base import PixelData
-from components.pixels.condition import ConditionConfig
-from components.pixels.mage import Mage, MageConfig, MaskConfig, masked_counts
+from components.pixels.mage import MageConfig
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
+from tests.support.generators import conditions
 from tests.support.inventory import expected_tensors
 
 TOKENS = TargetSpec(space="tokens", shape=(16, 16), dtype="int32", n_codes=1024, image_px=256)
 BASE = MageConfig(
-    kind="mage", condition=ConditionConfig(kind="representation", drop_prob=0.1, n_clusters=1), width=768, depth=12,
+    kind="mage", conditions=conditions("representation"), width=768, depth=12,
     heads=12, decoder_depth=8, decoder_heads=16, mlp_ratio=4, drop_prob=0.1, label_smoothing=0.1,
     mask=MaskConfig(mean=0.75, std=0.25, least=0.5),
 )  # fmt: skip
@@ -22,21 +23,21 @@ NEVER_READ = (
     "token_emb.position_ids",
 )  # fmt: skip
 RENAMED = {
-    "latent_prior_proj.weight": "conditioner.project.weight",
-    "latent_prior_proj.bias": "conditioner.project.bias",
-    "fake_latent": "conditioner.null",
+    "latent_prior_proj.weight": "conditioner.representation.project.weight",
+    "latent_prior_proj.bias": "conditioner.representation.project.bias",
+    "fake_latent": "conditioner.representation.null",
 }
 N_LEGACY_WORDS = 1000
 
 
-def tiny(**values: object) -> Mage:
+def tiny(**values: object) -> MaskedTokens:
     config = MageConfig.tiny().model_copy(update={"mask": BASE.mask, "drop_prob": 0.0, **values})
-    return config.build(PixelData(target=TOKENS.model_copy(update={"n_codes": 8}), dim=6, classes=None))
+    return config.build(GeneratorData(target=TOKENS.model_copy(update={"n_codes": 8}), dim=6, classes=None))
 
 
 def test_tensors_of_the_base_model() -> None:
     with torch.device("meta"):
-        model = BASE.build(PixelData(target=TOKENS, dim=256, classes=None))
+        model = BASE.build(GeneratorData(target=TOKENS, dim=256, classes=None))
     ours = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     expected = {}
     for name, shape in expected_tensors("mage_b_tensors.txt").items():
@@ -57,7 +58,7 @@ def test_masked_counts_of_20_iterations() -> None:
 
 
 def test_mask_ratio_statistics() -> None:
-    ratio = BASE.mask.ratio(torch.rand(200_000, generator=torch.Generator().manual_seed(0)))
+    ratio = mask_ratio(BASE.mask, torch.rand(200_000, generator=torch.Generator().manual_seed(0)))
     assert float(ratio.mean()) == pytest.approx(0.748, abs=0.004)  # measured; the distribution is symmetric about 0.75
     assert float(ratio.std()) == pytest.approx(0.135, abs=0.002)
     assert 0.5 <= float(ratio.min()) <= float(ratio.max()) <= 1.0

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 import torch
 
-from components.base import Generator
-from components.pixels import PixelData, PixelGenerator
-from components.rdm import Rdm
+from components.generators.base import Generator
+from components.generators.config import GeneratorData
 from components.target import TargetSpec
 from components.training.generator import GeneratorTrainable
 from components.training.step import Stepper
 from flows.pipeline.params import Params, load_params
+from tests.support.generators import build_rdm
 from tests.support.toys import worker
 
 ROOT = Path(__file__).parents[2]
@@ -82,16 +82,18 @@ def test_the_files_are_current() -> None:
 def test_sizes_are_the_published_ones(path: Path) -> None:
     section, name = params(path), model_of(path)
     with torch.device("meta"):
-        rdm = None if section.rdm is None else Rdm(section.rdm.model, len(CLASSES))
-        pixels: PixelGenerator = section.pixels.model.build(PixelData(target=target(path), dim=256, classes=CLASSES))
+        rdm = None if section.rdm is None else build_rdm(section.rdm.model, len(CLASSES))
+        pixels: Generator = section.pixels.model.build(GeneratorData(target=target(path), dim=256, classes=CLASSES))
     if rdm is None or section.rdm is None:
         assert path.stem.endswith(("-none", "-cluster")), "every other row samples representations"
     else:
-        assert size(rdm.denoiser) == (CLASS_RDM if section.rdm.model.class_conditional else RDM)
+        assert size(rdm.net) == (CLASS_RDM if section.rdm.model.conditions else RDM)
     if name not in PIXELS:
         return
-    told = {"representation": 256 * TOLD[name] + TOLD[name] + 256, "none": TOLD[name], "cluster": 1001 * TOLD[name]}
-    expected = PIXELS[name] - told["representation"] + told[section.pixels.model.condition.kind]
+    constant = TOLD[name] if name.startswith(("mage", "ldm")) else 0
+    told = {"representation": 256 * TOLD[name] + TOLD[name] + 256, "none": constant, "cluster": 1001 * TOLD[name]}
+    kind = next((one.kind for one in section.pixels.model.conditions), "none")
+    expected = PIXELS[name] - told["representation"] + told[kind]
     assert size(pixels) == expected
 
 
@@ -118,7 +120,7 @@ def test_two_optimizer_steps_at_reduced_depth(path: Path, tmp_path: Path) -> Non
     spec = target(path)
     if spec.space == "pixels":
         spec = spec.model_copy(update={"shape": (3, 64, 64), "image_px": 64})
-    generator: PixelGenerator = model.build(PixelData(target=spec, dim=256, classes=CLASSES))
+    generator: Generator = model.build(GeneratorData(target=spec, dim=256, classes=CLASSES))
     rng = torch.Generator().manual_seed(0)
     high = {"tokens": spec.n_codes, "pixels": 256, "latents": 2}[spec.space]
     batch = {
@@ -138,7 +140,7 @@ def test_two_optimizer_steps_at_reduced_depth(path: Path, tmp_path: Path) -> Non
 def test_the_rdm_takes_two_optimizer_steps(path: Path, tmp_path: Path) -> None:
     section = params(path).rdm
     assert section is not None
-    rdm = Rdm(section.model.model_copy(update={"depth": 1}), len(CLASSES))
+    rdm = build_rdm(section.model.model_copy(update={"depth": 1}), len(CLASSES))
     rng = torch.Generator().manual_seed(0)
     batch = {"target": torch.zeros(2), "representation": torch.randn(2, 256, generator=rng),
              "class": torch.tensor([0, 999])}  # fmt: skip

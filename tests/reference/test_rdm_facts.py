@@ -5,32 +5,35 @@ schedule entries, sampler times and the error of a perfect denoiser. Tolerances 
 """
 
 import math
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import Tensor
 
-from components.base import Batch
-from components.diffusion.samplers import ddim
-from components.diffusion.schedule import ScheduleConfig, alpha_bars, sampler_steps, valid_counts
-from components.rdm import Rdm, RdmConfig
+from components.conditions.ports import Ports
+from components.diffusion.process import alpha_bars, sampler_steps
+from components.diffusion.samplers import Denoised, ddim
+from components.diffusion.schedule import ScheduleConfig, valid_counts
+from components.rdm import RdmConfig
 from components.rng import BatchRng, image_rng
+from tests.support.generators import BY_CLASS, build_rdm
 
 SCHEDULE = ScheduleConfig(kind="sqrt_linear", n_times=1000)
 PUBLISHED = RdmConfig(
-    kind="residual_mlp", dim=256, width=1536, depth=12, time_dim=256, class_conditional=False, context_dim=512,
-    schedule=SCHEDULE,
+    kind="residual_mlp", dim=256, width=1536, depth=12, time_dim=256, conditions=(), context_dim=512,
+    schedule=SCHEDULE, prediction="x0", min_snr=None, variance="fixed",
 )  # fmt: skip
 
 
 def _shapes(config: RdmConfig, n_classes: int | None) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {name: tuple(p.shape) for name, p in Rdm(config, n_classes).denoiser.named_parameters()}
+        return {name: tuple(p.shape) for name, p in build_rdm(config, n_classes).net.named_parameters()}
 
 
 def test_parameter_counts() -> None:
     plain = _shapes(PUBLISHED, None)
-    labeled = _shapes(PUBLISHED.model_copy(update={"class_conditional": True}), 1000)
+    labeled = _shapes(PUBLISHED.model_copy(update={"conditions": BY_CLASS}), 1000)
     assert len(plain) == 130
     assert sum(math.prod(s) for s in plain.values()) == 62_721_280
     assert sum(math.prod(s) for s in labeled.values()) == 72_176_896
@@ -38,8 +41,8 @@ def test_parameter_counts() -> None:
 
 def test_the_class_table_has_a_row_of_512_per_class() -> None:
     with torch.device("meta"):
-        rdm = Rdm(PUBLISHED.model_copy(update={"class_conditional": True}), 1000)
-    assert tuple(rdm.embedding.weight.shape) == (1000, 512)
+        rdm = build_rdm(PUBLISHED.model_copy(update={"conditions": BY_CLASS}), 1000)
+    assert tuple(cast(Any, rdm.conditioner["class"]).table.weight.shape) == (1000, 512)
 
 
 def test_parameter_names_and_shapes() -> None:
@@ -79,17 +82,17 @@ def test_a_perfect_denoiser_leaves_an_rms_error_of_0_0388(eta: float) -> None:
     z = torch.randn(n, 256, generator=torch.Generator().manual_seed(0))
     z = (z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True)
 
-    def oracle(x_t: Tensor, t: int, batch: Batch) -> Tensor:
-        return batch["representation"]
+    def oracle(x_t: Tensor, t: int, ports: Ports) -> Denoised:
+        return Denoised(z, None)
 
     rng = image_rng(0, 0, n, stream="rdm")
     steps = sampler_steps(SCHEDULE, 250, "reference")
-    drawn = ddim(oracle, rng.normal(256), {"representation": z}, steps, eta=eta, rng=rng)
+    drawn = ddim(oracle, rng.normal(256), Ports(), steps, eta=eta, rng=rng)
     assert float((drawn - z).square().mean().sqrt()) == pytest.approx(0.0388, abs=5e-4)
 
 
 def test_the_loss_starts_at_the_mean_square_of_a_standardized_representation() -> None:
-    rdm = Rdm(PUBLISHED.model_copy(update={"width": 64, "depth": 2}), None)
+    rdm = build_rdm(PUBLISHED.model_copy(update={"width": 64, "depth": 2}), None)
     z = torch.randn(32, 256, generator=torch.Generator().manual_seed(0))
     z = (z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True)
     loss = rdm.loss({"representation": z}, BatchRng(0, 32))
@@ -98,7 +101,7 @@ def test_the_loss_starts_at_the_mean_square_of_a_standardized_representation() -
 
 def test_norm_epsilons() -> None:
     with torch.device("meta"):
-        net = Rdm(PUBLISHED, None).denoiser
+        net = build_rdm(PUBLISHED, None).net
     norms = {name: m.eps for name, m in net.named_modules() if isinstance(m, torch.nn.LayerNorm)}
     assert {eps for name, eps in norms.items() if name.startswith("res_blocks")} == {1e-5}
     assert norms["out.0"] == 1e-6

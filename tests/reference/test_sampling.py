@@ -12,15 +12,15 @@ import torch
 from scipy.stats import norm
 from torch import Tensor
 
-from components.base import Batch
+from components.conditions.container import Conditions
 from components.conditions.ports import Ports
 from components.diffusion.network import Network
-from components.diffusion.samplers import ancestral, ddim, dpm_solver_2m
-from components.diffusion.schedule import ScheduleConfig, alpha_bars, sampler_steps
+from components.diffusion.process import alpha_bars, sampler_steps
+from components.diffusion.samplers import Denoised, ancestral, ddim, dpm_solver_2m
+from components.diffusion.schedule import ScheduleConfig
 from components.diffusion.variational import Posterior, bound_bits
-from components.pixels import PixelData
-from components.pixels.condition import ConditionConfig
-from components.pixels.diffusion import DiffusionConfig, DiffusionGenerator
+from components.generators.config import DiffusionConfig, GeneratorData
+from components.generators.diffusion import Diffusion
 from components.rng import BatchRng, RowRng
 from components.target import TargetSpec
 
@@ -66,10 +66,10 @@ def test_the_ancestral_sampler_draws_with_the_learned_variance() -> None:
     steps = sampler_steps(LINEAR, 4, "linspace")[:1]
     x_t, f = torch.tensor([[0.3, -1.2]]), torch.tensor([[0.2, 0.9]])
 
-    def denoise(x: Tensor, t: int, batch: Batch) -> Tensor:
-        return torch.tensor([[0.5, 0.1]])
+    def denoise(x: Tensor, t: int, ports: Ports) -> Denoised:
+        return Denoised(torch.tensor([[0.5, 0.1]]), steps[0].log_variance(f))
 
-    drawn = ancestral(denoise, x_t, {}, steps, rng=RowRng([3]), spread=lambda: f)
+    drawn = ancestral(denoise, x_t, Ports(), steps, rng=RowRng([3]))
     noise, _, ab = RowRng([3]).normal(2)[0].tolist(), None, alpha_bars(LINEAR).tolist()
     a, a_prev = ab[999], ab[666]
     beta = 1 - a / a_prev
@@ -125,10 +125,10 @@ def test_the_solver_is_exact_for_a_denoiser_that_does_not_move() -> None:
     steps = sampler_steps(LINEAR, 5, "trailing")[:-1]
     start = math.sqrt(steps[0].ab) * x0 + math.sqrt(1 - steps[0].ab) * eps
 
-    def still(x: Tensor, t: int, batch: Batch) -> Tensor:
+    def still(x: Tensor, t: int, ports: Ports) -> Denoised:
         return x0
 
-    end = dpm_solver_2m(still, start, {}, steps)
+    end = dpm_solver_2m(still, start, Ports(), steps)
     left = steps[-1].ab_prev
     torch.testing.assert_close(end, math.sqrt(left) * x0 + math.sqrt(1 - left) * eps, rtol=1e-12, atol=1e-12)
 
@@ -137,16 +137,16 @@ def test_the_solver_beats_ddim_on_a_gaussian_whose_flow_is_known() -> None:
     """x0 ~ N(m, s^2): the flow maps x_t - sqrt(ab) m by the ratio of marginal deviations."""
     ab, m, s = alpha_bars(LINEAR).tolist(), 1.5, 0.4
 
-    def denoise(x: Tensor, t: int, batch: Batch) -> Tensor:
+    def denoise(x: Tensor, t: int, ports: Ports) -> Denoised:
         gain = math.sqrt(ab[t]) * s**2 / (ab[t] * s**2 + 1 - ab[t])
-        return m + gain * (x - math.sqrt(ab[t]) * m)
+        return Denoised(m + gain * (x - math.sqrt(ab[t]) * m), None)
 
     steps = sampler_steps(LINEAR, 20, "trailing")
     x = torch.linspace(-2, 2, 9, dtype=torch.float64)[None]
     first = steps[0].ab
     exact = m + s * (x - math.sqrt(first) * m) / math.sqrt(first * s**2 + 1 - first)
-    error = float((dpm_solver_2m(denoise, x, {}, steps) - exact).abs().max())
-    plain = float((ddim(denoise, x, {}, steps, eta=0.0, rng=RowRng([0])) - exact).abs().max())
+    error = float((dpm_solver_2m(denoise, x, Ports(), steps) - exact).abs().max())
+    plain = float((ddim(denoise, x, Ports(), steps, eta=0.0, rng=RowRng([0])) - exact).abs().max())
     assert error < 0.5 * plain
 
 
@@ -166,17 +166,17 @@ class Answer(Network):
 
 def test_the_hybrid_loss_trains_the_mean_by_the_error_alone_and_the_variance_by_the_bound_alone() -> None:
     target = TargetSpec(space="latents", shape=(2, 4, 4), dtype="float32", n_codes=None, image_px=8)
-    data = PixelData(target=target, dim=3, classes=None)
-    told = ConditionConfig(kind="none", drop_prob=0.0, n_clusters=1)
+    data = GeneratorData(target=target, dim=3, classes=None)
     generator = torch.Generator().manual_seed(1)
     out, x0 = torch.randn(5, 4, 4, 4, generator=generator), torch.randn(5, 2, 4, 4, generator=generator)
     gradients = {}
     for variance, c in (("fixed", 2), ("learned", 4)):
         config = DiffusionConfig(
-            schedule=LINEAR, prediction="eps", min_snr=None, variance=variance, latents="as_stored"
+            conditions=(), schedule=LINEAR, prediction="eps", min_snr=None, variance=variance
         )  # fmt: skip
         net = Answer(out[:, :c].clone())
-        model = DiffusionGenerator(config, data, condition=told, network=net, width=4)
+        nothing = Conditions((), net, dim=3, n_classes=None)
+        model = Diffusion(config, data, spec=target, network=net, conditions=nothing)
         loss = model.loss({"target": x0}, BatchRng(2, 5))
         loss.sum().backward()
         gradients[variance] = net.out.grad, loss.detach()
@@ -187,7 +187,6 @@ def test_the_hybrid_loss_trains_the_mean_by_the_error_alone_and_the_variance_by_
     assert bool(hybrid[:, 2:].any())
 
     rng = BatchRng(2, 5)
-    rng.uniform()  # the condition's dropout
     t = rng.integers(1000)
     eps = rng.normal(2, 4, 4)
     ab = alpha_bars(LINEAR)[t].float().view(-1, 1, 1, 1)

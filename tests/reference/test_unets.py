@@ -4,6 +4,8 @@ Provenance: parameter counts and names of LTH14/rcg @ 0c4433c (ADM-256 with rep_
 forward passes are plain float64 torch functions of the state dict. Tolerance 1e-5 relative.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,21 +13,21 @@ from torch.nn import functional as tf
 
 from components.conditions.ports import Ports
 from components.diffusion.schedule import ScheduleConfig
+from components.generators.config import GeneratorData
 from components.interop.checkpoint import describe
 from components.nn.unet import UNetShape
-from components.pixels import PixelData
 from components.pixels.adm import AdmConfig
-from components.pixels.condition import ConditionConfig
 from components.pixels.ldm import LdmConfig
 from components.pixels.unet import HeadWidth
 from components.pixels.unet_network import UNetNetwork
 from components.target import TargetSpec
 from tests.support.folders import randomize
+from tests.support.generators import conditions
 
-TOLD = ConditionConfig(kind="representation", drop_prob=0.1, n_clusters=1)
+TOLD = conditions("representation")
 PAPER_ADM = AdmConfig(
     kind="adm",
-    condition=TOLD,
+    conditions=TOLD,
     width=256,
     multipliers=(1, 1, 2, 2, 4, 4),
     n_blocks=2,
@@ -41,14 +43,14 @@ PAPER_ADM = AdmConfig(
 )
 PAPER_LDM = LdmConfig(
     kind="ldm",
-    condition=TOLD,
+    conditions=conditions("representation", project=False),
     width=256,
     multipliers=(1, 2, 4),
     n_blocks=2,
     attention_sides=(32, 16, 8),
     heads=HeadWidth(width=32),
     groups=32,
-    context_dim=512,
+    context_dim=256,
     schedule=ScheduleConfig(kind="sqrt_linear", n_times=1000),
     prediction="eps",
     min_snr=None,
@@ -61,11 +63,12 @@ LATENTS = TargetSpec(space="latents", shape=(4, 32, 32), dtype="float16", n_code
 
 def test_adm_256() -> None:
     with torch.device("meta"):
-        model = PAPER_ADM.build(PixelData(target=IMAGES, dim=256, classes=None))
+        model = PAPER_ADM.build(GeneratorData(target=IMAGES, dim=256, classes=None))
     shapes = {name: tuple(p.shape) for name, p in model.net.unet.named_parameters()}  # type: ignore[union-attr]
-    projected = {f"rep_proj.{name}": tuple(p.shape) for name, p in model.conditioner.project.named_parameters()}
+    by_z: Any = model.conditioner["representation"]
+    projected = {f"rep_proj.{name}": tuple(p.shape) for name, p in by_z.project.named_parameters()}
     assert len(shapes | projected) == 568
-    n_null = model.conditioner.null.numel()
+    n_null = by_z.null.numel()
     assert sum(p.numel() for p in model.parameters()) - n_null == 553_077_254
     top = {
         "time_embed.0.weight": (1024, 256), "time_embed.0.bias": (1024,), "time_embed.2.weight": (1024, 1024),
@@ -78,10 +81,9 @@ def test_adm_256() -> None:
 
 def test_ldm_8() -> None:
     """395 million in the paper's table, class-conditional: context 512 and a table of 1000 classes."""
-    classes = TOLD.model_copy(update={"kind": "class"})
-    data = PixelData(target=LATENTS, dim=256, classes=tuple(str(i) for i in range(1000)))
+    data = GeneratorData(target=LATENTS, dim=256, classes=tuple(str(i) for i in range(1000)))
     with torch.device("meta"):
-        model = PAPER_LDM.model_copy(update={"condition": classes}).build(data)
+        model = PAPER_LDM.model_copy(update={"conditions": conditions("class"), "context_dim": 512}).build(data)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6) == 395
 
 
@@ -255,12 +257,13 @@ class Naive:
 @pytest.mark.parametrize("config", [AdmConfig.tiny(), LdmConfig.tiny()], ids=["adm", "ldm"])
 def test_the_forward_pass(config: AdmConfig | LdmConfig) -> None:
     target = TargetSpec(space="latents", shape=(3, 8, 8), dtype="float16", n_codes=None, image_px=64)
-    model = config.build(PixelData(target=target, dim=6, classes=None))
+    model = config.build(GeneratorData(target=target, dim=6, classes=None))
     randomize(model)
     generator = torch.Generator().manual_seed(2)
     x, z = torch.randn(3, 3, 8, 8, generator=generator), torch.randn(3, 6, generator=generator)
     t = torch.tensor([0, 321, 999])
-    told = z if isinstance(config, LdmConfig) else model.conditioner.project(z)
+    by_z: Any = model.conditioner["representation"]
+    told = by_z.project(z)
     ours = model.net(x, model.net.time_vectors(t), Ports(vector=told))
     unet = model.net.unet
     naive = Naive(unet.state_dict(), groups=4, head_width=4, adm=isinstance(config, AdmConfig))  # type: ignore[operator, union-attr]
@@ -272,6 +275,7 @@ def test_the_forward_pass(config: AdmConfig | LdmConfig) -> None:
 
 def test_adm_starts_from_the_time_alone() -> None:
     model = AdmConfig.tiny().build(
-        PixelData(target=LATENTS.model_copy(update={"shape": (4, 8, 8)}), dim=6, classes=None)
+        GeneratorData(target=LATENTS.model_copy(update={"shape": (4, 8, 8)}), dim=6, classes=None)
     )
-    assert not any(bool(p.any()) for p in model.conditioner.project.parameters())
+    by_z: Any = model.conditioner["representation"]
+    assert not any(bool(p.any()) for p in by_z.project.parameters())

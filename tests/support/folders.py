@@ -15,14 +15,14 @@ from components.cache.shards import ShardWriter, shard_name
 from components.codecs.config import NoneConfig
 from components.collection.images import index_name, index_schema
 from components.encoders.config import MoCoV3Config
-from components.pixels import save_pixels
-from components.pixels.base import PixelData
-from components.pixels.condition import ConditionConfig
+from components.generators.config import GeneratorData
+from components.generators.files import save_generator
 from components.pixels.dit import DitConfig
-from components.rdm import Rdm, RdmConfig, save_rdm
+from components.rdm import RdmConfig
 from components.target import TargetSpec
 from components.weights import save_weights
 from flows.identity.artifact import FileEntry, Manifest
+from tests.support.generators import BY_CLASS, conditions
 
 PX, DIM, CLASSES = 8, 8, ("bar", "post")
 SPEC = TargetSpec(space="pixels", shape=(1, PX, PX), dtype="uint8", n_codes=None, image_px=PX)
@@ -167,17 +167,15 @@ def make_encode(root: Path, images: np.ndarray, splits: Sequence[str], *, labele
 
 def make_generators(root: Path, condition: str, *, labeled: bool = True, class_rdm: bool = False) -> None:
     """Artifacts pixels and codec, and rdm where pixels reads it, with random weights that are not all zero."""
-    data = PixelData(target=SPEC, dim=DIM, classes=CLASSES if labeled else None)
-    tiny = ConditionConfig.tiny().model_copy(update={"kind": condition})
-    model = DitConfig.tiny().model_copy(update={"condition": tiny})
-    pixels = model.build(data)
+    data = GeneratorData(target=SPEC, dim=DIM, classes=CLASSES if labeled else None)
+    pixels = DitConfig.tiny().model_copy(update={"conditions": conditions(condition)}).build(data)
     randomize(pixels)
-    save_pixels(model, pixels, FolderArtifact(root / "pixels"))
+    save_generator(pixels, FolderArtifact(root / "pixels"))
     if condition == "representation":
-        config = RdmConfig.tiny().model_copy(update={"dim": DIM, "class_conditional": class_rdm})
-        rdm = Rdm(config, len(CLASSES) if labeled else None)
+        model = RdmConfig.tiny().model_copy(update={"dim": DIM, "conditions": BY_CLASS if class_rdm else ()})
+        rdm = model.build(data)
         randomize(rdm)
-        save_rdm(rdm, FolderArtifact(root / "rdm"))
+        save_generator(rdm, FolderArtifact(root / "rdm"))
     codec = NoneConfig(kind="none", channels=1, px=PX)
     FolderArtifact(root / "codec").write_json("config.json", codec.model_dump(mode="json"))
 

@@ -117,12 +117,17 @@ CLIPART_STEPS = {
 }
 CASES: dict[str, Case] = {
     "smoke": Case("smoke", "blobs", {"collect.labels": "folder"}),
-    # An RDM and a UNet conditioned on classes; the UNet with a learned variance, ancestral sampling with guidance.
+    # An RDM conditioned on classes; a UNet conditioned on classes and representations, with a learned variance and
+    # ancestral sampling with guidance.
     "adm": Case("smoke", "blobs", {
         "collect.labels": "folder",
-        "rdm.model.class_conditional": True,
+        "rdm.model.conditions": [{"kind": "class", "port": "vector", "drop_prob": 0.0, "missing": "skip"}],
         "pixels.model": {
-            "kind": "adm", "condition": {"kind": "class", "drop_prob": 0.1, "n_clusters": 4}, **_UNET,
+            "kind": "adm", **_UNET,
+            "conditions": [
+                {"kind": "class", "port": "vector", "drop_prob": 0.1, "missing": "null"},
+                {"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": True},
+            ],
             "schedule": {"kind": "linear", "n_times": 1000}, "prediction": "eps", "variance": "learned",
             "qkv_order": "per_head", "latents": "as_stored",
         },
@@ -141,10 +146,12 @@ CASES: dict[str, Case] = {
     "clipart": Case("clipart-test", "clipart", CLIPART_STEPS),
     # Standardized latents of the codec, clusters, min-SNR, stochastic ddim with guidance.
     "ldm": Case("clipart-test", "clipart", {
-        **CLIPART_STEPS,
+        **{path: value for path, value in CLIPART_STEPS.items() if not path.startswith("rdm.")},
         "codec.model.space": "latents",
+        "rdm": None, "sample.representations": None, "sample.rdm": None,
         "pixels.model": {
-            "kind": "ldm", "condition": {"kind": "cluster", "drop_prob": 0.1, "n_clusters": 4}, **_UNET,
+            "kind": "ldm", **_UNET,
+            "conditions": [{"kind": "cluster", "port": "vector", "drop_prob": 0.1, "n_clusters": 4}],
             "context_dim": 16, "schedule": {"kind": "sqrt_linear", "n_times": 1000}, "prediction": "v",
             "variance": "fixed", "latents": "standardized", "min_snr": 5.0,
         },

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from components.base import Batch, Generator
+from components.base import Batch
 from components.rng import BatchRng
 from components.training.checkpoint import NoCheckpoints
 from components.training.report import Report
@@ -16,7 +16,7 @@ from components.training.worker import CheckpointStore, Worker
 N_EXAMPLES = 37
 
 
-class ToyGenerator(Generator):
+class ToyGenerator(nn.Module):
     """Predicts a row from its noisy version."""
 
     conditions = ()
@@ -27,6 +27,9 @@ class ToyGenerator(Generator):
         self.inner, self.outer = nn.Linear(dim, 16), nn.Linear(16, dim)
         for p in self.parameters():
             nn.init.normal_(p, std=0.2, generator=rng)
+
+    def forward(self, batch: Batch, rng: BatchRng) -> Tensor:
+        return self.loss(batch, rng)
 
     def loss(self, batch: Batch, rng: BatchRng) -> Tensor:
         z = batch["representation"]

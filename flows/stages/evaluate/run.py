@@ -167,7 +167,7 @@ def _write_plots(evaluation: _Evaluation, found: _Findings, out: Output) -> list
 def _page(evaluation: _Evaluation, found: _Findings, shown: presentation.Pictures, panels: Sequence[Panel]) -> Page:
     info, params, inputs = evaluation.samples.info, evaluation.params, evaluation.inputs
     model = info.pixels["model"]
-    how = presentation.described(model["condition"]["kind"], info.sampling["representations"])
+    how = presentation.described([one["kind"] for one in model["conditions"]], info.sampling["representations"])
     parents = {stage: inputs[stage].digest for stage in ("sample", "encode", "encoder", "collect")} | info.parents
     return Page(
         title=f"{info.n:,} pictures that do not exist",

@@ -8,14 +8,16 @@ import numpy as np
 import torch
 
 from components.base import Batch, Metrics
-from components.cache.reader import Cache, CacheSplit, Column, open_cache
+from components.cache.reader import Cache, Column, open_cache
 from components.codecs.base import Codec, load_codec
 from components.errors import DataError
+from components.generators.base import Generator
+from components.generators.config import GeneratorData
+from components.generators.files import save_generator
 from components.images.pictures import grid, png_bytes, rows_grid, to_uint8
 from components.interop.layout import adopt, keep
 from components.interop.pixels import LAYOUTS
 from components.nn.vit import seeded_init
-from components.pixels import PixelData, PixelGenerator, save_pixels
 from components.rng import BatchRng, derive_seed, image_rng
 from components.spacing import evenly_spaced
 from components.training.generator import GeneratorTrainable
@@ -27,7 +29,6 @@ from flows.stages.pixels.params import PixelsParams
 
 _N_VAL_NOISES = 4
 _N_VAL_ROWS = 2048
-_N_FIT_TARGETS = 1024
 _COLUMNS: tuple[Column, ...] = ("target", "representation", "class")
 
 
@@ -37,27 +38,28 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     Raises: ConfigError when target space, labels or number of images do not suit the model.
     """
     cache = open_cache(inputs["encode"])
-    training = cache.training(_COLUMNS)
-    if len(training) == 0:
-        raise DataError("there is no training image", fix="collect more pictures")
-    data = PixelData(target=cache.target_spec, dim=cache.dim, classes=tuple(cache.classes) if cache.classes else None)
+    classes = tuple(cache.classes) if cache.classes else None
+    data = GeneratorData(target=cache.target_spec, dim=cache.dim, classes=classes)
     with seeded_init(params.seed):
-        generator: PixelGenerator = params.model.build(data)
+        generator: Generator = params.model.build(data)
     if params.init is not None:
         load_weights(generator, inputs["init"].path("weights.safetensors"))
-    _fit_statistics(generator, training, params)
+    columns: tuple[Column, ...] = ("target", *cast(tuple[Column, ...], generator.conditions))
+    training = cache.training(columns).having(generator.skips)
+    if len(training) == 0:
+        raise DataError("there is no training image", fix="collect more pictures, or label some")
+    generator.fit(training, derive_seed(params.seed, "conditions"), trained=params.init is not None)
     kept = {} if params.weights is None else adopt(generator, params.weights, LAYOUTS, where="pixels.weights")
     trainable = GeneratorTrainable(generator.to(worker.device), params.ema if params.train is not None else None)
     previews = _Previews(params, trainable, cache, load_codec(inputs["codec"]).to(worker.device))
     curve = []
     if params.train is not None:
         preview = Preview(params.preview.every, previews.draw)
-        fed = cache.training(("target", *cast(tuple[Column, ...], generator.conditions)))
-        curve = train(trainable, fed.fetch, len(fed), params.train, worker, preview=preview).curve
+        curve = train(trainable, training.fetch, len(training), params.train, worker, preview=preview).curve
     if worker.rank != 0:
         return {}
     fitted = trainable.result.eval()
-    save_pixels(params.model, fitted, out)
+    save_generator(fitted, out)
     keep(kept, out)
     out.write_json("plots/loss.json", curve)
     for name, picture in previews.draw(params.train.steps if params.train is not None else 0).items():
@@ -66,24 +68,11 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     return metrics | _val_loss(params, fitted, cache) | {"n_train": len(training)}
 
 
-def _fit_statistics(generator: PixelGenerator, training: CacheSplit, params: PixelsParams) -> None:
-    """Everything that is not learned by gradient: clusters, frequencies, the scale of latents. Equal on every rank.
-
-    Weights to start from keep their scale and clusters: they mean nothing under others.
-    """
-    rows, kind = np.arange(len(training)), generator.conditioner.config.kind
-    if params.init is None:
-        targets = training.rows(evenly_spaced(len(rows), _N_FIT_TARGETS))
-        generator.fit_target(targets["target"])
-    if kind == "class" or (kind == "cluster" and params.init is None):
-        generator.fit_conditions(training.rows(rows), derive_seed(params.seed, "conditions"))
-
-
 class _Previews:
     """Images of held-out conditions: with representations, each below the real image that it should resemble."""
 
     def __init__(
-        self, params: PixelsParams, trainable: GeneratorTrainable[PixelGenerator], cache: Cache, codec: Codec
+        self, params: PixelsParams, trainable: GeneratorTrainable[Generator], cache: Cache, codec: Codec
     ) -> None:
         held_out = cache.held_out("val", _COLUMNS)
         split = held_out if len(held_out) else cache.training(_COLUMNS)
@@ -106,9 +95,9 @@ class _Previews:
 
 
 @torch.no_grad()
-def _val_loss(params: PixelsParams, generator: PixelGenerator, cache: Cache) -> Metrics:
+def _val_loss(params: PixelsParams, generator: Generator, cache: Cache) -> Metrics:
     """Mean over held-out rows and several fixed noises each; empty without held-out rows."""
-    split = cache.held_out("val", _COLUMNS)
+    split = cache.held_out("val", _COLUMNS).having(generator.skips)
     rows = evenly_spaced(len(split), _N_VAL_ROWS)
     if len(rows) == 0:
         return {}

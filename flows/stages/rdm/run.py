@@ -8,13 +8,15 @@ from torch import Tensor
 
 from components.base import Batch, Metrics
 from components.cache.reader import Cache, CacheSplit, Column, open_cache
-from components.errors import ConfigError, DataError
+from components.errors import DataError
+from components.generators.base import Generator
+from components.generators.config import GeneratorData
+from components.generators.files import save_generator
 from components.images.pictures import png_bytes
 from components.interop.layout import adopt, keep
 from components.interop.rdm import RdmLayout
 from components.metrics.frechet import frechet, principal_axes
 from components.nn.vit import seeded_init
-from components.rdm import Rdm, save_rdm
 from components.rng import BatchRng, derive_seed, image_rng
 from components.spacing import evenly_spaced
 from components.training.generator import GeneratorTrainable
@@ -34,20 +36,20 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
     Raises: ConfigError when the dimension is not the encoder's, or labels are needed and missing.
     """
     cache = open_cache(inputs["encode"])
-    if cache.dim != params.model.dim:
-        what = f"the encoder's representations have {cache.dim} dimensions, but rdm.model.dim is {params.model.dim}"
-        raise ConfigError(what, fix=f"set rdm.model.dim: {cache.dim}")
     training = cache.training(_COLUMNS)
-    if len(training) == 0:
-        raise DataError("there is no training image", fix="collect more pictures")
+    classes = tuple(cache.classes) if cache.classes else None
+    data = GeneratorData(target=cache.target_spec, dim=cache.dim, classes=classes)
     with seeded_init(params.seed):
-        rdm = Rdm(params.model, len(cache.classes) if cache.classes else None)
+        rdm = params.model.build(data)
     if params.init is not None:
         load_weights(rdm, inputs["init"].path("weights.safetensors"))
-    if training.labels is not None:
-        rdm.fit_frequencies(torch.from_numpy(training.labels))
+    training = training.having(rdm.skips)
+    if len(training) == 0:
+        raise DataError("there is no training image", fix="collect more pictures, or label some")
+    rdm.fit(training, derive_seed(params.seed, "conditions"), trained=params.init is not None)
     kept = {} if params.weights is None else adopt(rdm, params.weights, (RdmLayout(),), where="rdm.weights")
-    fitted, curve = rdm.to(worker.device), []
+    fitted: Generator = rdm.to(worker.device)
+    curve = []
     if params.train is not None:
         trainable = GeneratorTrainable(rdm, params.ema)
         curve = train(trainable, training.fetch, len(training), params.train, worker).curve
@@ -55,21 +57,22 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
     if worker.rank != 0:
         return {}
     fitted.eval()
-    save_rdm(fitted, out)
+    save_generator(fitted, out)
     keep(kept, out)
     out.write_json("plots/loss.json", curve)
     metrics = {"loss": curve[-1]["loss"]} if curve else {}
     return metrics | _examine(params, fitted, cache, training, out)
 
 
-def _examine(params: RdmParams, rdm: Rdm, cache: Cache, training: CacheSplit, out: Output) -> Metrics:
+def _examine(params: RdmParams, rdm: Generator, cache: Cache, training: CacheSplit, out: Output) -> Metrics:
     """Loss on held-out representations, and how close the drawn ones are to them; train rows set the floor."""
-    held_out = _usable(cache.held_out("val", _COLUMNS), rdm)
+    split = cache.held_out("val", _COLUMNS).having(rdm.skips)
+    held_out = split.rows(np.arange(len(split)))
     n_val = len(held_out["representation"])
     metrics: Metrics = {"n_train": len(training), "n_val": n_val}
     if n_val < 2:
         return metrics
-    device = rdm.ab.device
+    device = next(rdm.parameters()).device
     metrics["val_loss"] = _val_loss(params, rdm, {key: rows.to(device) for key, rows in held_out.items()})
     real = held_out["representation"][evenly_spaced(n_val, params.check.n)].numpy()
     seen = training.rows(evenly_spaced(len(training), params.check.n))["representation"].numpy()
@@ -81,34 +84,25 @@ def _examine(params: RdmParams, rdm: Rdm, cache: Cache, training: CacheSplit, ou
     return metrics
 
 
-def draw(rdm: Rdm, check: CheckConfig, seed: int) -> Tensor:
+def draw(rdm: Generator, check: CheckConfig, seed: int) -> Tensor:
     """check.n representations in micro-batches. Shapes: -> (n, dim)."""
     parts = []
     for start in range(0, check.n, check.batch_size):
         stop = min(check.n, start + check.batch_size)
-        rng = image_rng(seed, start, stop, stream="check", device=rdm.ab.device)
+        rng = image_rng(seed, start, stop, stream="check", device=next(rdm.parameters()).device)
         parts.append(rdm.sample({}, check.sampling, rng))
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def _val_loss(params: RdmParams, rdm: Rdm, batch: Batch) -> float:
+def _val_loss(params: RdmParams, rdm: Generator, batch: Batch) -> float:
     """Mean over all rows and several fixed noises each."""
     n = len(batch["representation"])
     losses = []
     for i in range(_N_VAL_NOISES):
-        rng = BatchRng(derive_seed(params.seed, "val", i), n, device=rdm.ab.device)
+        rng = BatchRng(derive_seed(params.seed, "val", i), n, device=next(rdm.parameters()).device)
         losses.append(float(rdm.loss(batch, rng).double().mean()))
     return sum(losses) / len(losses)
-
-
-def _usable(split: CacheSplit, rdm: Rdm) -> Batch:
-    """All rows of a held-out split; only labeled ones for a class-conditional generator."""
-    batch = split.rows(np.arange(len(split)))
-    if not rdm.config.class_conditional or split.labels is None:
-        return batch
-    labeled = batch["class"] >= 0
-    return {key: rows[labeled] for key, rows in batch.items()}
 
 
 def scatter(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:

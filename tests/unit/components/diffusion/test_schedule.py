@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from components.diffusion.schedule import ScheduleConfig, Spacing, alpha_bars, sampler_steps, valid_counts
+from components.diffusion.process import alpha_bars, sampler_steps
+from components.diffusion.schedule import ScheduleConfig, Spacing, valid_counts
 from components.errors import ConfigError
 
 SQRT_LINEAR, LINEAR, COSINE = (ScheduleConfig(kind=k, n_times=1000) for k in ("sqrt_linear", "linear", "cosine"))

@@ -15,26 +15,27 @@ from components.codecs.config import KlConfig, VqganConfig
 from components.diffusion.schedule import ScheduleConfig
 from components.encoders.config import DinoConfig, MoCoV3Config
 from components.errors import ConfigError, RcgError, WeightsError
+from components.generators.config import GeneratorData
 from components.interop.checkpoint import describe, export_tensors, import_tensors, read_checkpoint, write_checkpoint
 from components.interop.encoders import import_encoder
 from components.interop.layout import adopt
 from components.interop.pixels import LAYOUTS
 from components.interop.rdm import RdmLayout
-from components.pixels import PixelData
 from components.pixels.dit import DitConfig
 from components.pixels.mage import MageConfig
-from components.rdm import Rdm, RdmConfig
+from components.rdm import RdmConfig
 from components.target import TargetSpec
 from components.weights_file import WeightsFile
 from tests.support.folders import randomize
+from tests.support.generators import build_rdm, conditions
 
 RDM = RdmConfig.tiny().model_copy(update={"schedule": ScheduleConfig(kind="sqrt_linear", n_times=1000)})
 TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=103, image_px=8)
 LATENTS = TargetSpec(space="latents", shape=(4, 8, 8), dtype="float32", n_codes=None, image_px=64)
 MODULES: dict[str, Callable[[], torch.nn.Module]] = {
-    "rdm": lambda: Rdm(RDM, None),
-    "mage": lambda: MageConfig.tiny().build(PixelData(target=TOKENS, dim=8, classes=None)),
-    "dit": lambda: DitConfig.tiny().build(PixelData(target=LATENTS, dim=8, classes=None)),
+    "rdm": lambda: build_rdm(RDM, None),
+    "mage": lambda: MageConfig.tiny().build(GeneratorData(target=TOKENS, dim=8, classes=None)),
+    "dit": lambda: DitConfig.tiny().build(GeneratorData(target=LATENTS, dim=8, classes=None)),
     "vqgan": lambda: VqganConfig.tiny().build(),
     "kl": lambda: KlConfig.tiny().build(),
     "mocov3": lambda: MoCoV3Config.tiny().build().network,
@@ -139,11 +140,9 @@ def test_mage_told_classes_or_nothing() -> None:
     bare = {n: t for n, t in whole.items() if not n.startswith("latent_prior_proj") and n != "fake_latent"}
     table = bare | {"class_emb.weight": torch.randn(10, 8)}
     for kind, tensors, classes in (("none", bare, None), ("class", table, tuple("abcdefghij"))):
-        config = MageConfig.tiny()
-        condition = config.condition.model_copy(update={"kind": kind})
-        model = config.model_copy(update={"condition": condition})
-        generator = model.build(PixelData(target=TOKENS, dim=8, classes=classes))
-        assert describe("mage", tensors)["condition"]["kind"] == kind
+        model = MageConfig.tiny().model_copy(update={"conditions": conditions(kind)})
+        generator = model.build(GeneratorData(target=TOKENS, dim=8, classes=classes))
+        assert [one["kind"] for one in describe("mage", tensors)["conditions"]] == ([kind] if classes else [])
         imported = import_tensors("mage", tensors, generator)
         again = export_tensors("mage", generator, imported.kept)
         assert again.keys() == tensors.keys()
@@ -216,7 +215,7 @@ def test_a_bad_file_is_named_and_loads_nothing(name: str, tmp_path: Path) -> Non
     make, message = BAD[name]
     path = tmp_path / "c.pth"
     make(path)
-    rdm = Rdm(RDM, None)
+    rdm = build_rdm(RDM, None)
     before = {key: t.clone() for key, t in rdm.state_dict().items()}
     file = pinned(path) if path.exists() else WeightsFile(uri=str(path), sha256="1" * 64)
     with pytest.raises(RcgError, match=message):

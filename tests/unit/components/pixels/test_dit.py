@@ -1,6 +1,7 @@
 """DiT: its arithmetic, what it is conditioned on, its sampling options, its files, and that it learns."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,16 +10,20 @@ from torch.nn import functional as tf
 
 from components.conditions.ports import Ports
 from components.diffusion.predict import Prediction
-from components.diffusion.schedule import ScheduleConfig, alpha_bars
+from components.diffusion.process import alpha_bars
+from components.diffusion.schedule import ScheduleConfig
 from components.errors import ConfigError, ShapeError
+from components.generators.config import GeneratorData
+from components.generators.diffusion import Diffusion
+from components.generators.files import save_generator
 from components.generators.sampling import DiffusionSampling, MaskedSampling
-from components.pixels import PixelData, load_pixels, save_pixels
-from components.pixels.diffusion import DiffusionGenerator
+from components.pixels import load_pixels
 from components.pixels.dit import DitConfig
 from components.pixels.dit_network import DitNetwork
 from components.rng import BatchRng, RowRng, image_rng
 from components.target import TargetSpec
 from tests.support.folders import FolderArtifact, randomize
+from tests.support.generators import Rows, conditions
 
 PIXELS = TargetSpec(space="pixels", shape=(3, 4, 4), dtype="uint8", n_codes=None, image_px=4)
 LATENTS = TargetSpec(space="latents", shape=(2, 4, 4), dtype="float16", n_codes=None, image_px=16)
@@ -28,11 +33,11 @@ DIM = 5
 
 
 def _config(kind: str = "representation", **changes: object) -> DitConfig:
-    return TINY.model_copy(update={"condition": TINY.condition.model_copy(update={"kind": kind}), **changes})
+    return TINY.model_copy(update={"conditions": conditions(kind)} | changes)
 
 
-def _dit(config: DitConfig = TINY, spec: TargetSpec = PIXELS) -> DiffusionGenerator:
-    generator = config.build(PixelData(target=spec, dim=DIM, classes=("a", "b")))
+def _dit(config: DitConfig = TINY, spec: TargetSpec = PIXELS) -> Diffusion:
+    generator = config.build(GeneratorData(target=spec, dim=DIM, classes=("a", "b")))
     randomize(generator)
     return generator
 
@@ -106,7 +111,7 @@ def test_parameter_names_are_those_of_dit() -> None:
 
 
 def test_it_starts_by_predicting_zero() -> None:
-    generator = TINY.build(PixelData(target=PIXELS, dim=DIM, classes=None))
+    generator = TINY.build(GeneratorData(target=PIXELS, dim=DIM, classes=None))
     batch, rng = _batch(4), BatchRng(0, 4)
     out = generator.net(torch.randn(4, 3, 4, 4), torch.zeros(1, 16), Ports(vector=torch.randn(4, 16)))
     assert not out.any()
@@ -121,14 +126,12 @@ def test_it_starts_by_predicting_zero() -> None:
 def test_loss_per_row(kind: Prediction, min_snr: float | None) -> None:
     generator, batch = _dit(_config("none", prediction=kind, min_snr=min_snr)), _batch(6)
     rng = BatchRng(4, 6)
-    rng.uniform()  # the condition's dropout is drawn first
     t = rng.integers(1000)
     eps = rng.normal(3, 4, 4)
     ab = alpha_bars(TINY.schedule)[t].float()
     a, s = ab.sqrt().view(-1, 1, 1, 1), (1 - ab).sqrt().view(-1, 1, 1, 1)
     x0 = batch["target"].float() / 127.5 - 1
-    null = Ports(vector=generator.conditioner.null_for(6))
-    out = generator.net(a * x0 + s * eps, generator.net.time_vectors(t), null)
+    out = generator.net(a * x0 + s * eps, generator.net.time_vectors(t), Ports())
     wanted = {"eps": eps, "x0": x0, "v": a * eps - s * x0}[kind]
     expected = (out - wanted).square().mean((1, 2, 3))
     if min_snr is not None:
@@ -158,8 +161,7 @@ def test_one_step_returns_the_guess_at_the_last_time(kind: Prediction) -> None:
     drawn = generator.sample({}, HOW.model_copy(update={"steps": 1}), RowRng([7]))
     noise = RowRng([7]).normal(3, 4, 4)
     t = torch.tensor([9])
-    null = Ports(vector=generator.conditioner.null_for(1))
-    out = generator.net(noise, generator.net.time_vectors(t), null)
+    out = generator.net(noise, generator.net.time_vectors(t), Ports())
     ab = float(alpha_bars(generator.config.schedule)[9])
     x0 = {"x0": out, "eps": (noise - (1 - ab) ** 0.5 * out) / ab**0.5, "v": ab**0.5 * noise - (1 - ab) ** 0.5 * out}[
         kind
@@ -176,7 +178,7 @@ def test_guidance_of_one_step_is_affine_in_its_scale() -> None:
         how = HOW.model_copy(update={"guidance": scale, "steps": 1})
         return generator.sample(z, how, RowRng(range(4))).float()
 
-    null = {"representation": generator.conditioner.null.expand(4, -1)}
+    null = {"representation": cast(Any, generator.conditioner["representation"]).null.expand(4, -1)}
     cond, uncond = guided(0), generator.sample(null, HOW.model_copy(update={"steps": 1}), RowRng(range(4))).float()
     assert not torch.allclose(cond, uncond, atol=0.05)
     torch.testing.assert_close(guided(2), cond + 2 * (cond - uncond), rtol=5e-3, atol=5e-3)
@@ -184,19 +186,19 @@ def test_guidance_of_one_step_is_affine_in_its_scale() -> None:
 
 def test_guidance_without_a_trained_null_is_refused() -> None:
     how = HOW.model_copy(update={"guidance": 1.0})
-    for config in (_config("none"), _config("class", condition=TINY.condition.model_copy(update={"drop_prob": 0.0}))):
+    for config in (_config("none"), _config(conditions=conditions("class", drop_prob=0.0))):
         with pytest.raises(ConfigError, match="guidance needs"):
             _dit(config).sample({"representation": torch.zeros(1, DIM)}, how, RowRng([0]))
 
 
 def test_latents_are_standardized_for_the_network_and_come_back_in_their_scale() -> None:
     generator, batch = _dit(_config("none"), LATENTS), _batch(200, LATENTS)
-    generator.fit_target(batch["target"])
+    generator.fit(Rows(batch), 0)
     x = batch["target"].float()
     assert generator.mean[:, 0, 0].tolist() == pytest.approx(x.mean((0, 2, 3)).tolist(), rel=1e-3)
     assert generator.std[:, 0, 0].tolist() == pytest.approx(x.std((0, 2, 3)).tolist(), rel=1e-3)
     fresh = _config("none", prediction="x0").build(generator.data)
-    fresh.fit_target(batch["target"])
+    fresh.fit(Rows(batch), 0)
     assert fresh.loss(batch, BatchRng(0, 200)).mean().item() == pytest.approx(1.0, abs=0.02)  # it predicts zero
     drawn = fresh.sample({}, HOW, RowRng([0]))  # the guess is the mean
     assert drawn.dtype == torch.float16
@@ -205,7 +207,7 @@ def test_latents_are_standardized_for_the_network_and_come_back_in_their_scale()
 
 def test_pixels_keep_their_scale() -> None:
     generator = _dit()
-    generator.fit_target(_batch(20)["target"])
+    generator.fit(Rows(_batch(20)), 0)
     assert float(generator.mean.abs().max()) == 0
     assert float((generator.std - 1).abs().max()) == 0
 
@@ -228,8 +230,8 @@ def test_mistakes_are_named() -> None:
 def test_saved_and_loaded_draws_the_same(tmp_path: Path, kind: str) -> None:
     config = _config(kind)
     generator, artifact = _dit(config), FolderArtifact(tmp_path)
-    generator.fit_conditions(_batch(20), seed=1)
-    save_pixels(config, generator, artifact)
+    generator.fit(Rows(_batch(20)), 1)
+    save_generator(generator, artifact)
     loaded = load_pixels(artifact)
     assert loaded.data == generator.data
     z = {"representation": _batch(3)["representation"]} if kind == "representation" else {}
@@ -239,7 +241,7 @@ def test_saved_and_loaded_draws_the_same(tmp_path: Path, kind: str) -> None:
 def test_it_learns_to_paint_what_the_condition_says() -> None:
     """Two flat colors; the representation's sign says which."""
     torch.manual_seed(0)
-    generator = _config(width=32).build(PixelData(target=PIXELS, dim=DIM, classes=None))
+    generator = _config(width=32).build(GeneratorData(target=PIXELS, dim=DIM, classes=None))
     optimizer = torch.optim.Adam(generator.parameters(), lr=5e-3)
     rng = BatchRng(0, 32)
     for _ in range(120):

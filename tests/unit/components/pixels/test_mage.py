@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,24 +11,25 @@ from torch import Tensor
 
 from components.conditions.ports import Ports
 from components.errors import ConfigError, ShapeError
+from components.generators.config import GeneratorData, MaskConfig
+from components.generators.masked import MaskedTokens, mask_ratio, masked_counts
 from components.generators.sampling import MaskedSampling
 from components.nn.dropout import RowDropout
 from components.nn.vit import seeded_init
-from components.pixels.base import PixelData
-from components.pixels.mage import Mage, MageConfig, MaskConfig, masked_counts
+from components.pixels.mage import MageConfig
 from components.pixels.mage_network import MageTransformer
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
 from tests.support.folders import randomize
 
 SIDE, N, K, DIM = 4, 16, 8, 6
-DATA = PixelData(
+DATA = GeneratorData(
     target=TargetSpec(space="tokens", shape=(SIDE, SIDE), dtype="int32", n_codes=K, image_px=8), dim=DIM, classes=None
 )
 HOW = MaskedSampling(kind="masked", steps=6, temperature=1.0, guidance=0.0)
 
 
-def mage(**values: object) -> Mage:
+def mage(**values: object) -> MaskedTokens:
     config = MageConfig.tiny().model_copy(update={"drop_prob": 0.0, **values})
     with seeded_init(0):
         return config.build(DATA)
@@ -45,7 +47,7 @@ def test_mask_ratio_is_a_truncated_normal() -> None:
     normal = 0.6 + 0.3 * torch.randn(400_000, generator=torch.Generator().manual_seed(0)).double()
     kept = normal[(normal >= 0.4) & (normal <= 1)].sort().values
     for q in (0.0, 0.1, 0.5, 0.9, 0.999):
-        ours = float(config.ratio(torch.tensor([q])))
+        ours = float(mask_ratio(config, torch.tensor([q])))
         assert ours == pytest.approx(float(kept[int(q * len(kept))]), abs=0.004)
 
 
@@ -61,7 +63,7 @@ def test_masks_of_a_batch() -> None:
         assert bool((masked | ~unseen).all()), "what the encoder does not see is masked"
 
 
-def naive_logits(model: Mage, ids: Tensor, masked: Tensor, kept: list[int], condition: Tensor) -> Tensor:
+def naive_logits(model: MaskedTokens, ids: Tensor, masked: Tensor, kept: list[int], condition: Tensor) -> Tensor:
     """One image, position by position, straight from the description."""
     net, width = model.transformer, model.config.width
     table, norm = net.token_emb, net.token_emb.LayerNorm
@@ -98,7 +100,8 @@ def test_loss_is_that_of_the_description() -> None:
         losses = model.loss(batch, rng)
         again = BatchRng(7, 3)
         masked, kept = model._mask(again)
-        condition = model.conditioner(batch, again)
+        condition = model.conditioner.training_ports(batch, again).vector
+        assert condition is not None
         for i in range(3):
             ids = batch["target"][i].flatten()
             log_p = naive_logits(model, ids, masked[i], kept[i].tolist(), condition[i]).log_softmax(1)
@@ -224,9 +227,9 @@ class Recorder(torch.nn.Module):
         return logits.gather(1, hidden[:, :, None].expand(-1, -1, logits.shape[2]))
 
 
-def recorded(model: Mage, logits: Tensor, how: MaskedSampling, n: int = 3) -> tuple[Tensor, Recorder]:
+def recorded(model: MaskedTokens, logits: Tensor, how: MaskedSampling, n: int = 3) -> tuple[Tensor, Recorder]:
     recorder = Recorder(logits)
-    model.transformer = recorder  # type: ignore[assignment]
+    model.transformer = recorder
     return model.sample(rows(n), how, image_rng(0, 0, n, stream="pixels")), recorder
 
 
@@ -275,7 +278,7 @@ def test_draws_follow_the_distribution() -> None:
 def test_guidance_runs_both_halves_at_once() -> None:
     how = HOW.model_copy(update={"guidance": 2.0})
     model = mage()
-    null = model.conditioner.null_for(3)
+    null = cast(Any, model.conditioner["representation"]).nulls(3)
     _, recorder = recorded(model, torch.zeros(1, N, K), how)
     ids, masked, condition = recorder.asked[1]
     assert len(ids) == len(masked) == len(condition) == 6

@@ -1,6 +1,7 @@
 """The representation generator: its arithmetic, its conditions, its files, and that it learns a distribution."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -8,26 +9,33 @@ from torch import Tensor
 from torch.nn import functional as tf
 
 from components.conditions.ports import Ports
-from components.diffusion.schedule import alpha_bars
+from components.diffusion.process import alpha_bars
 from components.errors import ConfigError, ShapeError, WeightsError
+from components.generators.diffusion import Diffusion
+from components.generators.files import save_generator
 from components.generators.sampling import DiffusionSampling
-from components.rdm import Rdm, RdmConfig, load_rdm, save_rdm
+from components.rdm import RdmConfig, load_rdm
 from components.rng import BatchRng, RowRng, image_rng
 from tests.support.folders import FolderArtifact, randomize
+from tests.support.generators import BY_CLASS, Rows, build_rdm
 
 TINY = RdmConfig.tiny()
-LABELED = TINY.model_copy(update={"class_conditional": True})
+LABELED = TINY.model_copy(update={"conditions": BY_CLASS})
 HOW = DiffusionSampling.tiny()
 
 
-def _rdm(config: RdmConfig = TINY, n_classes: int | None = 3) -> Rdm:
-    rdm = Rdm(config, n_classes)
+def _rdm(config: RdmConfig = TINY, n_classes: int | None = 3) -> Diffusion:
+    rdm = build_rdm(config, n_classes)
     randomize(rdm)
     return rdm
 
 
-def _guess(rdm: Rdm, x_t: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
-    x0: Tensor = rdm.denoiser(x_t, rdm.denoiser.time_vectors(t), Ports(vector=context))
+def _table(rdm: Diffusion) -> Any:
+    return cast(Any, rdm.conditioner["class"]).table
+
+
+def _guess(rdm: Diffusion, x_t: Tensor, t: Tensor, context: Tensor | None) -> Tensor:
+    x0: Tensor = rdm.net(x_t, rdm.net.time_vectors(t), Ports(vector=context))
     return x0
 
 
@@ -57,9 +65,9 @@ def _by_hand(weights: dict[str, Tensor], x: Tensor, t: Tensor, context: Tensor |
 @pytest.mark.parametrize("config", [TINY, LABELED])
 def test_the_network_is_the_published_arithmetic(config: RdmConfig) -> None:
     rdm = _rdm(config)
-    weights = dict(rdm.denoiser.state_dict())
+    weights = dict(rdm.net.state_dict())
     x, t = torch.randn(5, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 1, 10, 500, 999])
-    context = rdm.embedding(torch.tensor([0, 1, 2, 0, 1])) if config.class_conditional else None
+    context = _table(rdm)(torch.tensor([0, 1, 2, 0, 1])) if config.conditions else None
     torch.testing.assert_close(_guess(rdm, x, t, context), _by_hand(weights, x, t, context), rtol=1e-4, atol=1e-5)
 
 
@@ -75,7 +83,7 @@ def test_loss_is_the_squared_error_of_the_clean_representation_per_row() -> None
 
 def test_every_parameter_gets_a_gradient() -> None:
     for config in (TINY, LABELED):
-        rdm = Rdm(config, 3)
+        rdm = build_rdm(config, 3)
         batch = {"representation": torch.randn(4, 8), "class": torch.tensor([0, 1, 2, 0])}
         rdm(batch, BatchRng(0, 4)).mean().backward()
         assert all(p.grad is not None for p in rdm.parameters())
@@ -97,13 +105,14 @@ def test_the_sampler_sees_what_training_sees() -> None:
     y = torch.tensor([2, 0])
     drawn = rdm.sample({"class": y}, how, RowRng([1, 2]))
     noise = RowRng([1, 2]).normal(8)
-    torch.testing.assert_close(drawn, _guess(rdm, noise, torch.tensor([999, 999]), rdm.embedding(y)))
+    torch.testing.assert_close(drawn, _guess(rdm, noise, torch.tensor([999, 999]), _table(rdm)(y)))
 
 
 def test_absent_classes_are_drawn_as_often_as_in_training() -> None:
     rdm = _rdm(LABELED)
-    rdm.fit_frequencies(torch.tensor([0, 0, 0, 2]))
-    assert rdm.frequencies.tolist() == [0.75, 0.0, 0.25]
+    rdm.fit(Rows({"class": torch.tensor([0, 0, 0, 2])}), 0)
+    assert rdm.class_frequencies is not None
+    assert rdm.class_frequencies.tolist() == [0.75, 0.0, 0.25]
     how = DiffusionSampling(kind="diffusion", sampler="ddim", steps=1, eta=0.0, spacing="trailing", guidance=0.0)
     drawn = rdm.sample({}, how, RowRng(range(400)))
     # The class is drawn before the noise, so each row can be matched with the class that explains it.
@@ -111,19 +120,21 @@ def test_absent_classes_are_drawn_as_often_as_in_training() -> None:
     rng.uniform()
     noise = rng.normal(8)
     t = torch.full((400,), 999)
-    by_class = torch.stack([_guess(rdm, noise, t, rdm.embedding(torch.full((400,), y))) for y in range(3)])
+    by_class = torch.stack([_guess(rdm, noise, t, _table(rdm)(torch.full((400,), y))) for y in range(3)])
     counts = torch.bincount((by_class - drawn).square().sum(2).argmin(0), minlength=3) / 400
     assert counts.tolist() == pytest.approx([0.75, 0.0, 0.25], abs=0.06)
 
 
 def test_mistakes_are_named() -> None:
     with pytest.raises(ConfigError, match="no labels"):
-        Rdm(LABELED, None)
-    with pytest.raises(ConfigError, match="1 of 3 training images have no label"):
-        _rdm(LABELED).fit_frequencies(torch.tensor([0, -1, 2]))
+        build_rdm(LABELED, None)
+    with pytest.raises(ConfigError, match="no training image has a label"):
+        _rdm(LABELED).fit(Rows({"class": torch.tensor([-1, -1])}), 0)
+    with pytest.raises(ConfigError, match="8 dimensions"):
+        TINY.model_copy(update={"dim": 16}).build(_rdm().data)
     with pytest.raises(ShapeError, match="representation of the wrong shape"):
         _rdm().loss({"representation": torch.zeros(2, 9)}, BatchRng(0, 2))
-    with pytest.raises(ShapeError, match="class index out of range"):
+    with pytest.raises(ShapeError, match="index out of range"):
         _rdm(LABELED).sample({"class": torch.tensor([3])}, HOW, RowRng([0]))
     with pytest.raises(ConfigError, match="30 sampling steps"):
         _rdm().sample({}, HOW.model_copy(update={"steps": 30, "spacing": "reference"}), RowRng([0]))
@@ -132,9 +143,9 @@ def test_mistakes_are_named() -> None:
 @pytest.mark.parametrize("config", [TINY, LABELED])
 def test_saved_and_loaded_draws_the_same(tmp_path: Path, config: RdmConfig) -> None:
     rdm, artifact = _rdm(config), FolderArtifact(tmp_path)
-    if config.class_conditional:
-        rdm.fit_frequencies(torch.tensor([0, 1, 1]))
-    save_rdm(rdm, artifact)
+    if config.conditions:
+        rdm.fit(Rows({"class": torch.tensor([0, 1, 1])}), 0)
+    save_generator(rdm, artifact)
     loaded = load_rdm(artifact)
     assert loaded.config == config
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -150,7 +161,7 @@ def test_it_learns_two_modes() -> None:
     """Rows are +a or -a, three to one; samples must be one of the two, in that proportion."""
     config = TINY.model_copy(update={"width": 48})
     torch.manual_seed(0)
-    rdm = Rdm(config, None)
+    rdm = build_rdm(config, None)
     a = torch.tensor([1.0, -1.0] * 4)
     optimizer = torch.optim.Adam(rdm.parameters(), lr=5e-3)
     rng = BatchRng(0, 64)

@@ -9,6 +9,7 @@ from components.errors import ConfigError
 from flows.pipeline.params import check_params, read_yaml
 
 ROOT = Path(__file__).parents[4]
+NEVER_DROPPED = [{"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": True}]
 
 
 def changed(preset: str, **changes: Any) -> dict[str, Any]:
@@ -28,11 +29,11 @@ def changed(preset: str, **changes: Any) -> dict[str, Any]:
         ("digits", {"sample__rdm__steps": 1001}, r"sample\.rdm: 1001 sampling steps"),
         ("digits", {"bundle__sampling": {"seed": 0}}, r"bundle\.sampling: the bundle samples as"),
         ("digits", {"sample__pixels__spacing": "reference", "sample__pixels__steps": 30}, r"near it: 20, 25, 40, 50"),
-        ("digits", {"sample__pixels__guidance": 1.0, "pixels__model__condition__drop_prob": 0.0},
+        ("digits", {"sample__pixels__guidance": 1.0, "pixels__model__conditions": NEVER_DROPPED},
          r"sample\.pixels: .*drop_prob above 0"),
-        ("digits", {"pixels__preview__sampling__guidance": 1.0, "pixels__model__condition__drop_prob": 0.0},
+        ("digits", {"pixels__preview__sampling__guidance": 1.0, "pixels__model__conditions": NEVER_DROPPED},
          r"pixels\.preview\.sampling: .*drop_prob above 0"),
-        ("digits", {"sample__pixels__guidance": 1.0, "pixels__model__condition__kind": "none"},
+        ("digits", {"sample__pixels__guidance": 1.0, "pixels__model__conditions": []},
          "guidance needs a condition"),
         ("digits", {"sample__rdm__guidance": 1.0}, r"sample\.rdm: guidance needs a condition"),
         ("digits", {"pixels__preview__sampling__spacing": "reference", "pixels__preview__sampling__steps": 30},
@@ -44,10 +45,15 @@ def changed(preset: str, **changes: Any) -> dict[str, Any]:
         ("digits", {"sample__pixels__kind": "dit"}, "kind dit is called diffusion now; write kind: diffusion"),
         ("digits", {"sample__rdm": {"sampler": "ddim", "steps": 50, "eta": 0.0, "spacing": "trailing"}},
          "add kind: diffusion and guidance: 0"),
-        ("digits", {"rdm": None}, "which needs what is null: rdm;"),
-        ("digits", {"sample__representations": None}, "needs what is null: sample.representations;"),
-        ("digits", {"pixels__model__condition__kind": "class", "sample__representations": None},
+        ("digits", {"rdm": None}, "conditioned on representations, but rdm is null"),
+        ("digits", {"sample__representations": None}, "but sample.representations is null"),
+        ("digits", {"pixels__model__conditions": [], "sample__representations": None},
          "so nothing reads representations; set rdm: null, sample.rdm: null"),
+        ("digits", {"pixels__model__condition": {"kind": "class", "drop_prob": 0.1, "n_clusters": 1}},
+         r"write conditions: \[\{kind: class, port: vector, drop_prob: 0.1, missing: 'null'\}\]"),
+        ("digits", {"rdm__model__class_conditional": True}, r"write conditions: \[\{kind: class, .*missing: skip"),
+        ("digits", {"rdm__model__conditions": [NEVER_DROPPED[0] | {"port": "sequence"}]},
+         "residual_mlp has no sequence port for the condition representation"),
         ("digits", {"pixels__model__patch": 3}, "among the divisors of 8"),
         ("paper-adm-256", {"codec__model__px": 250, "encoder__px": 250}, "multiple of 32"),
         ("paper-adm-256", {"pixels__model__attention_sides": [12]}, "no feature map has this side"),

@@ -8,6 +8,7 @@ import yaml
 
 from components.errors import ConfigError
 from flows.pipeline.table import KINDS, Stage, check_name, pipeline
+from tests.support.generators import BY_CLASS
 
 PRESETS = Path(__file__).parents[4] / "presets"
 
@@ -43,7 +44,7 @@ def test_without_an_rdm_nothing_needs_one() -> None:
 
 
 def test_a_class_conditional_rdm_changes_no_stage() -> None:
-    model = sections()["rdm"]["model"] | {"class_conditional": True}
+    model = sections()["rdm"]["model"] | {"conditions": [one.model_dump() for one in BY_CLASS]}
     assert pipeline(sections(rdm={"model": model})) == pipeline(sections())
 
 

@@ -69,7 +69,7 @@ def _save_samples(root: Path, images: np.ndarray, *, condition: str, labels: np.
         dim=DIM if told else None,
         has_class=labels is not None,
         sampling={"representations": "rdm"},
-        pixels={"model": {"kind": "dit", "condition": {"kind": condition}}},
+        pixels={"model": {"kind": "dit", "conditions": [] if condition == "none" else [{"kind": condition}]}},
         rdm=None,
         parents={"pixels": "cd" * 32},
     )

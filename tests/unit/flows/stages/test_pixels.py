@@ -1,6 +1,7 @@
 """Stage pixels: what it writes, its previews, what conditions it fits, and which mistakes it names."""
 
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from components.training.report import Report
 from flows.stages.pixels.params import PixelsParams, PreviewConfig
 from flows.stages.pixels.run import run
 from tests.support.folders import DIM, PX, FolderArtifact, FolderInputs, contents, draw_bars, make_encode
+from tests.support.generators import conditions
 from tests.support.starts import REFUSED, check_start
 from tests.support.toys import worker
 
@@ -32,7 +34,7 @@ def _params(kind: str = "representation", **changes: object) -> PixelsParams:
     tiny = DitConfig.tiny()
     base = PixelsParams(
         numerics=1,
-        model=tiny.model_copy(update={"condition": tiny.condition.model_copy(update={"kind": kind})}),
+        model=tiny.model_copy(update={"conditions": conditions(kind)}),
         seed=0,
         weights=None,
         init=None,
@@ -63,10 +65,10 @@ def test_it_writes_a_generator_its_curve_and_samples(tmp_path: Path, kind: str) 
     given = {"representation": torch.randn(2, DIM)} if kind == "representation" else {}
     assert generator.sample(given, DiffusionSampling.tiny(), RowRng([0, 1])).shape == (2, 1, PX, PX)
     if kind == "class":
-        assert generator.conditioner.frequencies.tolist() == [0.5, 0.5]
+        assert cast(Any, generator.conditioner[kind]).frequencies.tolist() == [0.5, 0.5]
     if kind == "cluster":
-        assert generator.conditioner.centroids.norm(dim=1).tolist() == pytest.approx([1.0] * 4)
-        assert float(generator.conditioner.frequencies.sum()) == pytest.approx(1.0)
+        assert cast(Any, generator.conditioner[kind]).centroids.norm(dim=1).tolist() == pytest.approx([1.0] * 4)
+        assert float(cast(Any, generator.conditioner[kind]).frequencies.sum()) == pytest.approx(1.0)
 
 
 def test_the_same_params_give_the_same_bytes(tmp_path: Path) -> None:

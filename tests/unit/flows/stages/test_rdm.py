@@ -12,13 +12,14 @@ from components.cache.reader import open_cache
 from components.errors import ConfigError
 from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
 from components.metrics.frechet import frechet
-from components.rdm import Rdm, RdmConfig, load_rdm
+from components.rdm import RdmConfig, load_rdm
 from components.training.config import EmaConfig, TrainConfig
 from components.weights import read_tensors
 from components.weights_file import WeightsFile
 from flows.stages.rdm.params import CheckConfig, RdmParams
 from flows.stages.rdm.run import draw, run
 from tests.support.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode, randomize
+from tests.support.generators import BY_CLASS, build_rdm
 from tests.support.starts import REFUSED, check_start
 from tests.support.toys import worker
 
@@ -46,7 +47,7 @@ def _inputs(root: Path, splits: list[str] = SPLITS, *, labeled: bool = True) -> 
 
 @pytest.mark.parametrize("class_conditional", [False, True])
 def test_it_writes_a_generator_its_curve_and_what_it_is_worth(tmp_path: Path, class_conditional: bool) -> None:
-    params = _params(model=RdmConfig.tiny().model_copy(update={"class_conditional": class_conditional}))
+    params = _params(model=RdmConfig.tiny().model_copy(update={"conditions": BY_CLASS if class_conditional else ()}))
     inputs, out = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out")
     metrics = run(params, inputs, out, worker(tmp_path))
     assert out.names() == ["config.json", "pictures/representations.png", "plots/loss.json", "weights.safetensors"]
@@ -55,9 +56,10 @@ def test_it_writes_a_generator_its_curve_and_what_it_is_worth(tmp_path: Path, cl
     assert (metrics["n_train"], metrics["n_val"]) == (12, 6)
     assert metrics["loss"] == out.read_json("plots/loss.json")[-1]["loss"]
     rdm = load_rdm(out)
-    assert rdm.n_classes == 2
+    assert rdm.data.n_classes == 2
     if class_conditional:
-        assert rdm.frequencies.tolist() == [0.5, 0.5]
+        assert rdm.class_frequencies is not None
+        assert rdm.class_frequencies.tolist() == [0.5, 0.5]
     real = open_cache(inputs["encode"]).held_out("val").rows(np.arange(6))["representation"]
     drawn = draw(rdm, params.check, params.seed)
     assert metrics["representation_fd"] == pytest.approx(frechet(drawn.numpy(), real.numpy()), rel=1e-6)
@@ -79,7 +81,7 @@ def test_kept_weights_are_the_averaged_ones(tmp_path: Path) -> None:
     for name, ema in {"averaged": EmaConfig(decay=0.999, rule="constant"), "last": None}.items():
         out = FolderArtifact(tmp_path / name)
         run(_params(ema=ema), inputs, out, worker(tmp_path))
-        weights.append(load_rdm(out).denoiser.out[2].weight)
+        weights.append(load_rdm(out).net.out[2].weight)
     slow, fast = (float(w.abs().mean()) for w in weights)
     assert 0 < slow < 0.01 * fast
 
@@ -120,7 +122,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"{DIM} dimensions, but rdm.model.dim is 16") as caught:
         run(_params(model=wrong), inputs, out, worker(tmp_path))
     assert caught.value.fix == f"set rdm.model.dim: {DIM}"
-    labeled = RdmConfig.tiny().model_copy(update={"class_conditional": True})
+    labeled = RdmConfig.tiny().model_copy(update={"conditions": BY_CLASS})
     with pytest.raises(ConfigError, match="no labels"):
         run(_params(model=labeled), unlabeled, out, worker(tmp_path))
     check = CheckConfig.tiny()
@@ -150,8 +152,8 @@ def test_a_start_that_may_move_or_is_ambiguous_is_refused(changes: dict[str, obj
 
 def _reference_file(path: Path, *, class_conditional: bool) -> WeightsFile:
     """A checkpoint whose averaged and live denoisers differ, as after training."""
-    model = RdmConfig.tiny().model_copy(update={"class_conditional": class_conditional})
-    rdm = Rdm(model, 2)
+    model = RdmConfig.tiny().model_copy(update={"conditions": BY_CLASS if class_conditional else ()})
+    rdm = build_rdm(model, 2)
     randomize(rdm)
     made = export_tensors("rdm", rdm)
     live = {name: t + 1 for name, t in made.items() if name.startswith("model.diffusion_model.")}
@@ -162,14 +164,14 @@ def _reference_file(path: Path, *, class_conditional: bool) -> WeightsFile:
 @pytest.mark.parametrize("class_conditional", [False, True])
 def test_a_reference_checkpoint_is_imported_and_comes_back(tmp_path: Path, class_conditional: bool) -> None:
     pin = _reference_file(tmp_path / "rdm.pth", class_conditional=class_conditional)
-    model = RdmConfig.tiny().model_copy(update={"class_conditional": class_conditional})
+    model = RdmConfig.tiny().model_copy(update={"conditions": BY_CLASS if class_conditional else ()})
     inputs, out = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out")
     metrics = run(_params(model=model, weights=pin, train=None), inputs, out, worker(tmp_path))
     assert "loss" not in metrics
     assert metrics["val_loss"] > 0
     given = read_checkpoint(tmp_path / "rdm.pth").tensors
     shadow = given["model_ema.diffusion_modelinput_projweight"]
-    assert torch.equal(load_rdm(out).denoiser.input_proj.weight, shadow)
+    assert torch.equal(load_rdm(out).net.input_proj.weight, shadow)
     kept = read_tensors(out.path("reference.safetensors"))
     again = export_tensors("rdm", read_tensors(out.path("weights.safetensors")), kept)
     assert again.keys() == given.keys()
@@ -184,7 +186,7 @@ def test_training_starts_from_the_file(tmp_path: Path) -> None:
     inputs, out = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out")
     run(_params(weights=pin, train=slow), inputs, out, worker(tmp_path))
     shadow = read_checkpoint(tmp_path / "rdm.pth").tensors["model_ema.diffusion_modelinput_projweight"]
-    torch.testing.assert_close(load_rdm(out).denoiser.input_proj.weight, shadow, rtol=0, atol=1e-6)
+    torch.testing.assert_close(load_rdm(out).net.input_proj.weight, shadow, rtol=0, atol=1e-6)
 
 
 def test_it_trains_or_imports() -> None:

@@ -106,7 +106,8 @@ def test_classes_are_drawn_as_often_as_in_training_and_recorded(tmp_path: Path) 
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(weights)
-    tensors["conditioner.frequencies"][:] = tensors["conditioner.frequencies"].new_tensor([0.2, 0.8])
+    name = "conditioner.class.frequencies"
+    tensors[name][:] = tensors[name].new_tensor([0.2, 0.8])
     save_file(tensors, weights)
     out = FolderArtifact(tmp_path / "out")
     run(_params(n=400, batch_size=200), inputs, out, worker(tmp_path))
@@ -150,7 +151,7 @@ def test_every_rank_reports_equally_often(tmp_path: Path) -> None:
 def test_guidance_without_a_trained_null_is_a_config_error(tmp_path: Path) -> None:
     inputs = _inputs(tmp_path / "in")
     config = inputs["pixels"].read_json("config.json")
-    config["model"]["condition"]["drop_prob"] = 0.0
+    config["model"]["conditions"][0]["drop_prob"] = 0.0
     inputs["pixels"].write_json("config.json", config)
     guided = DiffusionSampling.tiny().model_copy(update={"guidance": 1.0})
     with pytest.raises(ConfigError, match="drop_prob above 0"):

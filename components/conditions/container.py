@@ -1,0 +1,127 @@
+"""All conditions of a generator: a batch -> what enters the network, in training and in sampling."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from components.base import Batch
+from components.conditions.config import ConditionConfig
+from components.conditions.embedders import Classes, Embedder, embedder
+from components.conditions.ports import Ports
+from components.errors import ConfigError
+from components.rng import Rng
+
+
+class HasPorts(Protocol):
+    """What a network says of its ports; a width of None means that it lacks the port."""
+
+    @property
+    def vector_width(self) -> int | None: ...
+    @property
+    def sequence_width(self) -> int | None: ...
+
+
+class Conditions(nn.ModuleDict):
+    """Embedders by kind. Several conditions on the vector port are added, on the sequence port they are concatenated.
+
+    Embedders are built for the network's widths. `table_std`: as in Table. `constant`: the network needs a vector even
+    where no condition gives one, so a learned one stands there.
+
+    Raises: ConfigError for a port that the network lacks, or a field that the cache lacks.
+    """
+
+    def __init__(
+        self,
+        configs: Sequence[ConditionConfig],
+        network: HasPorts,
+        *,
+        dim: int,
+        n_classes: int | None,
+        table_std: float | None = 0.02,
+        constant: bool = False,
+    ) -> None:
+        super().__init__()
+        self.configs = tuple(configs)
+        widths = {"vector": network.vector_width, "sequence": network.sequence_width}
+        for config in configs:
+            width = widths[config.port]
+            if width is None:
+                have = " and ".join(port for port, size in widths.items() if size)
+                raise ConfigError(
+                    f"the network has no {config.port} port for the condition {config.kind}",
+                    got=f"port: {config.port}",
+                    expected=have or "no condition",
+                )
+            self[config.kind] = embedder(config, width=width, dim=dim, n_classes=n_classes, std=table_std)
+        needs = constant and not any(config.port == "vector" for config in configs)
+        self.constant = nn.Parameter(torch.empty(1, widths["vector"] or 0)) if needs else None
+        if self.constant is not None:
+            nn.init.normal_(self.constant, std=0.02)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Fields of the batch that training reads, each once."""
+        return tuple(dict.fromkeys(config.field for config in self.configs))
+
+    @property
+    def required(self) -> tuple[str, ...]:
+        """Fields without which sampling is refused."""
+        return tuple(dict.fromkeys(config.field for config in self.configs if not config.sampled))
+
+    @property
+    def class_frequencies(self) -> Float[Tensor, " classes"] | None:
+        """Share of each class among the labeled training rows; None without a class condition."""
+        classes = next((one for one in self._embedders().values() if isinstance(one, Classes)), None)
+        return None if classes is None else classes.frequencies
+
+    @property
+    def all_dropped(self) -> bool:
+        """Whether guidance pushes away from no condition at all, which is the same for every row."""
+        return all(config.drop_prob > 0 for config in self.configs)
+
+    def fit(self, rows: Batch, seed: int, *, trained: bool) -> None:
+        """Frequencies and centroids from all training rows. `trained`: the weights come from a finished run."""
+        for one in self._embedders().values():
+            one.fit(rows, seed, trained=trained)
+
+    def training_ports(self, batch: Batch, rng: Rng) -> Ports:
+        """Embedded rows; each condition is dropped for a share of drop_prob of them, on its own."""
+        embedded = []
+        for config in self.configs:
+            drop = rng.uniform() < config.drop_prob if config.drop_prob > 0 else None
+            embedded.append(self._of(config)(batch, drop))
+        return self._ports(embedded, rng.rows)
+
+    def sampling_ports(self, batch: Batch, rng: Rng) -> tuple[Ports, Ports]:
+        """Embedded rows, and those that guidance pushes away from: nulls for every condition that training drops.
+
+        An absent class or cluster is sampled per row by the frequencies of training.
+        Raises: ConfigError when a representation is needed and absent.
+        """
+        embedded = [self._of(config).filled(batch, rng) for config in self.configs]
+        nulls = [
+            self._of(config).nulls(rng.rows) if config.drop_prob > 0 else rows
+            for config, rows in zip(self.configs, embedded, strict=True)
+        ]
+        return self._ports(embedded, rng.rows), self._ports(nulls, rng.rows)
+
+    def _ports(self, embedded: Sequence[Tensor], n: int) -> Ports:
+        by_port: dict[str, list[Tensor]] = {"vector": [], "sequence": []}
+        for config, rows in zip(self.configs, embedded, strict=True):
+            by_port[config.port].append(rows)
+        vectors, sequences = by_port["vector"], by_port["sequence"]
+        if self.constant is not None:
+            vectors = [self.constant.expand(n, -1)]
+        return Ports(
+            vector=sum(vectors[1:], vectors[0]) if vectors else None,
+            sequence=torch.stack(sequences, 1) if sequences else None,
+        )
+
+    def _embedders(self) -> Mapping[str, Embedder]:
+        return cast(Mapping[str, Embedder], dict(self.items()))
+
+    def _of(self, config: ConditionConfig) -> Embedder:
+        return cast(Embedder, self[config.kind])

@@ -1,0 +1,27 @@
+"""A generator's files: weights.safetensors and config.json, all that a trained one is built from."""
+
+from typing import Any, cast
+
+from pydantic import TypeAdapter
+
+from components.base import Reader, Writer
+from components.generators.base import Generator
+from components.generators.config import GeneratorData
+from components.weights import load_weights, save_weights
+
+
+def save_generator(generator: Generator, out: Writer) -> None:
+    """Write the two files."""
+    with out.file("weights.safetensors") as path:
+        save_weights(path, generator.state_dict())
+    model, data = generator.config.model_dump(mode="json"), generator.data.model_dump(mode="json")
+    out.write_json("config.json", {"model": model, "data": data})
+
+
+def load_generator(artifact: Reader, models: Any) -> Generator:
+    """The trained generator of an artifact, in eval mode, without gradients. `models`: the union of its configs."""
+    saved = artifact.read_json("config.json")
+    model: Any = TypeAdapter(models).validate_python(saved["model"])
+    generator = cast(Generator, model.build(GeneratorData.model_validate(saved["data"])))
+    load_weights(generator, artifact.path("weights.safetensors"))
+    return generator.eval().requires_grad_(False)
