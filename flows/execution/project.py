@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from components.store import open_store, prove_store
 from components.store.base import Store
@@ -14,15 +14,12 @@ from flows.executors import Executor, Launcher, fit_threads, open_executor, open
 from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests
 from flows.identity.fingerprint import LOCK
-from flows.pipeline.checked import checked_sections
+from flows.pipeline.params import Params, load_params
 from flows.pipeline.table import Need, Stage, check_name, pipeline
 from flows.runs.records import CommittedRun, Spec
 from flows.runs.workspace import Workspace
 from flows.settings import Settings, load_settings
 from flows.tracking import LiveLog, StageRecord, Tracking, pipeline_id, resolve_tracking
-
-if TYPE_CHECKING:
-    from flows.pipeline.params import Params
 
 _log = logging.getLogger(__name__)
 
@@ -40,15 +37,13 @@ class Project:
         return cls(Path.cwd(), load_settings())
 
     @cached_property
-    def params(self) -> "Params":
-        from flows.pipeline.params import load_params
-
+    def params(self) -> Params:
         return load_params(self.root / "params.yaml")
 
     @cached_property
     def sections(self) -> dict[str, Any]:
         """The stages' sections of params.yaml as checked plain data."""
-        checked = checked_sections(self.root)
+        checked = self.params.model_dump(mode="json")
         return {name: checked[name] for name in pipeline(checked)}
 
     @cached_property

@@ -10,7 +10,7 @@ from components.errors import ConfigError
 from components.files import write_whole
 from flows.identity.closure import PACKAGES, module_digests
 from flows.identity.fingerprint import LOCK
-from flows.pipeline.checked import checked_sections
+from flows.pipeline.params import load_sections
 from flows.pipeline.table import Sections, Stage, pipeline
 
 FILE = "dvc.yaml"
@@ -36,7 +36,7 @@ def write_plan(root: Path, sections: Sections | None = None) -> list[str]:
     Raises: ConfigError for wrong params.
     """
     path = root / FILE
-    new, old = plan_text(checked_sections(root) if sections is None else sections), _read(path)
+    new, old = plan_text(load_sections(root / "params.yaml") if sections is None else sections), _read(path)
     if new == old:
         return []
     write_whole(path, new)
@@ -45,7 +45,7 @@ def write_plan(root: Path, sections: Sections | None = None) -> list[str]:
 
 def check_plan(root: Path) -> dict[str, Stage]:
     """The stages of root's params.yaml. Raises: ConfigError when its dvc.yaml does not follow from it and the code."""
-    sections = checked_sections(root)
+    sections = load_sections(root / "params.yaml")
     new, old = plan_text(sections), _read(root / FILE)
     if old == new:
         return pipeline(sections)

@@ -34,7 +34,6 @@ from flows.execution.project import Project
 from flows.lineage.sampling import write_samples
 from flows.lineage.trace import lineage_of
 from flows.lineage.verification import VerifyRequest, verify
-from flows.pipeline.checked import checked_sections
 from flows.registry import Registered, look, peek, register, resolve
 from flows.runs.records import CommittedRun
 from flows.settings import TrackingSettings
@@ -117,7 +116,6 @@ def test_version_says_where_it_came_from(tracking: Tracking, store: Store, run: 
 def test_status_shows_the_registry_without_importing_mlflow(root: Path, registered: str, run: CommittedRun) -> None:
     shutil.copy2(REPO / "presets/smoke.yaml", root / "params.yaml")
     shutil.copy2(REPO / "collection.lock", root)
-    checked_sections(root)  # as any earlier command of this checkout does
     heavy = {"mlflow", "sqlalchemy", "pandas", "torch", "sklearn", "scipy", "dvc", "ray"}
     script = (
         "import sys; from flows.__main__ import app; app(['status'], standalone_mode=False); "

@@ -14,14 +14,11 @@ import pytest
 
 from components.cache.memo_keys import shard_key
 from components.collection.lock import Entry, write_lock
-from components.errors import ConfigError
 from components.store import Prefix
 from components.training.checkpoint import Latest, Saved
 from flows.execution.explanation import explain
 from flows.execution.project import Project
 from flows.identity.artifact import SCHEMA, FileEntry, canonical_json, digest_of
-from flows.pipeline.checked import MEMORY, checked_sections
-from flows.pipeline.params import load_params
 from flows.runs.records import CommittedRun, RunRecord, Spec, commit
 from flows.runs.stored import memo_folder
 from flows.settings import Settings
@@ -249,19 +246,6 @@ def test_json_says_the_same(bench: Bench) -> None:
     assert told["runs"] is True
     assert told["nearest"]["differences"][0]["name"] == "train.steps"
     assert told["cost"]["worker_hours"] > 0
-
-
-def test_checked_params_are_remembered_and_never_stale(bench: Bench) -> None:
-    first = checked_sections(bench.root)
-    assert first == load_params(bench.root / "params.yaml").model_dump(mode="json")
-    assert checked_sections(bench.root) == first
-    bench.edit(_steps(11))
-    assert checked_sections(bench.root)["rdm"]["train"]["steps"] == 11
-    (bench.root / MEMORY).write_text("{")
-    assert checked_sections(bench.root)["rdm"]["train"]["steps"] == 11
-    bench.edit(lambda values: values["rdm"].update(unknown=1))
-    with pytest.raises(ConfigError, match="unknown key"):
-        checked_sections(bench.root)
 
 
 def test_it_is_quick_and_needs_no_torch(bench: Bench) -> None:
