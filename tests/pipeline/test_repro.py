@@ -154,7 +154,7 @@ def test_an_unconditional_generator_needs_no_rdm(project: Project, tmp_path: Pat
     clone.run("rcg", "sample", "--model", "artifacts/bundle", "-n", "4", "--out", "drawn")
     assert len(list((clone.root / "drawn").glob("*.png"))) == 5
     lineage = json.loads(clone.run("rcg", "lineage", "artifacts/bundle", "--json"))
-    assert list(lineage["stages"]) == [name for name in STAGES if name != "rdm"]
+    assert set(lineage["stages"]) == set(STAGES) - {"rdm"}
 
 
 @pytest.mark.parametrize(
