@@ -135,7 +135,7 @@ def test_an_unconditional_generator_needs_no_rdm(project: Project, tmp_path: Pat
     clone = project.clone(tmp_path / "clone", project.store)
     params = clone.root / "params.yaml"
     data = yaml.safe_load(params.read_text())
-    data["pixels"]["model"]["condition"]["kind"] = "none"
+    data["pixels"]["model"]["conditions"] = []
     data["rdm"] = data["sample"]["rdm"] = data["sample"]["representations"] = None
     data["sample"]["pixels"]["guidance"] = 0.0
     params.write_text(yaml.safe_dump(data))

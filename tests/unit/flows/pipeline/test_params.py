@@ -7,6 +7,7 @@ import pytest
 
 from components.errors import ConfigError
 from flows.pipeline.params import check_params, read_yaml
+from tests.support.generators import conditions
 
 ROOT = Path(__file__).parents[4]
 NEVER_DROPPED = [{"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": True}]
@@ -71,8 +72,15 @@ def test_what_does_not_fit_is_refused(preset: str, changes: dict[str, Any], mess
 
 @pytest.mark.parametrize("kind", ["none", "class", "cluster"])
 def test_a_generator_that_reads_no_representations_has_no_rdm(kind: str) -> None:
-    changes = {"rdm": None, "sample__rdm": None, "sample__representations": None, "sample__pixels__guidance": 0.0}
-    params = check_params(changed("digits", pixels__model__condition__kind=kind, **changes), kind)
+    changes: dict[str, Any] = {
+        "rdm": None,
+        "sample__rdm": None,
+        "sample__representations": None,
+        "sample__pixels__guidance": 0.0,
+    }
+    params = check_params(
+        changed("digits", pixels__model__conditions=[one.model_dump() for one in conditions(kind)], **changes), kind
+    )
     assert params.rdm is None
 
 
