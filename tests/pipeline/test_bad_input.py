@@ -269,9 +269,9 @@ PARAMS = [
     case("dimensions", lambda p: p.set(rdm__model__dim=17), "run encoder", 2,
          "encoder's dimension is 16 but rdm.model.dim is 17", "set rdm.model.dim: 16"),
     case("uneven steps of the rdm", lambda p: p.set(sample__rdm__steps=7, sample__rdm__spacing="reference"), "run rdm",
-         2, "sample.rdm.steps", "(got 7; valid: near it: 4, 5, 8, 10)"),
+         2, "sample.rdm", "(got: 7; valid: near it: 4, 5, 8, 10)"),
     case("uneven steps of dit", lambda p: p.set(sample__pixels__steps=3, sample__pixels__spacing="reference"),
-         "run rdm", 2, "sample.pixels.steps", "(got 3; valid: near it: 1, 2, 4, 5)"),
+         "run rdm", 2, "sample.pixels", "(got: 3; valid: near it: 1, 2, 4, 5)"),
 ]  # fmt: skip
 PICTURES = [
     case("empty folder", lambda p: p.empty(), "snapshot", 3, "holds no pictures", "at least 3"),

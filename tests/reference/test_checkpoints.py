@@ -77,7 +77,7 @@ CASES = {
     "rdm-class": Case(
         "rdm",
         lambda: _with_shadow(RDM | expected_layout("rdm_class")),
-        _rdm, 167 + 156, 72_176_896 * 2 + 12_002 + 512_000, 72_176_896 + 512_000,
+        _rdm, 167 + 156, 72_176_896 * 2 + 12_002 + 512_000, 72_176_896 + 512_000 + 512,  # and our null
     ),
     "mocov3-b": Case(
         "mocov3", lambda: expected_layout("mocov3_b"), _encoder, 166, 106_803_459, 85_798_656 + 20_987_904

@@ -126,7 +126,7 @@ def test_the_solver_is_exact_for_a_denoiser_that_does_not_move() -> None:
     start = math.sqrt(steps[0].ab) * x0 + math.sqrt(1 - steps[0].ab) * eps
 
     def still(x: Tensor, t: int, ports: Ports) -> Denoised:
-        return x0
+        return Denoised(x0, None)
 
     end = dpm_solver_2m(still, start, Ports(), steps)
     left = steps[-1].ab_prev
