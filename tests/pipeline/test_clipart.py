@@ -63,14 +63,16 @@ def test_pictures_are_there_to_look_at(workspace: Path) -> None:
 
 
 def test_bundle_draws_and_varies_a_real_picture(workspace: Path, tmp_path: Path) -> None:
+    from components.bundle.request import Request
     from flows.execution.project import Project
-    from flows.lineage.sampling import SampleRequest, write_samples
+    from flows.lineage.sampling import open_picture, write_samples
     from flows.settings import Settings
 
     shutil.copytree(workspace / "artifacts/bundle", tmp_path / "bundle")
     picture = next((workspace / "pictures").rglob("*.png"))
-    request = SampleRequest(model=str(tmp_path / "bundle"), out=tmp_path / "like", n=3, seed=0, like=picture)
-    write_samples(request, Project(tmp_path, Settings(mlflow_uri="off")))
+    request = Request(n=3, like=open_picture(picture))
+    project = Project(tmp_path, Settings(mlflow_uri="off"))
+    write_samples(request, project, model=str(tmp_path / "bundle"), out=tmp_path / "like")
     assert len(list((tmp_path / "like").glob("*.png"))) >= 4
 
 

@@ -58,7 +58,8 @@ FILES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
         DitConfig.tiny().model_copy(update={"width": 64, "heads": 1, "variance": "learned", "prediction": "eps"}),
         KL.build().spec)),
     "adm.pth": ("adm", _generator(_unet(AdmConfig, "adm", width=64, multipliers=[1] * 6), PIXELS)),
-    "ldm.pth": ("ldm", _generator(_unet(LdmConfig, "ldm", width=32, multipliers=[1] * 3), KL.build().spec)),
+    "ldm.pth": ("ldm", _generator(
+        _unet(LdmConfig, "ldm", width=32, multipliers=[1] * 3, context_dim=DIM), KL.build().spec)),
 }  # fmt: skip
 
 

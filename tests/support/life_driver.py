@@ -43,7 +43,7 @@ def work(request: dict[str, Any]) -> dict[str, Any]:
         found = forget(project, request["image"], dry_run=False)
         return {"models": found.models, "keys": found.keys}
     if request["do"] == "history":
-        return {"text": "\n".join(history_lines(Decisions(project.store, project.settings.model_name)))}
+        return {"text": "\n".join(history_lines(Decisions(project.store, project.settings.tracking.model_name)))}
     aliases = open_aliases(project)[1]
     champion, previous = aliases.of("champion"), aliases.of("previous-champion")
     return {

@@ -30,6 +30,7 @@ MODEL_PY = '''"""The pyfunc model of this bundle: MLflow runs this file. Without
 
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -38,14 +39,22 @@ import pandas as pd
 HERE = Path(__file__).resolve().parent
 
 
+@contextmanager
+def no_bytecode():
+    """Modules that are imported meanwhile leave no compiled files: the bundle's folder stays as it is."""
+    write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = write
+
+
 def load_predictor():
-    write, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # the bundle's folder stays as it is
     sys.path.insert(0, str(HERE))
     try:
         from components.bundle.serving import Predictor
     finally:
         sys.path.remove(str(HERE))
-        sys.dont_write_bytecode = write
     root = Path(sys.modules["components"].__file__).parents[1]
     for own in sorted(HERE.glob("components/**/*.py")):
         used = root / own.relative_to(HERE)
@@ -57,11 +66,13 @@ def load_predictor():
 
 class Model(mlflow.pyfunc.PythonModel):
     def load_context(self, context):
-        self.predictor = load_predictor()
+        with no_bytecode():
+            self.predictor = load_predictor()
 
     def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
         frame = model_input if isinstance(model_input, pd.DataFrame) else pd.DataFrame(model_input)
-        return pd.DataFrame(self.predictor.predict(frame.to_dict("records"), params or {}))
+        with no_bytecode():
+            return pd.DataFrame(self.predictor.predict(frame.to_dict("records"), params or {}))
 
 
 mlflow.models.set_model(Model())
