@@ -234,7 +234,8 @@ def load_settings() -> Settings:
     known = variables()
     for name in sorted(os.environ):
         if name.startswith("RCG_") and name not in known and not name.startswith(_NOT_OURS):
-            close = difflib.get_close_matches(name, known, n=1)
+            single = [variable for variable in known if variable.removeprefix("RCG_").lower() not in SECTIONS]
+            close = difflib.get_close_matches(name, single, n=1)
             fix = f"did you mean {close[0]}?" if close else "unset it; see docs/reference/settings.md"
             raise ConfigError("unknown setting in the environment", got=name, fix=fix)
     try:

@@ -20,6 +20,12 @@ def test_names_are_unique_so_that_a_flat_name_has_one_place() -> None:
     assert len(names) == len(set(names))
 
 
+def test_a_misspelt_variable_is_told_the_nearest_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RCG_WORKERZ", "2")
+    with pytest.raises(ConfigError, match="RCG_WORKERS"):
+        load_settings()
+
+
 def test_flat_and_nested_variables_are_the_same_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCG_WORKERS", "3")
     monkeypatch.setenv("RCG_CLUSTER__IMAGE", "name@sha256:1")
