@@ -9,7 +9,7 @@ import numpy as np
 
 from components.bundle.provenance import Provenance, bundle_digest, platform_facts, read_provenance
 from components.bundle.request import Request
-from components.errors import ArtifactError, ConfigError, MissingError, RcgError
+from components.errors import ArtifactError, ConfigError, RcgError
 from components.metrics.psnr import psnr_db
 from flows.execution.project import Project
 from flows.executors.base import pick_device
@@ -47,16 +47,9 @@ class VerifyRequest:
     given: tuple[Path, ...] = ()
 
 
-def read_picture(path: Path) -> bytes:
-    """Raises: MissingError."""
-    if not path.is_file():
-        raise MissingError("there is no such picture", got=path)
-    return path.read_bytes()
-
-
 def verify(request: VerifyRequest, project: Project) -> Finding:
     """Raises: ArtifactError for a picture without provenance, or for another bundle than the one that it names."""
-    data = read_picture(request.picture)
+    data = open_picture(request.picture).data
     claim = read_provenance(data)
     shown = _pixels(data)
     unknown = _undecidable(claim, request)
