@@ -35,9 +35,9 @@ from flows.runs.records import (
     Spec,
     commit,
     find_run,
-    load_run,
     read_record,
     restore_record,
+    reusable_run,
 )
 from flows.runs.workspace import Workspace
 from flows.settings import WorkerSettings
@@ -174,7 +174,7 @@ def work(spec: Spec, doing: Doing) -> Outcome:
     Raises: what the executor raises; SupersededError when another process took over; the error of a process that was
     followed and failed for good.
     """
-    run = load_run(doing.store, spec.prefix)
+    run = reusable_run(doing.store, spec.prefix)
     if run is not None:
         restore_record(doing.store, run)
         return Outcome(run, "reused")
@@ -216,7 +216,7 @@ class _Work:
 
     def done(self) -> Outcome:
         while True:
-            run = load_run(self.doing.store, self.spec.prefix)
+            run = reusable_run(self.doing.store, self.spec.prefix)
             if run is not None:
                 self._show_events()
                 return Outcome(run, "followed" if self.followed else "reused")
@@ -254,7 +254,7 @@ class _Work:
                 raise failure.error("the process that was followed failed")
 
     def _execute(self, lease: Lease) -> Outcome:
-        run = load_run(self.doing.store, self.spec.prefix)
+        run = reusable_run(self.doing.store, self.spec.prefix)
         if run is not None:  # committed between the look-up and the lease
             return Outcome(run, "followed" if self.followed else "reused")
         store = FencedStore(self.doing.store, lease.check)

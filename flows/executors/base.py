@@ -25,7 +25,7 @@ from flows.identity.artifact import FileEntry
 from flows.identity.environment import part_versions
 from flows.runs.events import EventWriter
 from flows.runs.lease import FencedStore, check_fence
-from flows.runs.records import CommittedRun, Spec, load_run
+from flows.runs.records import MEMO, CommittedRun, Spec, load_run
 from flows.runs.stored import StoredArtifact, StoredInputs, StoredOutput
 from flows.settings import Device, WorkerSettings
 
@@ -278,7 +278,7 @@ def merge(results: list[RankResult]) -> tuple[dict[str, FileEntry], dict[str, st
     keys: dict[str, str] = {}
     for result in results:
         both = files.keys() & result.files.keys()
-        twice = sorted(n for n in both if keys[n] != result.keys[n] or not keys[n].startswith("memo/"))
+        twice = sorted(n for n in both if keys[n] != result.keys[n] or not keys[n].startswith(MEMO))
         if twice:
             raise ArtifactError(
                 "two ranks wrote the same file", got=twice[0], fix="write it on rank 0, or split by worker.rows"

@@ -18,14 +18,16 @@ SCHEMA = 1
 MAX_INLINE_FILES = 10_000
 """A manifest with more files keeps its listing in an object of its own."""
 
+_CANONICAL: dict[str, Any] = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": False}
+
 
 class Record(Config):
     """Base of what flows writes as JSON."""
 
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
-        """Read what canonical_json wrote. Raises: ArtifactError naming `where` for anything else."""
-        value = parse_json(data, where)
+        """Read what to_json() wrote. Raises: ArtifactError naming `where` for anything else."""
+        value = _unsealed(parse_json(data, where), where)
         version = value.get("schema_version") if isinstance(value, dict) else None
         if not isinstance(version, int):
             raise ArtifactError(
@@ -48,6 +50,22 @@ class Record(Config):
     def to_json(self) -> bytes:
         """Canonical JSON: equal records give equal bytes."""
         return canonical_json(self.model_dump(mode="json"))
+
+
+class SealedRecord(Record):
+    """A record that nothing else names by digest: it carries its own, as `seal`, so that a wrong byte is found."""
+
+    def to_json(self) -> bytes:
+        value = self.model_dump(mode="json")
+        return canonical_json({**value, "seal": digest_of(canonical_json(value))})
+
+
+def _unsealed(value: Any, where: str) -> Any:
+    """The value without its seal, if it has one. Raises: TamperedError when that is not of this value."""
+    seal = value.pop("seal", None) if isinstance(value, dict) else None
+    if seal is not None and seal != digest_of(json.dumps(value, **_CANONICAL).encode(errors="replace")):
+        raise TamperedError(f"{where} does not match its seal: torn or edited by hand", expected=seal)
+    return value
 
 
 class FileEntry(Record):
@@ -142,7 +160,7 @@ class Output(Protocol):
 
 def canonical_json(value: Any) -> bytes:
     """One spelling per value: sorted keys, no spaces, UTF-8, finite numbers."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return json.dumps(value, allow_nan=False, **_CANONICAL).encode()
 
 
 def readable_json(value: Any, name: str) -> bytes:

@@ -36,6 +36,7 @@ from flows.identity.artifact import (
     FileEntry,
     Manifest,
     Record,
+    SealedRecord,
     digest_of,
     listing_name,
     pack_manifest,
@@ -46,6 +47,8 @@ from flows.runs.lease import attempts
 
 MANIFEST = "manifest.json"
 ERASED = "erased.json"
+MEMO = "memo/"
+"""Where keys of memoised files begin: several runs may share them, and any of their stage can make them again."""
 _CHUNK = 8 << 20
 _QUESTIONS_AT_ONCE = 16
 _R = TypeVar("_R", bound=Record)
@@ -82,7 +85,7 @@ class Spec(Record):
         return run_prefix(self.stage, self.fingerprint)
 
 
-class RunRecord(Record):
+class RunRecord(SealedRecord):
     """run.json: how a committed artifact came about. Never hashed into anything."""
 
     schema_version: int
@@ -175,11 +178,11 @@ def read_record(kind: type[_R], run: Store, name: str) -> _R | None:
     return kind.parse(data, f"{run.uri}/{name}")
 
 
-def load_run(store: Store, prefix: str, *, verify: bool = False) -> CommittedRun | None:
+def load_run(store: Store, prefix: str, *, verify: bool = False, memos: bool = True) -> CommittedRun | None:
     """The committed run at prefix; None if nothing is committed there. With `verify` every sha256 is checked too.
 
-    Raises: TamperedError or MissingError naming the first file that is not as committed; ArtifactError for a manifest
-    that cannot be one.
+    Without `memos` memoised files are not looked at. Raises: TamperedError or MissingError naming the first file that
+    is not as committed; ArtifactError for a manifest that cannot be one.
     """
     run = Prefix(store, prefix)
     try:
@@ -188,42 +191,64 @@ def load_run(store: Store, prefix: str, *, verify: bool = False) -> CommittedRun
         return None
     where = f"{run.uri}/{MANIFEST}"
     digest = digest_of(data)
-    record = _find_record(run, digest)
-    if record is None:
-        what = f"{where} is not the one that was committed: no attempt's record names it"
-        raise TamperedError(what, got=digest, fix=_mend(prefix))
+    record = _find_record(run, prefix, digest)
     manifest = unpack_manifest(data, prefix.split("/")[1], where, run.get)
     if manifest.files.keys() != record.keys.keys():
         raise TamperedError(f"{run.uri}/run.json does not name the files of its manifest", fix=_mend(prefix))
     committed = CommittedRun(prefix, manifest, digest, record)
-    committed = replace(committed, erased=_check_sizes(store, committed))
+    committed = replace(committed, erased=_check_sizes(store, committed, memos=memos))
     if verify:
         for name in manifest.files.keys() - committed.erased:
             check_file(store, committed, name)
     return committed
 
 
-def _find_record(run: Store, digest: str) -> RunRecord | None:
-    """run.json if it belongs to the manifest, else the attempt's record that does: a driver may have died between."""
-    names = ["run.json", *(f"attempts/{n}.run.json" for n in reversed(attempts(run)))]
-    records = (read_record(RunRecord, run, name) for name in names)
-    return next((record for record in records if record is not None and record.digest == digest), None)
+def reusable_run(store: Store, prefix: str) -> CommittedRun | None:
+    """As load_run; None also where no more than memoised files are lost or torn: doing the work again mends them."""
+    try:
+        return load_run(store, prefix)
+    except (MissingError, TamperedError):
+        load_run(store, prefix, memos=False)
+        return None
 
 
-def _check_sizes(store: Store, run: CommittedRun) -> frozenset[str]:
+def _find_record(run: Store, prefix: str, digest: str) -> RunRecord:
+    """run.json if it belongs to the manifest, else the attempt's record that does: a driver may have died between.
+
+    Raises: TamperedError, naming the records that are damaged.
+    """
+    damaged = []
+    for name in ("run.json", *(f"attempts/{n}.run.json" for n in reversed(attempts(run)))):
+        try:
+            record = read_record(RunRecord, run, name)
+        except ArtifactError:
+            damaged.append(name)
+            continue
+        if record is not None and record.digest == digest:
+            return record
+    if damaged:
+        what = f"{run.uri} has no whole run.json of what was committed; damaged: {', '.join(damaged)}"
+    else:
+        what = f"{run.uri}/{MANIFEST} is not the one that was committed: no attempt's record names it"
+    raise TamperedError(what, got=digest, fix=_mend(prefix))
+
+
+def _check_sizes(store: Store, run: CommittedRun, *, memos: bool) -> frozenset[str]:
     """Names of the files that were erased. Raises: MissingError, TamperedError for others."""
-    sizes = dict(_sizes(store, run.keys.values()))
-    missing = [name for name in run.manifest.files if run.keys[name] not in sizes]
+    entries = {n: entry for n, entry in run.manifest.files.items() if memos or not run.keys[n].startswith(MEMO)}
+    sizes = dict(_sizes(store, [run.keys[name] for name in entries]))
+    missing = [name for name in entries if run.keys[name] not in sizes]
     erasure = read_record(Erasure, Prefix(store, run.prefix), ERASED) if missing else None
     erased = frozenset(missing).intersection(erasure.files if erasure is not None else ())
-    for name, entry in run.manifest.files.items():
+    for name, entry in entries.items():
         check_key(name)
-        size = sizes.get(run.keys[name])
+        key = run.keys[name]
+        size = sizes.get(key)
         if size is None and name not in erased:
-            raise MissingError(f"{name} of {run.prefix} is gone", expected=run.keys[name], fix=_mend(run.prefix))
+            raise MissingError(f"{name} of {run.prefix} is gone", expected=key, fix=_mend(run.prefix, key))
         if size is not None and size != entry.size:
             what = f"{name} of {run.prefix} has the wrong size"
-            raise TamperedError(what, got=size, expected=entry.size, fix=_mend(run.prefix))
+            raise TamperedError(what, got=size, expected=entry.size, fix=_mend(run.prefix, key))
     return erased
 
 
@@ -245,15 +270,18 @@ def check_file(store: Store, run: CommittedRun, name: str) -> None:
     """Raises: TamperedError if the bytes in the store are not those that were committed."""
     found = sha256_in_store(store, run.keys[name])
     if found != run.manifest.files[name].sha256:
-        raise tampered(run.prefix, name, found, run.manifest.files[name])
+        raise tampered(run, name, found)
 
 
-def tampered(prefix: str, name: str, found: str, entry: FileEntry) -> TamperedError:
-    what = f"{name} of {prefix} does not match its digest: torn or altered"
-    return TamperedError(what, got=found, expected=entry.sha256, fix=_mend(prefix))
+def tampered(run: CommittedRun, name: str, found: str) -> TamperedError:
+    what = f"{name} of {run.prefix} does not match its digest: torn or altered"
+    fix = _mend(run.prefix, run.keys[name])
+    return TamperedError(what, got=found, expected=run.manifest.files[name].sha256, fix=fix)
 
 
-def _mend(prefix: str) -> str:
+def _mend(prefix: str, key: str = "") -> str:
+    if key.startswith(MEMO):
+        return f"delete {key} from the store, then `rcg run {prefix.split('/')[1]}` makes it again"
     return (
         f"`rcg data copy --from` a store that has it intact, or move {prefix} out of the store and run the stage again"
     )
@@ -293,10 +321,12 @@ def commit(
 
 
 def restore_record(store: Store, run: CommittedRun) -> None:
-    """Write run.json where it lacks or is of a loser: whoever committed may have died before doing so."""
+    """Write run.json where it lacks, is damaged or of a loser: whoever committed may have died before doing so."""
     folder = Prefix(store, run.prefix)
-    present = read_record(RunRecord, folder, "run.json")
-    if present is None or present.digest != run.digest:
+    present = None
+    with contextlib.suppress(ArtifactError):
+        present = read_record(RunRecord, folder, "run.json")
+    if present != run.record:
         folder.put("run.json", run.record.to_json())
 
 

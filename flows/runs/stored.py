@@ -9,20 +9,20 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import ArtifactError, ConflictError, MissingError
+from components.errors import ArtifactError, ConflictError, MissingError, TamperedError
 from components.store.base import Store, check_key
 from flows.identity.artifact import (
     SCHEMA,
     FileEntry,
     InputArtifact,
     Manifest,
-    Record,
+    SealedRecord,
     digest_of,
     file_entry,
     parse_json,
     readable_json,
 )
-from flows.runs.records import CommittedRun, tampered
+from flows.runs.records import MEMO, CommittedRun, tampered
 
 
 class StoredArtifact:
@@ -71,7 +71,7 @@ class StoredArtifact:
             self._store.download(key, path)
         found = file_entry(path)
         if found != entry:
-            raise tampered(self._run.prefix, name, found.sha256, entry)
+            raise tampered(self._run, name, found.sha256)
         return path
 
 
@@ -101,10 +101,10 @@ class StoredInputs:
 
 def memo_folder(stage: str, key: str) -> str:
     """Where a memoised file and its entry.json lie."""
-    return f"memo/{stage}/{hashlib.sha256(key.encode()).hexdigest()}"
+    return f"{MEMO}{stage}/{hashlib.sha256(key.encode()).hexdigest()}"
 
 
-class Memo(Record):
+class Memo(SealedRecord):
     """memo/<stage>/<sha256 of key>/entry.json: the commit of one memoised file."""
 
     schema_version: int
@@ -129,6 +129,7 @@ class StoredOutput:
         self._store, self._folder, self._scratch = store, f"{prefix}/out/{attempt}", scratch
         self._stage = prefix.split("/")[1]
         self._versions, self._mix_versions = dict(versions), mix_versions
+        self._checked: dict[str, Path] = {}
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -150,42 +151,52 @@ class StoredOutput:
         self.write_bytes(name, readable_json(value, name))
 
     def memoised(self, name: str, key: str, make: Callable[[Path], None]) -> FileEntry:
-        folder = memo_folder(self._stage, key)
-        memo = self._find_memo(folder)
+        check_key(name)
+        memo = self._find_memo(name, key)
         if memo is None:
-            memo = self._make_memo(folder, key, name, make)
+            memo = self._make_memo(name, key, make)
+        elif memo.versions != self._versions and not self._mix_versions:
+            raise ArtifactError(
+                f"a stored part of {self._stage} was made by other library versions",
+                got=_changes(memo.versions, self._versions),
+                fix=f"accept the mixture (RCG_MIX_VERSIONS=true), or raise {self._stage}.numerics to make all again",
+            )
         self._claim(name, memo.data, memo.file)
         return memo.file
 
     def path(self, name: str) -> Path:
         if name not in self.keys:
             raise MissingError(f"the stage has not written {name}", got=", ".join(sorted(self.keys)[:10]) or "nothing")
-        path = self._store.local_path(self.keys[name])
-        if path is None:
-            path = self._scratch / "read" / name
-            if not path.exists():
-                self._store.download(self.keys[name], path)
-        return path
+        return self._fetch(name, self.keys[name], self.files[name])
 
-    def _find_memo(self, folder: str) -> Memo | None:
-        """The committed file, if it is there and may be used."""
-        name = f"{folder}/entry.json"
+    def _fetch(self, name: str, key: str, entry: FileEntry) -> Path:
+        """A local path of the object, whose bytes are checked once. Raises: MissingError, TamperedError."""
+        if key not in self._checked:
+            path = self._store.local_path(key)
+            if path is None:
+                path = self._scratch / "read" / name
+                self._store.download(key, path)
+            found = file_entry(path)
+            if found != entry:
+                raise TamperedError(f"{key} does not match its digest", got=found.sha256, expected=entry.sha256)
+            self._checked[key] = path
+        return self._checked[key]
+
+    def _find_memo(self, name: str, key: str) -> Memo | None:
+        """The committed file, if entry and bytes are as they were written; what is lost or damaged is made again."""
+        folder = memo_folder(self._stage, key)
         try:
-            memo = Memo.parse(self._store.get(name), f"{self._store.uri}/{name}")
-        except MissingError:
+            memo = Memo.parse(self._store.get(f"{folder}/entry.json"), f"{self._store.uri}/{folder}/entry.json")
+            if memo.key != key or memo.data != f"{folder}/{memo.file.sha256}":
+                return None
+            self._fetch(name, memo.data, memo.file)
+        except ArtifactError:
             return None
-        if not self._is_whole(memo):
-            return None  # lost or torn: made again
-        if memo.versions != self._versions and not self._mix_versions:
-            raise ArtifactError(
-                f"a stored part of {self._stage} was made by other library versions",
-                got=_changes(memo.versions, self._versions),
-                fix=f"accept the mixture (RCG_MIX_VERSIONS=true), or raise {self._stage}.numerics to make all again",
-            )
         return memo
 
-    def _make_memo(self, folder: str, key: str, name: str, make: Callable[[Path], None]) -> Memo:
-        with self._temporary(Path(check_key(name)).name) as path:
+    def _make_memo(self, name: str, key: str, make: Callable[[Path], None]) -> Memo:
+        folder = memo_folder(self._stage, key)
+        with self._temporary(Path(name).name) as path:
             make(path)
             entry = self._entry(name, path)
             data = f"{folder}/{entry.sha256}"
@@ -195,15 +206,11 @@ class StoredOutput:
         try:
             self._store.put(commit, memo.to_json(), if_absent=True)
         except ConflictError:
-            winner = Memo.parse(self._store.get(commit), f"{self._store.uri}/{commit}")
-            if self._is_whole(winner):
+            winner = self._find_memo(name, key)
+            if winner is not None:
                 return winner
             self._store.put(commit, memo.to_json())  # the winner's bytes are gone, so nothing can depend on its entry
         return memo
-
-    def _is_whole(self, memo: Memo) -> bool:
-        info = self._store.head(memo.data)
-        return info is not None and info.size == memo.file.size
 
     def _entry(self, name: str, path: Path) -> FileEntry:
         if not path.is_file():

@@ -15,6 +15,7 @@ from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
 from flows.runs.lookup import read_spec
 from flows.runs.records import (
     MANIFEST,
+    MEMO,
     Adoption,
     CommittedRun,
     RunRecord,
@@ -28,7 +29,7 @@ from flows.runs.records import (
 from flows.runs.stored import Memo
 from flows.runs.workspace import fill
 
-_SMALL = ("spec.json", "adopted.json", "run.json")
+_SMALL = ("spec.json", "adopted.json")
 
 
 def adopt(store: Store, spec: Spec, source: str, reason: str, *, heartbeat_s: float = 10.0) -> CommittedRun:
@@ -171,13 +172,15 @@ def _copy_objects(source: Store, target: Store, run: CommittedRun, scratch: Path
     for name, entry in run.manifest.files.items():
         _copy_file(source, target, run, name, entry, scratch)
     here, there = Prefix(source, run.prefix), Prefix(target, run.prefix)
-    names = [*_SMALL, *(f"attempts/{run.record.attempt}.{end}" for end in ("json", "run.json"))]
+    names = [*_SMALL, f"attempts/{run.record.attempt}.json"]
     names += [info.key for folder in ("events", "listing") for info in here.list(folder)]
     context = context_key(run)
     names += [context.removeprefix(f"{run.prefix}/")] if context is not None else []
     for name in names:
         if here.head(name) is not None:
             there.put(name, here.get(name))
+    for name in (f"attempts/{run.record.attempt}.run.json", "run.json"):
+        there.put(name, run.record.to_json())
 
 
 def _copy_file(source: Store, target: Store, run: CommittedRun, name: str, entry: FileEntry, scratch: Path) -> None:
@@ -186,9 +189,9 @@ def _copy_file(source: Store, target: Store, run: CommittedRun, name: str, entry
         source.download(key, scratch)
         found = file_entry(scratch)
         if found != entry:
-            raise tampered(run.prefix, name, found.sha256, entry)
+            raise tampered(run, name, found.sha256)
         target.upload(key, scratch)
-    if key.startswith("memo/"):
+    if key.startswith(MEMO):
         _copy_memo(source, target, key)
 
 
@@ -208,11 +211,9 @@ def _copy_memo(source: Store, target: Store, key: str) -> None:
     entry = f"{key.rpartition('/')[0]}/entry.json"
     if source.head(entry) is not None and target.head(entry) is None:
         data = source.get(entry)
-        if Memo.parse(data, entry).data == key:
-            try:
+        with contextlib.suppress(ArtifactError, ConflictError):  # a damaged one is not worth copying
+            if Memo.parse(data, entry).data == key:
                 target.put(entry, data, if_absent=True)
-            except ConflictError:
-                return
 
 
 def pull(store: Store, run: CommittedRun, folder: Path) -> list[Path]:

@@ -119,7 +119,7 @@ def fill(store: Store, run: CommittedRun, names: list[str], folder: Path) -> Non
         found = file_entry(path)
         if found != run.manifest.files[name]:
             path.unlink()
-            raise tampered(run.prefix, name, found.sha256, run.manifest.files[name])
+            raise tampered(run, name, found.sha256)
 
 
 def _swap(fresh: Path, target: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from components.errors import ArtifactError, ConfigError, DivergedError
+from components.errors import ArtifactError, ConfigError, DivergedError, MissingError
 from components.store import LocalStore
 from flows.execution.work import Doing, failure_class, work
 from flows.executors import open_executor
@@ -86,6 +86,25 @@ def test_a_stage_that_reports_nothing_still_tells_what_it_used(tmp_path: Path) -
     (event,) = read_events(store, asked.prefix)
     assert event.step == 0
     assert event.metrics.keys() == {"system/cpu_percent", "system/memory_mb"}
+
+
+@pytest.mark.parametrize("torn", [True, False])
+def test_a_memoised_part_that_was_torn_or_lost_is_made_again(tmp_path: Path, torn: bool) -> None:
+    store = LocalStore(tmp_path / "store")
+    asked = spec(n_parts=3).model_copy(update={"source": str(tmp_path)})
+    doing = Doing(store=store, executor=open_executor("inline"), settings=WorkerSettings())
+    run = work(asked, doing).run
+    whole = store.get(run.keys["parts/1.bin"])
+    store.delete(run.keys["parts/1.bin"])
+    if torn:
+        store.put(run.keys["parts/1.bin"], whole[:-1])
+    again = work(asked, doing)
+    assert (again.how, again.run.digest) == ("made", run.digest)
+    assert store.get(run.keys["parts/1.bin"]) == whole
+    assert (tmp_path / "made").read_text().split() == ["0", "1", "2", "1"]
+    store.delete(run.keys["index.json"])
+    with pytest.raises(MissingError, match=r"index\.json"):
+        work(asked, doing)
 
 
 def result(rank: int, **keys: str) -> RankResult:

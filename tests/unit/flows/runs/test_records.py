@@ -62,6 +62,27 @@ def test_a_winner_that_died_before_its_record_is_found_all_the_same(store: Local
     assert store.get(key) == store.get(f"{SPEC.prefix}/attempts/1.run.json")
 
 
+def test_a_record_with_a_wrong_byte_is_mended_from_its_copy(store: LocalStore) -> None:
+    run = make_run(store, SPEC, FILES)
+    key = f"{SPEC.prefix}/run.json"
+    whole = store.get(key)
+    for place in range(0, len(whole), 9):
+        store.put(key, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert load_run(store, SPEC.prefix) == run
+    for torn in (b"", whole[:-1], b"[]", b"{}"):
+        store.put(key, torn)
+        restore_record(store, load_run(store, SPEC.prefix))
+        assert store.get(key) == whole
+
+
+def test_a_record_whose_copy_is_damaged_too_is_named(store: LocalStore) -> None:
+    make_run(store, SPEC, FILES)
+    for name in ("run.json", "attempts/1.run.json"):
+        store.put(f"{SPEC.prefix}/{name}", b"{")
+    with pytest.raises(TamperedError, match=r"run\.json.* damaged: run\.json, attempts/1\.run\.json"):
+        load_run(store, SPEC.prefix)
+
+
 def test_a_manifest_that_was_edited_consistently_is_refused(store: LocalStore) -> None:
     make_run(store, SPEC, FILES)
     key = f"{SPEC.prefix}/manifest.json"

@@ -123,6 +123,24 @@ def test_a_memoised_file_that_was_lost_is_made_again(store: LocalStore, tmp_path
         store.delete(second.keys["x"])
 
 
+@pytest.mark.parametrize("kind", [LocalStore, Remote])
+@pytest.mark.parametrize("part", ["data", "entry"])
+def test_a_memoised_file_is_never_believed_with_a_wrong_byte(tmp_path: Path, kind: type[LocalStore], part: str) -> None:
+    store = kind(tmp_path / "store")
+    first = output(store, tmp_path / "scratch")
+    first.memoised("x", "key", writer(b"bytes"))
+    data = first.keys["x"]
+    key = data if part == "data" else f"{data.rpartition('/')[0]}/entry.json"
+    whole = store.get(key)
+    for place in range(0, len(whole), 1 + len(whole) // 40):
+        store.put(key, whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        again = output(store, tmp_path / "scratch", attempt=2 + place)
+        again.memoised("x", "key", writer(b"bytes"))
+        assert again.files == first.files
+        assert again.path("x").read_bytes() == b"bytes"
+        assert store.get(key) == whole
+
+
 def test_parts_of_other_library_versions_are_not_mixed_in_silently(store: LocalStore, tmp_path: Path) -> None:
     output(store, tmp_path / "scratch").memoised("x", "key", writer(b"bytes"))
     with pytest.raises(ArtifactError, match=r"torch 2\.7 there, 2\.8 here"):

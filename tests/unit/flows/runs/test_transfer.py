@@ -103,6 +103,15 @@ def test_a_copy_mends_a_damaged_target(store: LocalStore, other: LocalStore, run
     assert load_run(other, OLD.prefix, verify=True) == run
 
 
+def test_damaged_records_of_a_source_are_not_copied(store: LocalStore, other: LocalStore, run: CommittedRun) -> None:
+    entry = f"{run.keys['shard.bin'].rpartition('/')[0]}/entry.json"
+    store.put(f"{OLD.prefix}/run.json", b"{")
+    store.put(entry, store.get(entry).replace(b"key", b"kez"))
+    data_copy(store, other, [OLD.prefix])
+    assert other.get(f"{OLD.prefix}/run.json") == run.record.to_json()
+    assert other.head(entry) is None
+
+
 def test_a_damaged_or_absent_source_is_not_copied(store: LocalStore, other: LocalStore, run: CommittedRun) -> None:
     with pytest.raises(MissingError, match="no such artifact"):
         data_copy(store, other, [NEW.prefix])
