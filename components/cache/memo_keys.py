@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 _FACTS_VERSION = 1
+_SHARD_FORMAT = 2
+"""Raise it when equal params and pictures make other files."""
 
 
 def facts_key(params: Mapping[str, Any], chunk: str) -> str:
@@ -16,7 +18,8 @@ def facts_key(params: Mapping[str, Any], chunk: str) -> str:
 def shard_key(params: Mapping[str, Any], *, pictures: str, decode: Mapping[str, Any], encoder: str, codec: str) -> str:
     """Of a chunk's shard of the encode cache. `params` is the section encode; `pictures` the sha256 of its index."""
     counting = {name: value for name, value in params.items() if name != "max_reject_share"}
-    return _digest({"params": counting, "pictures": pictures, "decode": decode, "encoder": encoder, "codec": codec})
+    parts = {"params": counting, "pictures": pictures, "decode": decode, "encoder": encoder, "codec": codec}
+    return _digest({"format": _SHARD_FORMAT, **parts})
 
 
 def _digest(parts: Mapping[str, Any]) -> str:

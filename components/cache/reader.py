@@ -129,7 +129,7 @@ class CacheSplit:
         """File names in the source."""
         return self._text("key", indices)
 
-    def captions(self, indices: np.ndarray | Sequence[int]) -> list[str | None]:
+    def captions(self, indices: np.ndarray | Sequence[int]) -> list[list[str] | None]:
         """What metadata says of each picture; None where it says nothing."""
         return self._text("caption", indices)
 

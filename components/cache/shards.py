@@ -26,7 +26,7 @@ def shard_schema(dim: int, spec: TargetSpec) -> pa.Schema:
             pa.field("sha256", pa.string(), nullable=False),
             pa.field("split", pa.string(), nullable=False),
             pa.field("label", pa.string()),
-            pa.field("caption", pa.string()),
+            pa.field("caption", pa.list_(pa.string())),
             pa.field("view", pa.int32(), nullable=False),
             pa.field("representation", pa.list_(pa.float32(), dim), nullable=False),
             pa.field("target", pa.list_(pa.from_numpy_dtype(np.dtype(spec.dtype)), n), nullable=False),

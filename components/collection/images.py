@@ -30,7 +30,8 @@ def index_name(chunk: str) -> str:
     return f"index/{chunk}.arrow"
 
 
-def index_schema() -> pa.Schema:
+def index_schema(*, captions: bool = False) -> pa.Schema:
+    """`captions`: whether a picture of the chunk has any. A chunk without them keeps the bytes of earlier versions."""
     return pa.schema(
         [
             pa.field("key", pa.string(), nullable=False),
@@ -42,7 +43,7 @@ def index_schema() -> pa.Schema:
             pa.field("constant", pa.bool_(), nullable=False),
             pa.field("split", pa.string(), nullable=False),
             pa.field("label", pa.string()),
-            pa.field("caption", pa.string()),
+            pa.field("caption", pa.list_(pa.string()) if captions else pa.string()),
         ]
     )
 
@@ -62,7 +63,8 @@ def open_images(
 
 def index_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """An index file of these pictures; equal rows give equal bytes."""
-    schema, sink = index_schema(), pa.BufferOutputStream()
+    schema = index_schema(captions=any(row["caption"] for row in rows))
+    sink = pa.BufferOutputStream()
     columns = [pa.array([row[f.name] for row in rows], f.type) for f in schema]
     with pa.ipc.new_file(sink, schema) as writer:
         writer.write_table(pa.Table.from_arrays(columns, schema=schema))
@@ -70,8 +72,13 @@ def index_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def read_table(paths: Sequence[Path]) -> pa.Table:
-    """Arrow files of one schema as one memory-mapped table."""
+    """Arrow files of one schema as one memory-mapped table; captions are lists, also where no picture has any."""
     tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
+    wanted = pa.field("caption", pa.list_(pa.string()))
+    for n, table in enumerate(tables):
+        i = table.schema.get_field_index("caption")
+        if i >= 0 and table.schema.field(i).type != wanted.type:
+            tables[n] = table.set_column(i, wanted, pa.nulls(len(table), wanted.type))
     return pa.concat_tables(tables) if tables else index_schema().empty_table()
 
 
@@ -155,7 +162,10 @@ class ImageIndex:
         return class_ids(self.column("label"), self.classes)
 
     def column(self, name: str) -> list[Any]:
-        """One column of the index: key, sha256, size, width, height, hash, constant, split, label or caption."""
+        """One column of the index: key, sha256, size, width, height, hash, constant, split, label or caption.
+
+        A picture's value of `caption` is the list of its captions, or None.
+        """
         values: list[Any] = self._table[name].to_pylist()
         return values
 

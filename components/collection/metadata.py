@@ -1,4 +1,7 @@
-"""Labels and captions: metadata.csv or metadata.jsonl with file_name, label and text, as Hugging Face's ImageFolder."""
+"""Labels and captions: metadata.csv or metadata.jsonl with file_name, label and text, as Hugging Face's ImageFolder.
+
+A picture may have several captions: a list as `text` in metadata.jsonl, or one row for each, in either file.
+"""
 
 import csv
 import hashlib
@@ -6,7 +9,7 @@ import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from components.collection.lock import MetadataFile
 from components.collection.source_base import Source
@@ -14,10 +17,16 @@ from components.errors import DataError
 
 
 class Note(NamedTuple):
-    """What is said about one picture; None where nothing is."""
+    """What is said about one picture."""
 
-    label: str | None
-    caption: str | None
+    label: str | None = None
+    captions: tuple[str, ...] = ()
+
+    def joined(self, other: Self) -> Self | None:
+        """This note with the captions of another row; None where that row has none, or another label."""
+        if not other.captions or other.label not in (None, self.label):
+            return None
+        return self._replace(captions=self.captions + other.captions)
 
 
 def read_notes(source: Source, files: Sequence[MetadataFile]) -> dict[str, Note]:
@@ -35,9 +44,12 @@ def read_notes(source: Source, files: Sequence[MetadataFile]) -> dict[str, Note]
             if not isinstance(file_name, str) or not file_name:
                 raise DataError(f"{where} has no file_name", got=dict(row), expected="a column named file_name")
             key = str(folder / file_name)
-            if key in notes:
-                raise DataError(f"{where} describes {key} again", fix="keep one row per picture")
-            notes[key] = Note(_text(row.get("label")), _text(row.get("text")))
+            note = Note(_text(row.get("label")), _captions(row.get("text"), where))
+            joined = notes[key].joined(note) if key in notes else note
+            if joined is None:
+                fix = "keep one row per picture; further rows may each add a caption, with the same label or none"
+                raise DataError(f"{where} describes {key} again", fix=fix)
+            notes[key] = joined
     return notes
 
 
@@ -74,6 +86,13 @@ def _rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
         if not isinstance(row, dict):
             raise DataError(f"{name} line {number} is not an object", got=line.strip()[:80])
         yield f"{name} line {number}", row
+
+
+def _captions(value: Any, where: str) -> tuple[str, ...]:
+    captions = value if isinstance(value, list) else [value]
+    if wrong := [caption for caption in captions if isinstance(caption, dict | list)]:
+        raise DataError(f"{where} has a text that is none", got=wrong[0], expected="a string, or a list of strings")
+    return tuple(caption for caption in map(_text, captions) if caption is not None)
 
 
 def _text(value: Any) -> str | None:

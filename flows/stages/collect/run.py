@@ -91,7 +91,7 @@ class _Facts:
 
 
 class _Labels:
-    """Label and caption of each picture."""
+    """Label and captions of each picture."""
 
     def __init__(self, params: CollectParams, source: Source, lock: Lock) -> None:
         self.kind = params.labels
@@ -99,9 +99,21 @@ class _Labels:
         """Notes about pictures that have not come yet."""
 
     def of(self, key: str) -> Note:
-        note = self.unmatched.pop(key, Note(None, None))
+        note = self.unmatched.pop(key, Note())
         label = {"metadata": note.label, "folder": folder_label(key), "none": None}[self.kind]
-        return Note(label, note.caption)
+        return Note(label, note.captions)
+
+    def refuse_lost_captions(self) -> None:
+        """Raises: DataError naming the pictures that have captions but are not in the collection."""
+        lost = sorted(key for key, note in self.unmatched.items() if note.captions)
+        if lost:
+            raise DataError(
+                f"metadata has captions for {len(lost)} {'picture' if len(lost) == 1 else 'pictures'} that "
+                "collection.lock does not list",
+                got=", ".join(lost[:_SHOWN]) + (", …" if len(lost) > _SHOWN else ""),
+                fix="correct file_name (it is relative to the metadata file), add the pictures, or remove the rows, "
+                "and run `rcg snapshot`",
+            )
 
 
 @dataclass
@@ -152,7 +164,7 @@ def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts
         names = splitter.assign([row["sha256"] for row in rows], [row["hash"] for row in rows])
         for row, split in zip(rows, names, strict=True):
             note = labels.of(row["key"])
-            row |= {"split": split, "label": note.label, "caption": note.caption}
+            row |= {"split": split, "label": note.label, "caption": list(note.captions) or None}
         data = index_bytes(rows)
         facts.out.write_bytes(index_name(chunk.name), data)
         tally.add(rows)
@@ -162,6 +174,7 @@ def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts
     _check(params, tally, facts.lock.count)
     for row in tally.rejected:
         labels.unmatched.pop(row["key"], None)
+    labels.refuse_lost_captions()
     facts.out.write_json("collection.json", everything.as_json())
     facts.out.write_json("base.json", base_part.as_json())
     unmatched = sorted(labels.unmatched)

@@ -34,7 +34,10 @@ def _write(root: Path, dtype: str = "uint8", classes: list[str] | None = CLASSES
             for start in pictures[::2]:
                 rows = [
                     {"key": f"{i}.png", "sha256": "0" * 64, "split": SPLITS[i], "view": view}
-                    | {"label": [*CLASSES, None][i % 3] if classes else None, "caption": f"picture {i}" if i else None}
+                    | {
+                        "label": [*CLASSES, None][i % 3] if classes else None,
+                        "caption": [f"picture {i}", "more"] if i else None,
+                    }
                     for i in (start, start + 1)
                     for view in range(N_VIEWS if SPLITS[i] == "train" else 1)
                 ]
@@ -67,7 +70,7 @@ def test_rows_are_those_that_were_written(tmp_path: Path, dtype: str, ram_bytes:
         assert (batch["target"].flatten(1) == wanted[:, None]).all()
         assert batch["class"].tolist() == [[0, 1, -1][pictures[i] % 3] for i in (5, 0, 3, 0)]
     assert train.keys([1, 0]) == ["2.png", "0.png"]
-    assert train.captions([1, 0]) == ["picture 2", None]
+    assert train.captions([1, 0]) == [["picture 2", "more"], None]
     assert len(train.rows([])["target"]) == 0
 
 

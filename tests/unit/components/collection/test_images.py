@@ -110,6 +110,11 @@ def test_an_index_file_depends_on_its_rows_alone_and_maps_back(tmp_path: Path) -
     collect = _collect(tmp_path)
     table = read_table([collect.path(index_name("c00000"))])
     assert index_bytes(table.to_pylist()) == collect.read_bytes(index_name("c00000"))
+    rows = [row | {"caption": ["a", "b"] if row["label"] else None} for row in table.to_pylist()]
+    captioned = tmp_path / "captioned.arrow"
+    captioned.write_bytes(index_bytes(rows))
+    both = read_table([collect.path(index_name("c00000")), captioned])["caption"].to_pylist()
+    assert both == [None] * 4 + [["a", "b"], None, ["a", "b"], ["a", "b"]]
     empty = tmp_path / "empty.arrow"
     empty.write_bytes(index_bytes([]))
     source = FolderSource(tmp_path / "in")

@@ -25,14 +25,25 @@ def _read(root: Path, **files: bytes) -> dict[str, Note]:
 def test_csv_with_quotes_byte_order_mark_and_other_columns(tmp_path: Path) -> None:
     text = '\ufefffile_name,width,label,text\r\na.png,3,cat,"a cat, ""sitting""\nthere"\r\nsub/b.png,4,,\r\n'
     notes = _read(tmp_path, metadata_csv=text.encode())
-    assert notes == {"a.png": Note("cat", 'a cat, "sitting"\nthere'), "sub/b.png": Note(None, None)}
+    assert notes == {"a.png": Note("cat", ('a cat, "sitting"\nthere',)), "sub/b.png": Note()}
 
 
 def test_jsonl_in_a_folder_names_files_relative_to_it(tmp_path: Path) -> None:
     lines = [{"file_name": "a.png", "label": 0, "text": "zero"}, {"file_name": "x/b.png", "label": None}]
     data = "\n\n".join(map(json.dumps, lines)).encode()
     notes = _read(tmp_path, sub__metadata_jsonl=data, metadata_csv=b"file_name,label\nc.png,1\n")
-    assert notes == {"sub/a.png": Note("0", "zero"), "sub/x/b.png": Note(None, None), "c.png": Note("1", None)}
+    assert notes == {"sub/a.png": Note("0", ("zero",)), "sub/x/b.png": Note(), "c.png": Note("1")}
+
+
+def test_several_captions_are_a_list_or_a_row_for_each(tmp_path: Path) -> None:
+    csv = "file_name,label,text\na.png,cat,a cat\na.png,cat,an animal\na.png,,a pet\nb.png,,\n"
+    lines = [{"file_name": "c.png", "text": ["one", "", 2]}, {"file_name": "c.png", "text": "three"}]
+    notes = _read(tmp_path, metadata_csv=csv.encode(), sub__metadata_jsonl="\n".join(map(json.dumps, lines)).encode())
+    assert notes == {
+        "a.png": Note("cat", ("a cat", "an animal", "a pet")),
+        "b.png": Note(),
+        "sub/c.png": Note(None, ("one", "2", "three")),
+    }
 
 
 @pytest.mark.parametrize(
@@ -40,6 +51,8 @@ def test_jsonl_in_a_folder_names_files_relative_to_it(tmp_path: Path) -> None:
     [
         ("metadata_csv", b"name,label\na.png,cat\n", "line 2 has no file_name"),
         ("metadata_csv", b"file_name,label\na.png,cat\na.png,dog\n", "line 3 describes a.png again"),
+        ("metadata_csv", b"file_name,label,text\na.png,cat,x\na.png,dog,y\n", "line 3 describes a.png again"),
+        ("metadata_jsonl", b'{"file_name": "a.png", "text": ["x", {"en": "y"}]}\n', "line 1 has a text that is none"),
         ("metadata_csv", b"file_name\n\xff\xfe.png\n", "not UTF-8"),
         ("metadata_jsonl", b'{"file_name": "a.png"}\n{oops}\n', "line 2 is not JSON"),
         ("metadata_jsonl", b"[1]\n", "line 1 is not an object"),

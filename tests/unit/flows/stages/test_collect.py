@@ -155,22 +155,32 @@ def test_near_duplicates_share_a_split_across_chunks(tmp_path: Path) -> None:
 def test_labels_and_captions_from_metadata(tmp_path: Path) -> None:
     place = Place(tmp_path)
     add_scenes(place, 0, 12)
-    lines = [f"{i:04d}.png,{i % 3},picture {i}" for i in range(10)] + ["gone.png,5,never came"]
+    lines = [f"{i:04d}.png,{i % 3},picture {i}" for i in range(10)] + ["gone.png,5,", "0004.png,,four"]
     write(place, {"metadata.csv": "\n".join(["file_name,label,text", *lines]).encode()})
     place.snapshot()
     metrics, artifact = place.collect(params=_with(labels="metadata"))
     rows = _rows(artifact)
     assert [rows[f"{i:04d}.png"]["label"] for i in (0, 4, 11)] == ["0", "1", None]
-    assert rows["0004.png"]["caption"] == "picture 4"
+    assert [rows[f"{i:04d}.png"]["caption"] for i in (4, 5, 11)] == [["picture 4", "four"], ["picture 5"], None]
     assert artifact.read_json("base.json")["classes"] == ["0", "1", "2"]
     assert (metrics["labeled"], metrics["classes"], metrics["unmatched_metadata"]) == (10, 3, 1)
     assert artifact.read_json("rejects.json")["unmatched"] == ["gone.png"]
     _, unlabeled = place.collect("b")
     assert unlabeled.read_json("base.json")["classes"] is None
-    assert _rows(unlabeled)["0004.png"]["caption"] == "picture 4"
+    assert _rows(unlabeled)["0004.png"]["caption"] == ["picture 4", "four"]
     (place.pictures / "metadata.csv").write_bytes(b"file_name\n")
     with pytest.raises(DataError, match=r"metadata\.csv has changed"):
         place.collect("c")
+
+
+def test_captions_of_no_picture_are_refused_by_name(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    add_scenes(place, 0, 12)
+    write(place, {"metadata.csv": b"file_name,text\n0001.png,one\n0O02.png,two\nsub/3.png,\n"})
+    place.snapshot()
+    with pytest.raises(DataError, match=r"captions for 1 picture(?s:.)*0O02\.png") as refused:
+        place.collect()
+    assert "sub/3.png" not in str(refused.value)
 
 
 def test_labels_from_folders(tmp_path: Path) -> None:
