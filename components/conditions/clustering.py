@@ -4,7 +4,7 @@ k: number of clusters.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 _KMEANS_STEPS = 100
@@ -25,6 +25,14 @@ def spherical_kmeans(z: Float[Tensor, "n dim"], k: int, *, seed: int) -> Float[T
         if score > best_score:
             best, best_score = centroids, score
     return best.to(z.dtype)
+
+
+def clusters(z: Float[Tensor, "n dim"], k: int, *, seed: int) -> list[Int64[Tensor, " rows"]]:
+    """Rows of each cluster that spherical_kmeans finds, nearest to its centroid first; empty clusters are left out."""
+    cosine = nn.functional.normalize(z, dim=1) @ spherical_kmeans(z, k, seed=seed).T
+    owner = cosine.argmax(1)
+    rows = [torch.nonzero(owner == c)[:, 0] for c in range(k)]
+    return [its[cosine[its, c].argsort(descending=True, stable=True)] for c, its in enumerate(rows) if len(its)]
 
 
 def _plus_plus(unit: Tensor, k: int, generator: torch.Generator) -> Tensor:

@@ -11,11 +11,12 @@ _FEWEST = 10
 def frechet_ratio(new: np.ndarray, old: np.ndarray) -> float:
     """Frechet distance of new to old vectors over that between two halves of the old ones: about 1 without a change.
 
-    `old` comes in random order. Infinite with fewer than 10 vectors in a half or among the new: nothing is known then.
+    The halves are random. Infinite with fewer than 10 vectors in a half or among the new: nothing is known then.
     Vectors are projected to at most a fifth of the number of new ones, so that covariances have full rank.
 
     Shapes: (n, dim), (m, dim).
     """
+    old = old[np.random.default_rng(0).permutation(len(old))]
     half = len(old) // 2
     if min(len(new), half) < _FEWEST:
         return float("inf")

@@ -20,7 +20,7 @@ from flows.runs.stored import StoredArtifact
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_MOST_ROWS, _N_CLUSTERS, _PER_CLUSTER, _ROUNDS = 2048, 6, 8, 20
+_MOST_ROWS, _N_CLUSTERS, _PER_CLUSTER = 2048, 6, 8
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,6 @@ def _drift(artifact: StoredArtifact, base: Sequence[str], later: Sequence[str]) 
     if not later:
         return {}
     old = np.concatenate([_stacked(_plain(artifact, name), "representation") for name in base])
-    old = old[np.random.default_rng(0).permutation(len(old))]
     found = {name: frechet_ratio(_stacked(_plain(artifact, name), "representation"), old) for name in later}
     return {name: value for name, value in found.items() if np.isfinite(value)}
 
@@ -96,35 +95,22 @@ def _drift(artifact: StoredArtifact, base: Sequence[str], later: Sequence[str]) 
 def _clusters(store: Store, artifact: StoredArtifact, codec: CommittedRun, chunk: str, scratch: Path) -> list[Cluster]:
     """Pictures of a chunk by likeness, the biggest cluster first; as the codec gives them back."""
     import torch
+    from torch import Tensor
 
     from components.codecs.base import load_codec
+    from components.conditions.clustering import clusters
     from components.images.pictures import grid, png_bytes, to_uint8
 
     table = _plain(artifact, chunk)
     if len(table) < _N_CLUSTERS:
         return []
-    z = _stacked(table, "representation")
-    near = _nearest(z, _N_CLUSTERS)
+    near = clusters(torch.from_numpy(_stacked(table, "representation")), _N_CLUSTERS, seed=0)
     decoder = load_codec(StoredArtifact(store, codec, scratch / "codec"))
     shape = decoder.spec.shape
     found = []
-    for rows in near:
+    for rows in map(Tensor.numpy, near):
         targets = _stacked(table.take(rows[:_PER_CLUSTER]), "target").reshape(-1, *shape)
         with torch.inference_mode():
             images: Any = to_uint8(decoder.decode(torch.from_numpy(targets.copy())))
         found.append(Cluster(len(rows), png_bytes(grid(images, columns=_PER_CLUSTER // 2))))
     return sorted(found, key=lambda cluster: -cluster.count)
-
-
-def _nearest(z: np.ndarray, k: int) -> list[np.ndarray]:
-    """k-means: the rows of each cluster, nearest to its middle first; empty clusters are left out."""
-    rng = np.random.default_rng(0)
-    centers = z[rng.permutation(len(z))[:k]]
-    for _ in range(_ROUNDS):
-        distance = ((z[:, None] - centers[None]) ** 2).sum(-1)
-        owner = distance.argmin(1)
-        centers = np.stack([z[owner == c].mean(0) if (owner == c).any() else centers[c] for c in range(k)])
-    distance = ((z[:, None] - centers[None]) ** 2).sum(-1)
-    owner = distance.argmin(1)
-    rows = [np.flatnonzero(owner == c) for c in range(k)]
-    return [its[distance[its, c].argsort(kind="stable")] for c, its in enumerate(rows) if len(its)]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from components.conditions.clustering import spherical_kmeans
+from components.conditions.clustering import clusters, spherical_kmeans
 from components.conditions.config import ClassConfig, RepresentationConfig
 from components.conditions.container import Conditions
 from components.errors import ConfigError, ShapeError
@@ -216,6 +216,16 @@ def test_kmeans_is_a_function_of_rows_and_seed_and_ignores_length() -> None:
     assert torch.equal(spherical_kmeans(z, 4, seed=2), once)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.testing.assert_close(spherical_kmeans(z * torch.linspace(1, 9, 40)[:, None], 4, seed=2), once)
+
+
+def test_clusters_of_clear_groups_are_those_groups_nearest_first() -> None:
+    rng = torch.Generator().manual_seed(0)
+    z = 10 * torch.eye(3).repeat_interleave(20, dim=0) + torch.randn(60, 3, generator=rng)
+    found = clusters(z, 3, seed=0)
+    assert sorted(sorted(rows.tolist()) for rows in found) == [list(range(i, i + 20)) for i in (0, 20, 40)]
+    for rows in found:
+        unit = torch.nn.functional.normalize(z[rows], dim=1)
+        assert (torch.diff(unit @ torch.nn.functional.normalize(unit.sum(0), dim=0)) <= 1e-5).all()
 
 
 def test_kmeans_survives_equal_rows() -> None:

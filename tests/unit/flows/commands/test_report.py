@@ -5,7 +5,6 @@ import re
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from components.errors import ConfigError, MissingError
@@ -13,7 +12,7 @@ from flows.commands.report import write_report
 from flows.execution.project import Project
 from flows.gate.decisions import Check, Contestant, Decision, Decisions, Entry, Interval
 from flows.identity.artifact import SCHEMA
-from flows.lineage.growth import _nearest, read_growth
+from flows.lineage.growth import read_growth
 from flows.lineage.story import StoryVersion, read_story
 from flows.pages.report import report_page
 from flows.runs.ancestry import ancestry
@@ -174,18 +173,6 @@ def _codec_files(root: Path) -> dict[str, bytes]:
     make_generators(root / "parts", "none")
     codec = FolderArtifact(root / "parts/codec")
     return {name: codec.read_bytes(name) for name in codec.names()}
-
-
-def test_clusters_of_clear_groups() -> None:
-    rng = np.random.default_rng(1)
-    groups = [rng.normal(10 * i, 0.1, (20, 3)) for i in range(3)]
-    found = _nearest(np.concatenate(groups), 3)
-    assert sum(map(len, found)) == 60
-    owner = [{int(row) // 20 for row in rows} for rows in found]
-    assert sum(len(its) == 1 for its in owner) >= 1
-    center = np.concatenate(groups)[found[0]].mean(0)
-    distance = np.linalg.norm(np.concatenate(groups)[found[0]] - center, axis=1)
-    assert (np.diff(distance) >= -1e-9).all(), "nearest first"
 
 
 def test_names_of_versions() -> None:
