@@ -10,15 +10,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from components.errors import ConflictError, MissingError
+from components.errors import ConfigError, ConflictError, MissingError
 from components.store.base import Prefix, Store
+from flows.execution.project import Project
 from flows.gate.decisions import Action, Decisions, Entry
 from flows.registry import CHAMPION, PREVIOUS, Aliases, Version
 from flows.runs.lease import FencedStore, Lease, Watch, acquire
+from flows.tracking import Tracking
 
 ROLLED_BACK = "rcg.rolled_back"
 """Tag of a version that was left by a rollback: who did it and when."""
 _HEARTBEAT_S = 10.0
+
+
+def open_aliases(project: Project) -> tuple[Tracking, Aliases]:
+    """Raises: ConfigError when the registry is switched off, RetryableError when it does not answer."""
+    if project.tracking is None:
+        raise ConfigError("this needs the model registry", got="RCG_MLFLOW_URI=off", fix="unset RCG_MLFLOW_URI")
+    return project.tracking, Aliases(project.tracking, project.settings.tracking.model_name)
 
 
 class Champion:

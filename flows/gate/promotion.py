@@ -1,18 +1,20 @@
-"""`rcg promote`: measure champion and challenger alike, decide, record, move the alias."""
+"""`rcg promote`: measure champion and challenger alike, decide, record, move the alias.
+
+What measures is imported by the decision that needs it: it loads torch, and whoever asks for a known decision does not.
+"""
 
 import logging
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from components.errors import ConfigError, MissingError
+from components.errors import MissingError
 from flows.execution.project import Project
-from flows.gate.champion import ROLLED_BACK, Champion, deciding, now_ms, who
+from flows.gate.champion import ROLLED_BACK, Champion, deciding, now_ms, open_aliases, who
 from flows.gate.decisions import Contestant, Decision, Entry
 from flows.gate.drawing import draw_images, fetch_bundle
-from flows.gate.reference import Drawn, Reference
 from flows.gate.verdict import checks
 from flows.identity.artifact import SCHEMA, canonical_json, digest_of
 from flows.identity.closure import module_digests
@@ -20,6 +22,9 @@ from flows.registry import CHALLENGER, CHAMPION, Aliases, Version
 from flows.runs.records import find_run
 from flows.runs.stored import StoredArtifact
 from flows.tracking import Tracking
+
+if TYPE_CHECKING:
+    from flows.gate.reference import Drawn, Reference
 
 Begin = Callable[[str], None]
 """Is told what begins."""
@@ -36,13 +41,6 @@ class Outcome:
     result: Result
     text: str
     decision: Decision | None = None
-
-
-def open_aliases(project: Project) -> tuple[Tracking, Aliases]:
-    """Raises: ConfigError when the registry is switched off, RetryableError when it does not answer."""
-    if project.tracking is None:
-        raise ConfigError("this needs the model registry", got="RCG_MLFLOW_URI=off", fix="unset RCG_MLFLOW_URI")
-    return project.tracking, Aliases(project.tracking, project.settings.tracking.model_name)
 
 
 def promote(project: Project, *, number: int | None, dry_run: bool, begin: Begin = _log.info) -> Outcome:
@@ -128,6 +126,7 @@ class _Gate:
         from components.training.checkpoint import NoCheckpoints
         from components.training.worker import Worker
         from flows.executors.base import fit_threads, pick_device
+        from flows.gate.reference import Reference
 
         device = pick_device(self.project.settings.worker.device)
         rivals = [v for v in (self.challenger, self.champion) if v is not None]
@@ -172,7 +171,7 @@ class _Gate:
             )
         return StoredArtifact(self.project.store, run, scratch)
 
-    def _decision(self, number: int, reference: Reference, drawn: list[Drawn]) -> Decision:
+    def _decision(self, number: int, reference: "Reference", drawn: "list[Drawn]") -> Decision:
         contestants = [
             Contestant(
                 version=version.number,
@@ -204,7 +203,7 @@ class _Gate:
         )
 
 
-def _notes(reference: Reference) -> list[str]:
+def _notes(reference: "Reference") -> list[str]:
     n_seen = int(reference.seen.sum())
     if not n_seen:
         return []

@@ -2,10 +2,9 @@
 
 from components.errors import ArtifactError, MissingError
 from flows.execution.project import Project
-from flows.gate.champion import deciding
+from flows.gate.champion import deciding, open_aliases
 from flows.gate.decisions import Decisions
 from flows.gate.drawing import draw_images, fetch_bundle
-from flows.gate.promotion import open_aliases
 from flows.registry import CHAMPION, Version
 
 

@@ -18,8 +18,7 @@ from components.collection.images import index_name
 from components.errors import ConfigError, DataError, MissingError, RcgError
 from components.store.base import Prefix, Store
 from flows.execution.project import Project
-from flows.gate.champion import now_ms, who
-from flows.gate.promotion import open_aliases
+from flows.gate.champion import now_ms, open_aliases, who
 from flows.identity.artifact import SCHEMA, file_entry
 from flows.lineage.tombstones import Tombstone
 from flows.pipeline.table import KINDS

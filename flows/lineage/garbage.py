@@ -17,7 +17,7 @@ import yaml
 from components.errors import RcgError
 from components.store.base import Prefix, Store
 from flows.execution.project import Project
-from flows.gate.promotion import open_aliases
+from flows.gate.champion import open_aliases
 from flows.identity.artifact import digest_of
 from flows.identity.fingerprint import LOCK
 from flows.pipeline.table import KINDS

@@ -1,4 +1,4 @@
-"""How far new images lie from the old ones, in the eyes of the champion's encoder."""
+"""How far new images lie from old ones, in the eyes of the champion's encoder. Loads torch only when asked."""
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.collection.lock import Entry, Lock
-from components.metrics.drift import frechet_ratio
 from components.spacing import evenly_spaced
 from flows.execution.project import Project
 from flows.registry import Version
@@ -31,6 +30,7 @@ def drift_of(project: Project, lock: Lock, base: Sequence[str], champion: Versio
     """
     from components.encoders.base import load_encoder
     from components.images.config import DecodeRecipe
+    from components.metrics.drift import frechet_ratio
 
     chunks = [(chunk.name in base, lock.entries(chunk)) for chunk in lock.chunks]
     old, new = ([e for is_old, entries in chunks if is_old == wanted for e in entries] for wanted in (True, False))

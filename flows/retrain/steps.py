@@ -23,8 +23,8 @@ from flows.execution.dvc import dvc_command, dvc_env, repro
 from flows.execution.parallel import repro_parallel
 from flows.execution.project import Project
 from flows.execution.registration import register_bundle
-from flows.gate.champion import now_ms, who
-from flows.gate.promotion import Outcome, open_aliases, promote
+from flows.gate.champion import now_ms, open_aliases, who
+from flows.gate.promotion import Outcome, promote
 from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests
 from flows.identity.fingerprint import LOCK

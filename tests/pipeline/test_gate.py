@@ -17,7 +17,7 @@ from components.training.worker import Worker
 from flows.commands.history import history_lines
 from flows.execution.project import Project
 from flows.gate import promotion
-from flows.gate.champion import deciding
+from flows.gate.champion import deciding, open_aliases
 from flows.gate.decisions import Decisions
 from flows.gate.reference import Reference
 from flows.gate.rollback import rollback
@@ -61,7 +61,7 @@ class World:
 
     @property
     def aliases(self) -> Aliases:
-        return promotion.open_aliases(self.project)[1]
+        return open_aliases(self.project)[1]
 
     @property
     def decisions(self) -> Decisions:

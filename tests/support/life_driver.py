@@ -16,8 +16,8 @@ import torch
 from components.errors import RcgError
 from flows.commands.history import history_lines
 from flows.execution.project import Project
+from flows.gate.champion import open_aliases
 from flows.gate.decisions import Decisions
-from flows.gate.promotion import open_aliases
 from flows.gate.rollback import rollback
 from flows.lineage.erasure import forget
 from flows.retrain.lock import StoreLock

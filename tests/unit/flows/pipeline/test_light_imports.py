@@ -20,6 +20,11 @@ HELP = """
 from flows.__main__ import app
 app(["--help"], standalone_mode=False)
 """
+VERBS = """
+import flows.gate.promotion, flows.gate.rollback, flows.lineage.garbage, flows.retrain.steps
+import sys
+del sys.modules["numpy"]  # arrays pass through
+"""
 PLAN = """
 from pathlib import Path
 from flows.pipeline.params import load_sections
@@ -28,7 +33,7 @@ assert plan_text(load_sections(Path("params.yaml")))
 """
 
 
-@pytest.mark.parametrize("script", [CHECK_ALL, HELP, PLAN], ids=["params and presets", "help", "plan"])
+@pytest.mark.parametrize("script", [CHECK_ALL, HELP, PLAN, VERBS], ids=["params", "help", "plan", "verbs"])
 def test_nothing_heavy_is_imported(script: str) -> None:
     told = f"{script}\nimport sys; print('heavy:', *sorted({HEAVY} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", told], cwd=ROOT, capture_output=True, text=True, check=False)
