@@ -1,11 +1,13 @@
-"""Optimizers and learning rates: AdamW with its decay groups, and schedules that are pure functions of the step."""
+"""Optimizers and learning rates: decay groups, and schedules that are pure functions of the step.
+
+The first optimizer of a process takes about a second: torch.optim imports torch's compiler.
+"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim.adamw import adamw
 
 from components.training.config import OptimConfig, TrainConfig
 
@@ -28,54 +30,31 @@ def decays(name: str, parameter: Tensor, config: OptimConfig) -> bool:
     return config.decay == "all" or (parameter.ndim >= 2 and not name.endswith("bias"))
 
 
-class AdamW:
-    """AdamW on fused kernels, fp32 state. The learning rate comes with each step.
+def adamw(named: Named, config: OptimConfig) -> torch.optim.AdamW:
+    """torch's, on fused kernels; set_lr() comes before each step.
 
-    Not torch.optim.AdamW, whose constructor imports torch's compiler: seconds at the start of every stage.
+    A parameter without a gradient stays, as do its moments.
     """
+    groups = [
+        {
+            "params": [(name, p) for name, p in named if decays(name, p, config) == decay],
+            "weight_decay": config.weight_decay if decay else 0.0,
+        }
+        for decay in (True, False)
+    ]
+    filled = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(filled, lr=config.lr, betas=config.betas, eps=1e-8, fused=True)
 
-    def __init__(self, named: Named, config: OptimConfig) -> None:
-        self.config = config
-        self.parameters = [p for _, p in named]
-        self._decays = [decays(name, p, config) for name, p in named]
-        self._means = [torch.zeros_like(p) for p in self.parameters]
-        self._squares = [torch.zeros_like(p) for p in self.parameters]
-        self._counts = [torch.zeros((), device=p.device) for p in self.parameters]
 
-    @torch.no_grad()
-    def step(self, lr: float) -> None:
-        """One update; a parameter without a gradient stays, as do its moments."""
-        for decay in (True, False):
-            chosen = [i for i, p in enumerate(self.parameters) if self._decays[i] == decay and p.grad is not None]
-            if not chosen:
-                continue
-            adamw(
-                [self.parameters[i] for i in chosen],
-                [grad for i in chosen if (grad := self.parameters[i].grad) is not None],
-                [self._means[i] for i in chosen],
-                [self._squares[i] for i in chosen],
-                [],
-                [self._counts[i] for i in chosen],
-                fused=True, amsgrad=False, maximize=False,
-                beta1=self.config.betas[0], beta2=self.config.betas[1],
-                lr=lr, weight_decay=self.config.weight_decay if decay else 0.0, eps=1e-8,
-            )  # fmt: skip
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The learning rate of the next step, of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
-    def zero_grad(self) -> None:
-        """Drop the gradients."""
-        for p in self.parameters:
-            p.grad = None
 
-    def state(self) -> dict[str, list[Tensor]]:
-        """What a checkpoint needs."""
-        return {"means": self._means, "squares": self._squares, "counts": self._counts}
-
-    @torch.no_grad()
-    def load(self, state: Mapping[str, list[Tensor]]) -> None:
-        """Continue from state()."""
-        for name, own in self.state().items():
-            for mine, saved in zip(own, state[name], strict=True):
-                mine.copy_(saved)
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """All that it moves."""
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float | None) -> Tensor | None:

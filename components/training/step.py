@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from components.base import Batch
 from components.rng import BatchRng
 from components.training.config import TrainConfig
-from components.training.optim import AdamW, clip_gradients, lr_at
+from components.training.optim import adamw, clip_gradients, lr_at, parameters_of, set_lr
 from components.training.order import noise_rng
 from components.training.trainable import Trainable
 from components.training.worker import Worker
@@ -33,7 +33,7 @@ class Stepper:
     def __init__(self, trainable: Trainable, config: TrainConfig, worker: Worker) -> None:
         self.trainable, self.config, self.worker = trainable, config, worker
         named = trainable.optimizer_parameters()
-        self.optimizers = [AdamW(group, config.optimizer) for group in named]
+        self.optimizers = [adamw(group, config.optimizer) for group in named]
         self._passes = [self._wrap(which, group) for which, group in enumerate(named)]
         rows = worker.rows(config.batch_size)
         self.share = (rows.stop - rows.start) / config.batch_size
@@ -59,8 +59,9 @@ class Stepper:
                 loss, reported = self._passes[which](batch, noise_rng(config, self.worker, step, which))
             optimizer.zero_grad()
             (loss * (self.share * self.worker.world_size)).backward()  # DDP averages over ranks of unequal shares
-            norm = clip_gradients(optimizer.parameters, config.clip_norm)
-            optimizer.step(lr_at(config, step))
+            norm = clip_gradients(parameters_of(optimizer), config.clip_norm)
+            set_lr(optimizer, lr_at(config, step))
+            optimizer.step()
             suffix = f"_{which}" if which else ""
             scalars |= {f"loss{suffix}": loss, **reported}
             scalars |= {} if norm is None else {f"grad_norm{suffix}": norm}
@@ -72,20 +73,20 @@ class Stepper:
         """Freeze the parameters of every other optimizer; None thaws all."""
         if len(self.optimizers) > 1:
             for i, optimizer in enumerate(self.optimizers):
-                for parameter in optimizer.parameters:
+                for parameter in parameters_of(optimizer):
                     parameter.requires_grad_(which in (None, i))
 
     @torch.no_grad()
     def is_finite(self) -> bool:
         """Are all trained weights finite? Reads the device; the same on every rank."""
-        norms = [nn.utils.get_total_norm(o.parameters) for o in self.optimizers]
+        norms = [nn.utils.get_total_norm(parameters_of(o)) for o in self.optimizers]
         return bool(torch.isfinite(torch.stack(norms)).all().item())
 
     def state(self) -> dict[str, Any]:
-        return {"model": self.trainable.state_dict(), "optimizers": [o.state() for o in self.optimizers]}
+        return {"model": self.trainable.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from state()."""
         self.trainable.load_state_dict(state["model"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load(saved)
+            optimizer.load_state_dict(saved)

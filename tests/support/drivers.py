@@ -61,6 +61,7 @@ STAGES = {
     "fit": TinyStage("fit", (Need("parts"),), ("metrics.json", "plots/*")),
 }
 Image.preinit()
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports torch's compiler
 for _stage in STAGES.values():  # what every child would do again
     import_module(_stage.module)
     module_digests(_stage.module)

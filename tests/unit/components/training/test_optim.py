@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from components.training.config import OptimConfig, TrainConfig
-from components.training.optim import AdamW, clip_gradients, decays, lr_at
+from components.training.optim import adamw, clip_gradients, decays, lr_at, parameters_of, set_lr
 from tests.support.toys import AdamWByHand
 
 
@@ -54,7 +54,7 @@ def test_one_adamw_step_is_the_formula() -> None:
     c = OptimConfig(kind="adamw", lr=0.1, betas=(0.9, 0.99), weight_decay=0.5, decay="all")
     p = nn.Parameter(torch.tensor([[2.0, -3.0]]))
     p.grad = torch.tensor([[0.3, -0.1]])
-    AdamW([("w", p)], c).step(0.1)
+    adamw([("w", p)], c).step()
     # first step: bias-corrected moments are g and g^2, so the move is lr * sign(g)
     expected = torch.tensor([[2.0, -3.0]]) * (1 - 0.1 * 0.5) - 0.1 * torch.tensor([[1.0, -1.0]])
     torch.testing.assert_close(p.data, expected, atol=1e-6, rtol=0)
@@ -66,13 +66,14 @@ def test_many_steps_are_the_algorithm(decay: str) -> None:
     mine, theirs = named(), named()
     decaying = ["a.weight", "pos"] if decay == "matrices" else [n for n, _ in theirs]
     oracle = AdamWByHand([p for _, p in theirs], c.betas, [0.1 if n in decaying else 0.0 for n, _ in theirs])
-    ours = AdamW(mine, c)
+    ours = adamw(mine, c)
     rng = torch.Generator().manual_seed(0)
     for step in range(20):
         for (_, p), (_, q) in zip(mine, theirs, strict=True):
             p.grad = torch.randn(p.shape, generator=rng)
             q.grad = p.grad.clone()
-        ours.step(0.01 * (step + 1))
+        set_lr(ours, 0.01 * (step + 1))
+        ours.step()
         oracle.step(0.01 * (step + 1))
     for (_, p), (_, q) in zip(mine, theirs, strict=True):
         torch.testing.assert_close(p, q, atol=1e-5, rtol=1e-5)
@@ -80,28 +81,29 @@ def test_many_steps_are_the_algorithm(decay: str) -> None:
 
 def test_state_continues_and_of_another_model_is_refused() -> None:
     mine, theirs = named(), named()
-    ours, other = AdamW(mine, OptimConfig.tiny()), AdamW(theirs, OptimConfig.tiny())
+    ours, other = adamw(mine, OptimConfig.tiny()), adamw(theirs, OptimConfig.tiny())
     _push(ours)
-    other.load(ours.state())
+    other.load_state_dict(ours.state_dict())
     for optimizer in (ours, other):
         with torch.no_grad():
-            for p in optimizer.parameters:
+            for p in parameters_of(optimizer):
                 p.fill_(1.0)
         _push(optimizer)
     assert all(torch.equal(p, q) for (_, p), (_, q) in zip(mine, theirs, strict=True))
-    with pytest.raises(ValueError, match="argument 2 is longer"):
-        AdamW(theirs[:-1], OptimConfig.tiny()).load(ours.state())
+    with pytest.raises(ValueError, match="doesn't match the size"):
+        adamw(theirs[:-1], OptimConfig.tiny()).load_state_dict(ours.state_dict())
 
 
-def _push(optimizer: AdamW) -> None:
-    for p in optimizer.parameters:
+def _push(optimizer: torch.optim.AdamW) -> None:
+    for p in parameters_of(optimizer):
         p.grad = torch.full_like(p, 0.3)
-    optimizer.step(0.1)
+    set_lr(optimizer, 0.1)
+    optimizer.step()
 
 
 def test_a_parameter_without_a_gradient_stays() -> None:
     p = nn.Parameter(torch.ones(2, 2))
-    AdamW([("w", p)], OptimConfig.tiny()).step(0.1)
+    adamw([("w", p)], OptimConfig.tiny()).step()
     assert torch.equal(p.data, torch.ones(2, 2))
 
 
