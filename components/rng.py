@@ -1,7 +1,8 @@
 """Random draws by row, so that neither world size nor batching changes them. The global generator is never used."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -27,10 +28,15 @@ class Rng(Protocol):
     def integers(self, high: int, *shape: int) -> Tensor: ...
 
 
-class BatchRng:
-    """Training: one generator draws the global batch, each rank keeps its own rows.
+BLOCK = 32
+"""Rows of a global batch that share a generator. Part of what a seed means: another number gives other draws."""
 
-    So the noise of a row does not depend on the number of workers; drawing it all costs far less than a step.
+
+class BatchRng:
+    """Training: each block of rows of the global batch has a generator of its own, seeded by (seed, block).
+
+    A rank makes the draws of the blocks that its rows start..stop touch, and of no others; so the noise of a row
+    depends neither on the number of workers nor on how a worker splits its rows.
     """
 
     def __init__(
@@ -38,26 +44,37 @@ class BatchRng:
     ) -> None:
         self.n, self.start, self.stop = n, start, n if stop is None else stop
         self.device = torch.device(device)
-        self._generator = torch.Generator(self.device)
-        self._generator.manual_seed(seed)
+        self._shared = self._generator(derive_seed(seed, "shared"))
+        first = start // BLOCK
+        self._blocks = [
+            (self._generator(derive_seed(seed, block)), min(BLOCK, n - block * BLOCK))
+            for block in range(first, -(-self.stop // BLOCK))
+        ]
+        self._offset = start - first * BLOCK
+
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(seed)
 
     @property
     def rows(self) -> int:
         return self.stop - self.start
 
     def normal(self, *shape: int) -> Tensor:
-        return torch.randn((self.n, *shape), generator=self._generator, device=self.device)[self.start : self.stop]
+        return self._of_rows(torch.randn, shape)
 
     def uniform(self, *shape: int) -> Tensor:
-        return torch.rand((self.n, *shape), generator=self._generator, device=self.device)[self.start : self.stop]
+        return self._of_rows(torch.rand, shape)
 
     def integers(self, high: int, *shape: int) -> Tensor:
-        drawn = torch.randint(high, (self.n, *shape), generator=self._generator, device=self.device)
-        return drawn[self.start : self.stop]
+        return self._of_rows(partial(torch.randint, high), shape)
 
     def shared_uniform(self, *shape: int) -> Tensor:
         """One draw for the whole global batch, equal on every rank."""
-        return torch.rand(shape, generator=self._generator, device=self.device)
+        return torch.rand(shape, generator=self._shared, device=self.device)
+
+    def _of_rows(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
+        drawn = [draw((size, *shape), generator=generator, device=self.device) for generator, size in self._blocks]
+        return torch.cat(drawn)[self._offset : self._offset + self.rows]
 
 
 class RowRng:

@@ -20,6 +20,7 @@ from components.errors import ArtifactError, DataError
 from components.images.config import DecodeRecipe, ViewRecipe
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.images.views import PLAIN, View, random_views, render
+from components.spacing import evenly_spaced
 from components.training.distributed import share_out
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
@@ -193,7 +194,7 @@ def _representation_metrics(train: CacheSplit, n_views: int) -> Metrics:
 
     participation_ratio: (sum of the covariance's eigenvalues)^2 / sum of their squares; 1 … dim.
     """
-    sample = np.linspace(0, len(train) - 1, min(len(train), _N_STATISTICS)).astype(int)
+    sample = evenly_spaced(len(train), _N_STATISTICS)
     z = train.rows(sample)["representation"].double().numpy()
     n, dim = z.shape
     total = z.sum(0)
@@ -211,7 +212,7 @@ def _representation_metrics(train: CacheSplit, n_views: int) -> Metrics:
 
 def _draw_reconstructions(part: CacheSplit, shards: _Shards, out: Output) -> float:
     """Held-out pictures above what the codec makes of them; returns the mean squared error, for RGB in [0, 1]."""
-    chosen = np.linspace(0, len(part) - 1, min(len(part), _N_STATISTICS // 32)).astype(int)
+    chosen = evenly_spaced(len(part), _N_STATISTICS // 32)
     wanted = part.keys(chosen)
     pixels = _plain_views(wanted, shards)
     decoded = _decode(part.rows(chosen), shards)
@@ -239,7 +240,7 @@ def _decode(batch: Batch, shards: _Shards) -> np.ndarray:
 
 def _draw_views(train: CacheSplit, shards: _Shards, n_views: int, out: Output) -> None:
     """Train pictures, each above its random views, as the codec gives them back."""
-    chosen = np.linspace(0, len(train) - 1, min(len(train), _N_PICTURES)).astype(int)
+    chosen = evenly_spaced(len(train), _N_PICTURES)
     views = range(min(n_views, _N_SHOWN_VIEWS))
     shown = [_decode(train.rows(chosen, view), shards) for view in views]
     out.write_bytes("pictures/views.png", png_bytes(rows_grid(shown)))

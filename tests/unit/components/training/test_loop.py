@@ -76,7 +76,7 @@ def test_it_learns(tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"steps": 300, "log_every": 50, "clip_norm": None})
     config = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"lr": 1e-2})})
     curve = fit(toys.worker(tmp_path), config)[1].curve
-    assert curve[-1]["loss"] < 0.5 * curve[0]["loss"]
+    assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
 
 
 class KilledError(Exception):
