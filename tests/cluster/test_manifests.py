@@ -1,13 +1,10 @@
 """The API server accepts what k8s/ says, refuses what it forbids, and lets the driver do no more than its work."""
 
-import copy
 import json
 import re
 import textwrap
 import uuid
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -19,21 +16,11 @@ from flows.settings import Settings
 from tests.support import cluster_rig
 from tests.support.cluster_rig import kubectl
 from tests.support.made_runs import a_spec
-from tests.support.manifests import K8S, Object, built, objects, pod_specs
+from tests.support.manifests import K8S, Object, built, objects
 
 IMAGE = cluster_rig.THIN
 JOBS, SYSTEM = "rcg-jobs", "rcg-system"
 pytestmark = pytest.mark.usefixtures("cluster")
-
-
-def rayjob() -> Object:
-    """The template as a driver would fill it in."""
-    job = copy.deepcopy(json.loads(json.dumps(objects(K8S / "base/rayjob.yaml")[0])))
-    job["metadata"]["name"] = f"rcg-test-{uuid.uuid4().hex[:8]}"
-    for _, pod in pod_specs(job):
-        for container in pod["containers"]:
-            container["image"] = IMAGE
-    return dict(job)
 
 
 def submit(manifest: Object, *, dry_run: bool = True) -> str:
@@ -54,140 +41,6 @@ def test_api_server_accepts_it(folder: str) -> None:
     )
     assert len(answer.splitlines()) == len(found)
     assert "serverside-applied" in answer
-
-
-def test_template_is_admitted() -> None:
-    assert "created" in submit(rayjob())
-
-
-def test_policy_has_no_type_errors() -> None:
-    status = cluster_rig.resource("validatingadmissionpolicy", "rcg-rayjobs", "")["status"]
-    assert status["observedGeneration"] >= 1
-    assert not status.get("typeChecking", {}).get("expressionWarnings")
-
-
-def head(job: Object) -> Any:
-    return job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
-
-
-def worker(job: Object) -> Any:
-    return job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]["template"]["spec"]
-
-
-def submitter(job: Object) -> Any:
-    return job["spec"]["submitterPodTemplate"]["spec"]
-
-
-Part = Callable[[Object], Any]
-PARTS = pytest.mark.parametrize("part", [head, worker, submitter])
-
-
-def refused(job: Object, because: str) -> None:
-    with pytest.raises(RuntimeError, match="denied request") as refusal:
-        submit(job)
-    assert because in str(refusal.value)
-
-
-@PARTS
-def test_other_service_account_is_refused(part: Part) -> None:
-    job = rayjob()
-    part(job)["serviceAccountName"] = "default"
-    refused(job, "runs as service account rcg-worker")
-
-
-@PARTS
-def test_token_is_refused(part: Part) -> None:
-    job = rayjob()
-    del part(job)["automountServiceAccountToken"]
-    refused(job, "automountServiceAccountToken: false")
-
-
-@PARTS
-@pytest.mark.parametrize("image", ["docker.io/library/busybox:1", "localhost/rcg-mlflow:local", "localhost/rcgx"])
-def test_other_image_repository_is_refused(part: Part, image: str) -> None:
-    job = rayjob()
-    part(job)["containers"][0]["image"] = image
-    refused(job, "images come from the repository localhost/rcg")
-
-
-def test_image_of_an_init_container_is_looked_at() -> None:
-    job = rayjob()
-    worker(job)["initContainers"] = [{"name": "first", "image": "docker.io/library/busybox:1"}]
-    refused(job, "images come from the repository")
-
-
-@PARTS
-@pytest.mark.parametrize(
-    "volume",
-    [
-        {"secret": {"secretName": "other"}},
-        {"projected": {"sources": [{"secret": {"name": "rcg-bucket"}}]}},
-        {"projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}},
-        {"hostPath": {"path": "/"}},
-        {"csi": {"driver": "secrets-store.csi.k8s.io"}},
-    ],
-    ids="-".join,
-)
-def test_volume_of_something_secret_is_refused(part: Part, volume: Object) -> None:
-    job = rayjob()
-    part(job)["volumes"].append({"name": "mine", **volume})
-    refused(job, "or the Secret rcg-bucket")
-
-
-@PARTS
-@pytest.mark.parametrize(
-    "source",
-    [
-        {"envFrom": [{"secretRef": {"name": "other"}}]},
-        {"env": [{"name": "X", "valueFrom": {"secretKeyRef": {"name": "other", "key": "x"}}}]},
-    ],
-    ids="-".join,
-)
-def test_other_secret_in_the_environment_is_refused(part: Part, source: Object) -> None:
-    job = rayjob()
-    part(job)["containers"][0].update(source)
-    refused(job, "the environment takes no Secret but rcg-bucket")
-
-
-@PARTS
-def test_host_network_is_refused(part: Part) -> None:
-    job = rayjob()
-    part(job)["hostNetwork"] = True
-    refused(job, "no host namespaces")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"enableInTreeAutoscaling": True},
-        {"authOptions": {"mode": "token", "secretName": "other"}},
-        {"gcsFaultToleranceOptions": {"redisAddress": "redis:6379"}},
-    ],
-    ids="-".join,
-)
-def test_options_that_lead_to_secrets_are_refused(options: Object) -> None:
-    job = rayjob()
-    job["spec"]["rayClusterSpec"].update(options)
-    refused(job, "no autoscaler")
-
-
-def test_default_submitter_is_refused() -> None:
-    job = rayjob()
-    del job["spec"]["submitterPodTemplate"]
-    refused(job, "brings its own rayClusterSpec and submitterPodTemplate")
-
-
-def test_the_one_secret_is_admitted_as_a_volume() -> None:
-    job = rayjob()
-    worker(job)["volumes"].append({"name": "mine", "secret": {"secretName": "rcg-bucket"}})
-    assert "created" in submit(job)
-
-
-def test_policy_ends_at_the_namespace() -> None:
-    job = rayjob()
-    job["metadata"]["namespace"] = "default"
-    head(job)["serviceAccountName"] = "default"
-    assert "created" in submit(job)
 
 
 @pytest.mark.parametrize("namespace", [JOBS, SYSTEM])

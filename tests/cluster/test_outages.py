@@ -4,6 +4,7 @@ Starting Ray takes longer than most tests, so one job goes through all of it. It
 pipeline's encoder, which nothing happened to.
 """
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster import admission
 from tests.cluster.mlflow_api import Note, Server
 from tests.support import cluster_rig
 from tests.support.cluster_jobs import (
@@ -146,3 +148,32 @@ def test_data_outlive_mlflow_and_its_database(survived: Survived, s3: S3Server) 
         assert survived.note.read(server) == [("loss", 0.25, 3)]
         assert survived.note.attached(server) == b"kept"
     assert "s3_PutObject" in s3.requests()
+
+
+@pytest.mark.usefixtures("cluster", "nothing_else_runs")
+def test_fields_of_a_later_kuberay_are_refused() -> None:
+    """The CRD gets them for a moment: the policy names what is allowed, so it need not know them."""
+    later = ("networkPolicy", "ingressOptions", "tlsOptions", "historyServerOptions", "never-heard-of")
+    version = cluster_rig.resource("crd", "rayjobs.ray.io", "")["spec"]["versions"]
+    at = [each["name"] for each in version].index("v1")
+    folder = f"/spec/versions/{at}/schema/openAPIV3Schema/properties/spec/properties/rayClusterSpec/properties"
+    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+    def patch(verb: str, **more: object) -> None:
+        operations = [{"op": verb, "path": f"{folder}/{name}", **more} for name in later]
+        kubectl("patch", "crd", "rayjobs.ray.io", "--type=json", "-p", json.dumps(operations))
+
+    def answer(name: str) -> str:
+        job = admission.made()
+        job["spec"]["rayClusterSpec"][name] = {"enabled": True}
+        return server.create(job)
+
+    server = admission.Server()
+    assert "unknown field" in answer(later[0])
+    patch("add", value=anything)
+    try:
+        wait_until(lambda: "unknown field" not in answer(later[0]), "the field in the API", 30)
+        for name in later:
+            assert f"fields that `rcg run` does not set: rayClusterSpec.{name}" in answer(name)
+    finally:
+        patch("remove")

@@ -124,6 +124,15 @@ def test_policy_names_what_the_template_uses() -> None:
     assert {pod["serviceAccountName"] for _, pod in pod_specs(RAYJOB)} == {allowed["serviceAccount"]}
 
 
+def test_no_network_policy_lets_pods_of_any_namespace_in() -> None:
+    """Whoever may label a pod of some namespace would be let in."""
+    for found in BASE:
+        for rule in found["spec"].get("ingress", []) if found["kind"] == "NetworkPolicy" else []:
+            assert rule["from"], found["metadata"]["name"]
+            for peer in rule["from"]:
+                assert peer.get("namespaceSelector") != {}, found["metadata"]["name"]
+
+
 def test_driver_has_the_rights_that_it_uses_and_no_others() -> None:
     called = set()
     for path in (ROOT / "flows/executors/kuberay").glob("*.py"):
