@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from components.bundle.provenance import SCHEMA as PROVENANCE_SCHEMA
-from components.bundle.provenance import Provenance, bundle_digest, platform_facts
+from components.bundle.provenance import Provenance, check_bundle, platform_facts
 from components.bundle.request import Picture, Request
 from components.bundle.system import System, SystemSampling
 from components.codecs.base import load_codec
@@ -45,8 +45,8 @@ class BundleCard(Config):
 class Bundle:
     """A loaded bundle. `sample` answers requests; `provenance` says what it did."""
 
-    def __init__(self, folder: Path, card: BundleCard, device: torch.device) -> None:
-        self.folder, self.card, self.device = folder, card, device
+    def __init__(self, folder: Path, card: BundleCard, digest: str, device: torch.device) -> None:
+        self.folder, self.card, self.digest, self.device = folder, card, digest, device
         has_encoder = "encoder" in card.parts
         self.system = System(
             rdm=load_rdm(_Part(folder / "rdm")).to(device) if "rdm" in card.parts else None,
@@ -58,11 +58,15 @@ class Bundle:
 
     @classmethod
     def load(cls, folder: Path | str, *, device: str | torch.device = "cpu") -> Self:
-        """Read a bundle folder. Raises: ArtifactError when it is none, damaged, or of another format."""
+        """Read a bundle folder, every file of which is checked first.
+
+        Raises: MissingError when it is none, TamperedError when it is damaged, ArtifactError for another format.
+        """
         folder = Path(folder)
         if not (folder / CARD).is_file():
             fix = "`dvc pull artifacts/bundle`, or `rcg repro` to make one"
             raise MissingError(f"{folder} is not a bundle", got=f"no {CARD} in it", fix=fix)
+        digest = check_bundle(folder)
         values = _Part(folder).read_json(CARD)
         version = values.get("schema_version") if isinstance(values, dict) else None
         if version != SCHEMA:
@@ -78,12 +82,7 @@ class Bundle:
             wrong = error.errors()[0]["msg"]
             fix = "copy or pull the bundle again"
             raise ArtifactError(f"{folder / CARD} is damaged", got=wrong, fix=fix) from error
-        return cls(folder, card, torch.device(device))
-
-    @cached_property
-    def digest(self) -> str:
-        """The content digest, from the files of the folder."""
-        return bundle_digest(self.folder)
+        return cls(folder, card, digest, torch.device(device))
 
     @cached_property
     def encoder(self) -> Encoder:

@@ -1,10 +1,9 @@
-"""Where a generated picture came from: a record in its PNG file, and the digest that names a bundle.
+"""Where a generated picture came from: a record in its PNG file, and the check of the bundle that it names.
 
 The record is a claim, not a signature: `rcg verify` draws the picture again and compares. Nothing here needs torch but
 platform_facts().
 """
 
-import hashlib
 import json
 import platform
 import struct
@@ -15,15 +14,12 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from components.bundle.integrity import MANIFEST, digest_of_files, find_damage, read_files
 from components.config import Config
-from components.errors import ArtifactError, DataError
+from components.errors import ArtifactError, DataError, TamperedError
 
 SCHEMA = 1
 KEYWORD = "rcg.provenance"
-MANIFEST_SCHEMA = 1
-"""schema_version of the manifest whose digest bundle_digest() works out."""
-NOT_CONTENT = {"manifest.json", "run.json", "context.json", "registered_model_meta"}
-"""Files that lie in a bundle's folder and are no part of its digest."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MOST_DRAWN = 10_000
@@ -167,18 +163,18 @@ def _processor() -> str:
     return next(names, platform.processor() or platform.machine())
 
 
-def bundle_digest(folder: Path) -> str:
-    """The content digest, worked out from the files that are there: what was drawn from is what is named."""
-    files = {
-        path.relative_to(folder).as_posix(): _entry(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.suffix != ".pyc" and path.relative_to(folder).as_posix() not in NOT_CONTENT
-    }
-    manifest = {"schema_version": MANIFEST_SCHEMA, "stage": "bundle", "files": files}
-    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
+def check_bundle(folder: Path) -> str:
+    """The content digest of a bundle whose files are as its manifest commits them; asked before any is used.
 
-
-def _entry(path: Path) -> dict[str, int | str]:
-    with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    Raises: TamperedError naming what was altered, lost or added.
+    """
+    files = read_files(folder)
+    damage = find_damage(folder, files)
+    if damage:
+        raise TamperedError(
+            f"the bundle {folder} is damaged",
+            got=", ".join(damage[:5]) + (f", and {len(damage) - 5} more" if len(damage) > 5 else ""),
+            expected=f"the files that its {MANIFEST} names, and no others",
+            fix="copy it again, or `rcg run bundle`, which mends artifacts/bundle and the manifest of its run",
+        )
+    return digest_of_files(files)

@@ -12,12 +12,15 @@ from flows.registry import Version, resolve
 from flows.tracking import Tracking
 
 _DRAW = """
+import os
 import sys
 
-sys.dont_write_bytecode = True
+import numpy as np
+import torch
+
+sys.dont_write_bytecode, sys.pycache_prefix = True, os.devnull  # compiled files are not part of what was checked
 folder, out, n, seed, device = sys.argv[1:]
 sys.path.insert(0, folder)
-import numpy as np
 try:
     from components.images.pictures import to_uint8
     from components.bundle.bundle import Bundle

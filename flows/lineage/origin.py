@@ -5,10 +5,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components.bundle.provenance import Provenance, bundle_digest
+from components.bundle.integrity import bundle_digest
+from components.bundle.provenance import Provenance
 from components.errors import ArtifactError, MissingError, RcgError
 from flows.execution.project import Project
 from flows.identity.artifact import parse_json
+from flows.runs.ancestry import keep_context
 from flows.runs.records import MANIFEST, CommittedRun, load_run
 
 LINEAGE = "lineage.json"
@@ -65,6 +67,7 @@ def bundle_folder(project: Project, run: CommittedRun) -> Path:
     """The bundle on this machine: in the store, or fetched once from a remote one."""
     local = project.store.local_path(run.keys[LINEAGE])
     if local is not None:
+        keep_context(project.store, run)
         return local.parent
     from flows.runs.transfer import pull
 

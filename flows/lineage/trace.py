@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.bundle.provenance import Provenance, bundle_digest, read_provenance
+from components.bundle.integrity import bundle_digest
+from components.bundle.provenance import Provenance, read_provenance
 from components.errors import ArtifactError, MissingError, RcgError, TamperedError
 from components.store.base import Store
 from flows.execution.project import Project

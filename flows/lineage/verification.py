@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from components.bundle.provenance import Provenance, bundle_digest, platform_facts, read_provenance
+from components.bundle.provenance import Provenance, check_bundle, platform_facts, read_provenance
 from components.bundle.request import Request
 from components.errors import ArtifactError, ConfigError, RcgError
 from components.metrics.psnr import psnr_db
@@ -56,7 +56,7 @@ def verify(request: VerifyRequest, project: Project) -> Finding:
     if unknown is not None:
         return Finding("not decidable", unknown)
     folder = bundle_of(claim, request.model, project)
-    _check_bundle(claim, folder)
+    _check_bundle(claim, folder, check_bundle(folder))
     drawn, same_platform, tokens = _sample_again(claim, folder, request.given, project.settings.worker.device)
     return compare(shown, drawn, same_platform=same_platform, tokens=tokens)
 
@@ -79,10 +79,9 @@ def _undecidable(claim: Provenance, request: VerifyRequest) -> str | None:
     return None
 
 
-def _check_bundle(claim: Provenance, folder: Path) -> None:
-    """Raises: ArtifactError unless the bundle is the one that the picture names."""
+def _check_bundle(claim: Provenance, folder: Path, found: str) -> None:
+    """Raises: ArtifactError unless the bundle, of content `found`, is the one that the picture names."""
     if claim.bundle is not None:
-        found = bundle_digest(folder)
         if found != claim.bundle:
             raise ArtifactError(
                 "the picture names another bundle than this one",

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from components.bundle.provenance import bundle_digest
+from components.bundle.integrity import bundle_digest
 from components.errors import ArtifactError, ConfigError, MissingError, TamperedError
 from components.store import open_store
 from flows.tracking.client import mlflow_errors, open_client

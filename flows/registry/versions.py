@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 from components.errors import ArtifactError, ConfigError
 from components.store.base import Store
 from flows.registry.references import DIGEST, local_folder
+from flows.runs.ancestry import keep_context
 from flows.runs.records import CommittedRun
+from flows.runs.transfer import pull
 from flows.tracking.client import mlflow_errors, numbers, open_client
 from flows.tracking.record import Tracking
 from flows.tracking.writer import replay
@@ -36,6 +38,7 @@ def register(tracking: Tracking, store: Store, run: CommittedRun, *, name: str, 
     with mlflow_errors(tracking.uri):
         version = _find(client, name, run.digest)
     if version is None:
+        keep_context(store, run)
         _check_loads(store, run)
         facts = _facts(store, run)
         with mlflow_errors(tracking.uri):
@@ -111,7 +114,5 @@ def _folder_of(store: Store, run: CommittedRun) -> Iterator[Path]:
         yield local.parent
         return
     with tempfile.TemporaryDirectory() as scratch:
-        for name, key in run.keys.items():
-            Path(scratch, name).parent.mkdir(parents=True, exist_ok=True)
-            store.download(key, Path(scratch, name))
+        pull(store, run, Path(scratch))
         yield Path(scratch)

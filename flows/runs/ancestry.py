@@ -6,9 +6,9 @@ from typing import Any
 
 from components.errors import ArtifactError, ConflictError, MissingError
 from components.store.base import Store
-from flows.identity.artifact import SCHEMA, Record
+from flows.identity.artifact import SCHEMA, Record, pack_manifest
 from flows.runs.lookup import read_spec
-from flows.runs.records import CommittedRun, load_run
+from flows.runs.records import MANIFEST, CommittedRun, load_run
 
 CONTEXT = "context.json"
 """Beside a bundle's files, outside its digest: when, where and from which code everything in it was made."""
@@ -117,20 +117,25 @@ def spoken_duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def context_key(run: CommittedRun) -> str | None:
-    """Key of context.json in the bundle's folder; None for other stages, and bundles that lie in no one folder."""
+def bundle_folder(run: CommittedRun) -> str | None:
+    """The folder in the store that is the bundle; None for other stages, and bundles that lie in no one folder."""
     folders = {key.removesuffix(f"/{name}") for name, key in run.keys.items()}
-    return f"{folders.pop()}/{CONTEXT}" if run.stage == "bundle" and len(folders) == 1 else None
+    return folders.pop() if run.stage == "bundle" and len(folders) == 1 else None
 
 
 def keep_context(store: Store, run: CommittedRun) -> bytes | None:
     """context.json of a bundle, written at its side when it is first asked for; None for other stages.
 
-    Later calls return the first answer: the runs above may leave the store, and what DVC tracks must not change.
+    Later calls return the first answer: the runs above may leave the store, and what DVC tracks must not change. Its
+    manifest is put there, too: whoever loads the folder checks it by that.
     """
-    key = context_key(run)
-    if key is None:
+    folder = bundle_folder(run)
+    if folder is None:
         return None
+    manifest, beside = pack_manifest(run.manifest)[0], f"{folder}/{MANIFEST}"
+    if store.head(beside) is None or store.get(beside) != manifest:
+        store.put(beside, manifest)
+    key = f"{folder}/{CONTEXT}"
     try:
         return store.get(key)
     except MissingError:

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from components.errors import ArtifactError, ConflictError, MissingError, TamperedError
+from components.files import write_whole
 from components.store.base import Prefix, Store
-from flows.identity.artifact import SCHEMA, FileEntry, digest_of, file_entry
+from flows.identity.artifact import SCHEMA, FileEntry, digest_of, file_entry, pack_manifest
 from flows.identity.fingerprint import Difference, differences
-from flows.runs.ancestry import context_key
+from flows.runs.ancestry import CONTEXT, bundle_folder
 from flows.runs.lease import FencedStore, Lease, LeaseRecord, Watch, acquire
 from flows.runs.lookup import read_spec
 from flows.runs.records import (
@@ -174,8 +175,8 @@ def _copy_objects(source: Store, target: Store, run: CommittedRun, scratch: Path
     here, there = Prefix(source, run.prefix), Prefix(target, run.prefix)
     names = [*_SMALL, f"attempts/{run.record.attempt}.json"]
     names += [info.key for folder in ("events", "listing") for info in here.list(folder)]
-    context = context_key(run)
-    names += [context.removeprefix(f"{run.prefix}/")] if context is not None else []
+    if (bundle := bundle_folder(run)) is not None:
+        names += [f"{bundle.removeprefix(f'{run.prefix}/')}/{name}" for name in (CONTEXT, MANIFEST)]
     for name in names:
         if here.head(name) is not None:
             there.put(name, here.get(name))
@@ -217,8 +218,12 @@ def _copy_memo(source: Store, target: Store, key: str) -> None:
 
 
 def pull(store: Store, run: CommittedRun, folder: Path) -> list[Path]:
-    """Fetch every file of a run into folder, checked; returns the paths. Those that are there already stay."""
+    """Fetch every file of a run into folder, checked, and its manifest; returns their paths.
+
+    Those that are there already stay.
+    """
     names = list(run.manifest.files)
     missing = [n for n in names if not (folder / n).is_file() or file_entry(folder / n) != run.manifest.files[n]]
     fill(store, run, missing, folder)
+    write_whole(folder / MANIFEST, pack_manifest(run.manifest)[0])
     return [folder / name for name in names]

@@ -1,9 +1,12 @@
 """A bundle works where nothing of this project is: a clean environment with its own requirements and no repo."""
 
+import importlib.util
 import json
 import os
+import py_compile
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from components.bundle.bundle import Bundle
-from components.bundle.provenance import bundle_digest
+from components.bundle.integrity import bundle_digest
 from components.bundle.request import Request
 from components.images.pictures import to_uint8
 from tests.support.bundles import make_bundle
@@ -109,3 +112,32 @@ def test_pyfunc_samples_in_a_clean_environment_without_the_repo(
 def test_rcg_samples_without_mlflow(bundle: Path, clean_python: Path, tmp_path: Path) -> None:
     drawn = json.loads(_run(clean_python, WITHOUT_MLFLOW.format(bundle=str(bundle)), tmp_path))
     assert drawn == to_uint8(Bundle.load(bundle).sample(Request(n=5, seed=4))).tolist()
+
+
+LOAD = """
+import mlflow
+try:
+    mlflow.pyfunc.load_model({bundle!r})
+    print("loaded")
+except Exception as error:
+    print(str(error).splitlines()[0])
+"""
+
+
+def test_code_that_was_altered_is_not_run(bundle: Path, clean_python: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle, folder)
+    code, ran = folder / "components/bundle/serving.py", tmp_path / "ran"
+    honest, times = code.read_text(), (code.stat().st_atime, code.stat().st_mtime)
+    planted = honest.replace("import math\n", f"import math; open({str(ran)!r}, 'w')\n")
+    code.write_text(planted)
+    said = _run(clean_python, LOAD.format(bundle=str(folder)), tmp_path)
+    assert f"the bundle {folder} is damaged, copy it again: components/bundle/serving.py is altered" in said
+    py_compile.compile(str(code), doraise=True)  # beside the honest source, which it claims to be compiled from
+    compiled = Path(importlib.util.cache_from_source(str(code)))
+    code.write_text(honest)
+    os.utime(code, times)
+    head = compiled.read_bytes()[:8] + struct.pack("<II", int(times[1]), len(honest.encode()))
+    compiled.write_bytes(head + compiled.read_bytes()[16:])
+    assert _run(clean_python, LOAD.format(bundle=str(folder)), tmp_path) == "loaded"
+    assert not ran.exists()

@@ -59,6 +59,7 @@ def make_bundle(
     inputs = make_parents(root / "parents", condition, class_rdm=class_rdm, sampling=sampling)
     bundle = FolderArtifact(root / "bundle")
     run(bundle_params(**changes), inputs, bundle, worker(root))
+    bundle.commit()
     return bundle
 
 

@@ -36,7 +36,8 @@ class FolderArtifact:
         root.mkdir(parents=True, exist_ok=True)
 
     def names(self) -> list[str]:
-        return sorted(p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
+        found = (p.relative_to(self.root).as_posix() for p in self.root.rglob("*") if p.is_file())
+        return sorted(name for name in found if name != "manifest.json")
 
     @property
     def manifest(self) -> Manifest:
@@ -45,6 +46,10 @@ class FolderArtifact:
             data = self.read_bytes(name)
             files[name] = FileEntry(size=len(data), sha256=hashlib.sha256(data).hexdigest())
         return Manifest(schema_version=1, stage=self.root.name, files=files)
+
+    def commit(self) -> None:
+        """Let manifest.json say what is there now."""
+        self.write_bytes("manifest.json", self.manifest.to_json())
 
     @property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.base import Metrics
+from components.bundle import integrity
 from components.bundle.bundle import CARD, PART_FILES, PARTS, SCHEMA, BundleCard
 from components.bundle.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
 from components.bundle.system import SystemSampling
@@ -26,30 +27,40 @@ _ENTRY = "components.bundle.serving"
 _UNCOUNTED = ("components.errors",)
 _REQUIRED = ("torch", "numpy", "pydantic", "jaxtyping", "safetensors", "pillow", "mlflow", "pandas")
 
-MODEL_PY = '''"""The pyfunc model of this bundle: MLflow runs this file. Without MLflow: Bundle.load(folder)."""
+MODEL_PY = (
+    Path(integrity.__file__).read_text()
+    + '''
 
+# The pyfunc model of this bundle: MLflow runs this file. Without MLflow: Bundle.load(folder).
+
+import os
 import sys
 import warnings
 from contextlib import contextmanager
-from pathlib import Path
 
 import mlflow
 import pandas as pd
+import torch  # like the others before the bundle's folder is looked in
 
 HERE = Path(__file__).resolve().parent
 
 
 @contextmanager
 def no_bytecode():
-    """Modules that are imported meanwhile leave no compiled files: the bundle's folder stays as it is."""
-    write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    """Modules that are imported meanwhile neither leave compiled files nor read any: the checked source counts."""
+    before = sys.dont_write_bytecode, sys.pycache_prefix
+    sys.dont_write_bytecode, sys.pycache_prefix = True, os.devnull
     try:
         yield
     finally:
-        sys.dont_write_bytecode = write
+        sys.dont_write_bytecode, sys.pycache_prefix = before
 
 
 def load_predictor():
+    later = (".safetensors",)  # by Bundle.load
+    damage = find_damage(HERE, read_files(HERE, later), later)
+    if damage:
+        raise RuntimeError(f"the bundle {HERE} is damaged, copy it again: {', '.join(damage)}")
     sys.path.insert(0, str(HERE))
     try:
         from components.bundle.serving import Predictor
@@ -77,6 +88,7 @@ class Model(mlflow.pyfunc.PythonModel):
 
 mlflow.models.set_model(Model())
 '''
+)
 
 
 def run(params: BundleParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:

@@ -13,11 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
+from components.bundle.integrity import MANIFEST_SCHEMA, bundle_digest
 from components.bundle.provenance import (
     KEYWORD,
-    MANIFEST_SCHEMA,
     Provenance,
-    bundle_digest,
     read_provenance,
     with_provenance,
 )

@@ -1,7 +1,6 @@
 """A system samples what the sample stage samples; every way to ask for images; each mistake has a name."""
 
 import io
-import json
 from pathlib import Path
 
 import numpy as np
@@ -177,19 +176,19 @@ class _Constant(torch.nn.Module):
 def test_damaged_and_foreign_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(MissingError, match="not a bundle"):
         Bundle.load(tmp_path)
-    bundle = make_bundle(tmp_path).root
-    card = bundle / "rcg.json"
-    values = json.loads(card.read_text())
-    card.write_text(json.dumps(values | {"schema_version": 99}))
-    with pytest.raises(ArtifactError, match=r"does not read[\s\S]*99"):
-        Bundle.load(bundle)
-    card.write_text(json.dumps(values | {"sampling": {}}))
+    made = make_bundle(tmp_path)
+    bundle, values = made.root, made.read_json("rcg.json")
+    for wrong, words in ({"schema_version": 99}, r"does not read[\s\S]*99"), ({"sampling": {}}, "damaged"):
+        made.write_json("rcg.json", values | wrong)
+        made.commit()
+        with pytest.raises(ArtifactError, match=words):
+            Bundle.load(bundle)
+    made.write_bytes("rcg.json", b"{")
+    made.commit()
     with pytest.raises(ArtifactError, match="damaged"):
         Bundle.load(bundle)
-    card.write_text("{")
-    with pytest.raises(ArtifactError, match="damaged"):
-        Bundle.load(bundle)
-    card.write_text(json.dumps(values))
+    made.write_json("rcg.json", values)
     (bundle / "pixels/weights.safetensors").unlink()
+    made.commit()
     with pytest.raises(MissingError, match=r"incomplete[\s\S]*pixels/weights"):
         Bundle.load(bundle)

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from components.bundle.bundle import Bundle
-from components.bundle.provenance import bundle_digest, read_provenance
+from components.bundle.integrity import bundle_digest
+from components.bundle.provenance import read_provenance
 from components.bundle.request import Picture, Request
 from components.errors import ConfigError, DataError, MissingError, RcgError
 from components.images.pictures import to_uint8

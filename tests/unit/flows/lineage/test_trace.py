@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from components.bundle.provenance import Provenance, bundle_digest, with_provenance
+from components.bundle.integrity import bundle_digest
+from components.bundle.provenance import Provenance, with_provenance
 from components.errors import ArtifactError, ConfigError, MissingError, TamperedError
 from components.images.pictures import png_bytes
 from components.store import open_store

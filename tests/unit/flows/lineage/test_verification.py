@@ -10,7 +10,7 @@ from PIL import Image
 
 from components.bundle.provenance import read_provenance, with_provenance
 from components.bundle.request import Request
-from components.errors import ArtifactError, ConfigError, MissingError
+from components.errors import ArtifactError, ConfigError, MissingError, TamperedError
 from components.images.pictures import grid, png_bytes
 from flows.execution.project import Project
 from flows.lineage.sampling import open_picture, write_samples
@@ -135,9 +135,15 @@ def test_grid_of_the_sample_stage(tmp_path: Path) -> None:
         found = verify(VerifyRequest(out.root / "pictures/grid.png", str(bundle.root)))
         assert found.verdict in (verdict, "matches")
         assert (found.verdict == "not decidable") == (verdict == "not decidable")
+    weights = bundle.path("encoder/weights.safetensors")  # not sampled with, and yet the bundle is not the one
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(TamperedError, match=r"encoder/weights\.safetensors is altered"):
+        verify(VerifyRequest(tmp_path / "rdm/pictures/grid.png", str(bundle.root)))
     other = make_bundle(tmp_path / "other", with_encoder=False)
     path = other.root / "lineage.json"
     path.write_text(path.read_text().replace(other.read_json("lineage.json")["parents"]["rdm"]["content"], "f" * 64))
+    other.commit()
     with pytest.raises(ArtifactError, match="the bundle's rdm is not the one"):
         verify(VerifyRequest(tmp_path / "rdm/pictures/grid.png", str(other.root)))
 
@@ -156,6 +162,9 @@ def test_another_or_a_tampered_bundle_is_named(bundle: FolderArtifact, tmp_path:
     shutil.copytree(bundle.root, "tampered")
     card = Path("tampered/rcg.json")
     card.write_text(card.read_text().replace('"seed": 0', '"seed": 1'))
+    with pytest.raises(TamperedError, match=r"damaged[\s\S]*rcg\.json is altered"):
+        verify(VerifyRequest(Path("drawn/0004.png"), "tampered"))
+    FolderArtifact(Path("tampered")).commit()
     with pytest.raises(ArtifactError, match=r"another bundle[\s\S]*" + bundle.digest):
         verify(VerifyRequest(Path("drawn/0004.png"), "tampered"))
 

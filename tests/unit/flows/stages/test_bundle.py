@@ -95,6 +95,7 @@ def test_a_system_without_rdm_has_no_such_part(tmp_path: Path) -> None:
     run(bundle_params(), inputs, out, worker(tmp_path))
     assert "rdm" not in out.read_json("rcg.json")["parts"]
     assert "rdm" not in out.read_json("lineage.json")["parents"]
+    out.commit()
     assert Bundle.load(out.root).sample(Request(n=2)).shape[0] == 2
 
 
