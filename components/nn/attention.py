@@ -1,12 +1,15 @@
 """Transformer building blocks shared by the ViT encoder, MAGE and DiT. Parameter names are timm's."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from components.errors import ConfigError
+from components.nn.dropout import RowDropout
+from components.nn.unit import Unit
 
 
 def attend(
@@ -58,10 +61,16 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Float[Tensor, "b n dim"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b n dim"]:
+    def forward(
+        self,
+        x: Float[Tensor, "b n dim"],
+        mask: Bool[Tensor, "b n"] | None = None,
+        drop: Callable[[Tensor], Tensor] | None = None,
+    ) -> Float[Tensor, "b n dim"]:
+        """`drop`: dropout of the attention weights."""
         b, n, dim = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)  # (b, heads, n, d)
-        mixed = attend(q, k, v, mask)
+        mixed = attend(q, k, v, mask) if drop is None else attend_explicitly(q, k, v, mask, drop=drop)
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(b, n, dim))
         return out
 
@@ -126,8 +135,11 @@ class Mlp(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class Block(Unit, nn.Module):
     """Pre-norm transformer block: x + attention(norm1(x)), then x + mlp(norm2(x)). LayerNorm eps 1e-6."""
+
+    N_MASKS = 4
+    """Of a dropout: attention weights, attention output and both layers of the MLP."""
 
     def __init__(self, dim: int, heads: int, *, mlp_ratio: float, qkv_bias: bool) -> None:
         super().__init__()
@@ -136,10 +148,19 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, eps=1e-6)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
-    def forward(self, x: Float[Tensor, "b n dim"], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "b n dim"]:
-        x = x + self.attn(self.norm1(x), mask)
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+    def forward(
+        self,
+        x: Float[Tensor, "b n dim"],
+        mask: Bool[Tensor, "b n"] | None = None,
+        dropout: RowDropout | None = None,
+    ) -> Float[Tensor, "b n dim"]:
+        if dropout is None:
+            x = x + self.attn(self.norm1(x), mask)
+            out: Tensor = x + self.mlp(self.norm2(x))
+            return out
+        x = x + dropout(self.attn(self.norm1(x), mask, partial(dropout, number=1)), 2)
+        hidden = dropout(self.mlp.act(self.mlp.fc1(self.norm2(x))), 3)
+        return x + dropout(self.mlp.fc2(hidden), 4)
 
     def at(
         self, x: Float[Tensor, "b n dim"], index: Int[Tensor, "b m"], mask: Bool[Tensor, "b n"] | None = None

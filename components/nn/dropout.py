@@ -1,5 +1,7 @@
 """Dropout whose mask is a function of one seed per row, so that neither world size nor batching changes it."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,10 @@ _LEVELS = 1 << 16
 
 
 class RowDropout:
-    """Zeroes a share of each row's elements and scales up the rest; every call has its own mask.
+    """Zeroes a share of each row's elements and scales up the rest; masks are numbered.
 
-    Each 32-bit hash of an element's number decides two elements, so that probabilities are multiples of 2^-16.
+    A call changes nothing, so that a layer that is computed again for its gradient gets the same masks. Each 32-bit
+    hash of an element's number decides two elements, so that probabilities are multiples of 2^-16.
     Differs: torch's dropout draws from the global generator, in an order that depends on the batch.
     """
 
@@ -21,13 +24,17 @@ class RowDropout:
         self._threshold = round(drop_prob * _LEVELS) - _LEVELS // 2
         self._scale = 1.0 / (1.0 - drop_prob)
         self._seeds = rng.integers(2**62)
-        self._calls = 0
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Shapes: (rows, ...) -> the same."""
-        self._calls += 1
+    def after(self, n: int) -> "RowDropout":
+        """The masks behind the first n."""
+        other = copy.copy(self)
+        other._seeds = self._seeds + n
+        return other
+
+    def __call__(self, x: Tensor, number: int) -> Tensor:
+        """Mask number 1, 2, … on x. Shapes: (rows, ...) -> the same."""
         per_row = x[0].numel()
-        keys = splitmix64(self._seeds + self._calls).view(torch.int32).view(-1, 2, 1)  # two 32-bit keys per row
+        keys = splitmix64(self._seeds + number).view(torch.int32).view(-1, 2, 1)  # two 32-bit keys per row
         numbers = torch.arange((per_row + 1) // 2, dtype=torch.int32, device=x.device)
         bits = hash32(numbers + keys[:, 0]).bitwise_xor_(keys[:, 1])
         kept = bits.view(torch.int16)[:, :per_row] >= self._threshold

@@ -14,6 +14,7 @@ from torch.nn import functional as tf
 
 from components.errors import ConfigError
 from components.nn.spatial import ImageAttention, QkvOrder, SpatialTransformer
+from components.nn.unit import Unit
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ class UNet(nn.Module):
         return out.contiguous()
 
 
-class Stage(nn.ModuleList):
+class Stage(Unit, nn.ModuleList):
     """Layers in a row; each gets what it takes of e and the context."""
 
     def forward(self, x: Tensor, e: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ from components.diffusion.network import Network
 from components.nn.attention import Attention, CrossAttention, Mlp
 from components.nn.patches import PatchEmbed, sincos_positions
 from components.nn.timestep import sinusoids
+from components.nn.unit import Unit
 
 _N_SINUSOIDS = 256
 
@@ -45,7 +46,7 @@ class TimeEmbedder(nn.Module):
         return out
 
 
-class DitBlock(nn.Module):
+class DitBlock(Unit, nn.Module):
     """Transformer block whose norms are shifted, scaled and gated by the condition (adaLN-zero).
 
     With a sequence width it attends to a sequence between self-attention and MLP, as in PixArt-alpha (2310.00426), here

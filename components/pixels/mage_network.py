@@ -17,7 +17,7 @@ from torch.nn import functional as tf
 
 from components.conditions.ports import Ports
 from components.errors import ShapeError
-from components.nn.attention import Attention, Block, attend_explicitly
+from components.nn.attention import Block
 from components.nn.dropout import RowDropout
 
 
@@ -105,19 +105,19 @@ class MageTransformer(nn.Module):
     ) -> Float[Tensor, "b n codes"]:
         """`kept`: the token positions that the encoder sees, all of them if None; those may be masked as well."""
         x = self.token_emb(ids.masked_fill(masked, self.mask_id))
-        x = x if dropout is None else dropout(x)
+        x = x if dropout is None else dropout(x, 1)
         if kept is not None:
             x = x.gather(1, kept[:, :, None].expand(-1, -1, x.shape[2]))
         x, seen = _joined(x, ports)  # no position, norm or dropout for the conditions
-        for block in self.blocks:
-            x = _apply(block, x, seen, dropout)
+        for i, block in enumerate(self.blocks):
+            x = block(x, seen, _masks_of(i, dropout))
         x = self.decoder_embed(self.norm(x))
         x, sequence = _parted(x, ports)
         x = self._fill(x, masked, kept) + self.decoder_pos_embed_learned
         x = _followed(x, sequence)
         seen = _seen(ports, 1 + ids.shape[1])
-        for block in self.decoder_blocks:
-            x = _apply(block, x, seen, dropout)
+        for i, block in enumerate(self.decoder_blocks, len(self.blocks)):
+            x = block(x, seen, _masks_of(i, dropout))
         image = _parted(self.decoder_norm(x), ports)[0][:, 1:]
         logits: Tensor = self.mlm_layer(image, self.token_emb.word_embeddings.weight)
         return logits
@@ -190,20 +190,6 @@ def _walk_to(
     return last.at(x, places, seen)
 
 
-def _apply(block: nn.Module, x: Tensor, seen: Bool[Tensor, "b k"] | None, dropout: RowDropout | None) -> Tensor:
-    """The block, with dropout of attention weights, attention output and both layers of the MLP."""
-    if dropout is None or not isinstance(block, Block):
-        out: Tensor = block(x, seen)
-        return out
-    x = x + dropout(_attend(block.attn, block.norm1(x), seen, dropout))
-    hidden = dropout(block.mlp.act(block.mlp.fc1(block.norm2(x))))
-    return x + dropout(block.mlp.fc2(hidden))
-
-
-def _attend(attention: Attention, x: Tensor, seen: Tensor | None, dropout: RowDropout) -> Tensor:
-    """Attention with dropout of its weights."""
-    b, n, width = x.shape
-    q, k, v = attention.qkv(x).reshape(b, n, 3, attention.heads, width // attention.heads).permute(2, 0, 3, 1, 4)
-    mixed = attend_explicitly(q, k, v, seen, drop=dropout)  # (b, heads, n, d)
-    out: Tensor = attention.proj(mixed.transpose(1, 2).reshape(b, n, width))
-    return out
+def _masks_of(i: int, dropout: RowDropout | None) -> RowDropout | None:
+    """The masks of block i, of encoder and decoder counted together; the first mask is the embedding's."""
+    return None if dropout is None else dropout.after(1 + i * Block.N_MASKS)

@@ -6,27 +6,32 @@ from components.rng import BatchRng
 
 
 def test_a_share_is_dropped_and_the_rest_scaled() -> None:
-    out = RowDropout(BatchRng(0, 4), 0.2)(torch.ones(4, 50, 500))
+    out = RowDropout(BatchRng(0, 4), 0.2)(torch.ones(4, 50, 500), 1)
     assert set(out.unique().tolist()) == {0.0, 1.25}
     assert abs(float((out == 0).float().mean()) - 0.2) < 0.005
 
 
 def test_every_call_and_row_has_its_own_mask() -> None:
     drop, x = RowDropout(BatchRng(0, 2), 0.5), torch.ones(2, 1000)
-    first, second = drop(x) > 0, drop(x) > 0
+    first, second = drop(x, 1) > 0, drop(x, 2) > 0
     for a, b in ((first[0], first[1]), (first[0], second[0])):
         assert abs(float((a == b).float().mean()) - 0.5) < 0.08
 
 
+def test_masks_behind_the_first_n_go_on_counting() -> None:
+    drop, x = RowDropout(BatchRng(0, 2), 0.5), torch.ones(2, 1000)
+    assert torch.equal(drop.after(3)(x, 2), drop(x, 5))
+
+
 def test_a_row_is_dropped_alike_on_any_rank() -> None:
     x = torch.ones(4, 3, 7)
-    whole = RowDropout(BatchRng(0, 4), 0.5)(x)
-    part = RowDropout(BatchRng(0, 4, start=1, stop=3), 0.5)(x[1:3])
+    whole = RowDropout(BatchRng(0, 4), 0.5)(x, 1)
+    part = RowDropout(BatchRng(0, 4, start=1, stop=3), 0.5)(x[1:3], 1)
     assert torch.equal(part, whole[1:3])
 
 
 def test_an_odd_number_of_elements() -> None:
-    out = RowDropout(BatchRng(0, 3), 0.5)(torch.ones(3, 7, 3))
+    out = RowDropout(BatchRng(0, 3), 0.5)(torch.ones(3, 7, 3), 1)
     assert out.shape == (3, 7, 3)
     assert set(out.unique().tolist()) == {0.0, 2.0}
 
@@ -57,7 +62,7 @@ def test_hash_is_lowbias32() -> None:
 
 def test_masks_are_uniform_and_uncorrelated() -> None:
     """Both halves of each hash, neighbors, rows and calls."""
-    kept = torch.stack([RowDropout(BatchRng(seed, 2), 0.5)(torch.ones(2, 100_000)) > 0 for seed in range(4)])
+    kept = torch.stack([RowDropout(BatchRng(seed, 2), 0.5)(torch.ones(2, 100_000), 1) > 0 for seed in range(4)])
     rows = kept.flatten(0, 1).double()
     assert float((rows.mean(1) - 0.5).abs().max()) < 0.008
     correlated = torch.corrcoef(torch.cat([rows, rows.roll(1, 1), rows.roll(2, 1)]))
