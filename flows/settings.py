@@ -57,6 +57,13 @@ class WorkerSettings(Section):
     compile: bool = False
     """Train on torch.compile's kernels: slow to start, faster on a GPU. Moves low-order bits, as `workers` does;
     run.json records it."""
+    micro_batch: int | None = Field(default=None, ge=1)
+    """Most examples in one pass of a worker's model: gradients of a larger share of the batch are added up over several
+    passes, in less memory. Of the stages rdm and pixels; the losses of encoder and codec need their rows together.
+    Moves low-order bits, as `workers` does; run.json records it."""
+    recompute: bool = False
+    """Compute activations of transformer and UNet blocks again for the gradient in place of keeping them: less memory,
+    about a third more time, the same bits."""
     mix_versions: bool = False
     """Allow one artifact to hold parts that different library versions made; otherwise an error names them."""
     event_interval_s: float = Field(default=2.0, ge=0)

@@ -17,6 +17,8 @@ G = TypeVar("G", bound=nn.Module)
 class GeneratorTrainable(Trainable, Generic[G]):
     """A generator and, if configured, its averaged copy. `result` is what sampling uses and what is saved."""
 
+    by_row = True
+
     def __init__(self, generator: G, ema: EmaConfig | None) -> None:
         super().__init__()
         self.generator = generator

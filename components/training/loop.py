@@ -20,6 +20,7 @@ from components.training.curve import Curve, diverged
 from components.training.distributed import any_rank, gather_objects
 from components.training.optim import lr_at
 from components.training.order import Batches
+from components.training.parallel import recomputing
 from components.training.report import Report
 from components.training.step import Stepper
 from components.training.threads import fitting_threads, in_eval_mode
@@ -59,7 +60,7 @@ def train(
         what = f"batch_size is {config.batch_size} but there are {worker.world_size} workers"
         raise ConfigError(what, fix="use at most batch_size workers")
     run = _Run(trainable, config, worker, preview)
-    with fitting_threads(trainable, fetch, n_examples, config, worker):
+    with fitting_threads(trainable, fetch, n_examples, config, worker), recomputing(trainable, worker):
         try:
             for step, batch in Batches(fetch, n_examples, config, worker).between(run.restore(), config.steps):
                 scalars = run.stepper(step, batch)

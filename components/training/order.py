@@ -29,11 +29,12 @@ def global_indices(seed: int, step: int, batch_size: int, n_examples: int) -> np
     return np.concatenate([_permutation(seed, int(e), n_examples)[places[epochs == e]] for e in np.unique(epochs)])
 
 
-def noise_rng(config: TrainConfig, worker: Worker, step: int, which: int) -> BatchRng:
-    """This rank's rows of the noise that optimizer `which` trains with at a step."""
+def noise_rng(config: TrainConfig, worker: Worker, step: int, which: int, part: slice | None = None) -> BatchRng:
+    """This rank's rows of the noise that optimizer `which` trains with at a step; `part`: some of its rows."""
     rows = worker.rows(config.batch_size)
+    start, stop = (rows.start, rows.stop) if part is None else (rows.start + part.start, rows.start + part.stop)
     seed = derive_seed(config.seed, "noise", step, which)
-    return BatchRng(seed, config.batch_size, start=rows.start, stop=rows.stop, device=worker.device)
+    return BatchRng(seed, config.batch_size, start=start, stop=stop, device=worker.device)
 
 
 class Batches:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ Fetch = Callable[[np.ndarray, BatchRng], Batch]
 
 class Trainable(nn.Module, ABC):
     """What the loop trains. forward() is the only method that DDP sees, so every trained weight must be used in it."""
+
+    by_row: ClassVar[bool] = False
+    """Whether the loss is the mean of one loss per row, none of which depends on the other rows or keeps statistics."""
 
     @abstractmethod
     def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:

@@ -55,6 +55,10 @@ class Worker:
     """Has this process been told to end (SIGTERM, preemption)? Training saves a checkpoint and stops; see parts()."""
     compiled: bool = False
     """Train on torch.compile's kernels. Moves low-order bits, as the number of workers does."""
+    micro_batch: int | None = None
+    """Most rows of a forward and backward pass, where the loss is one of single rows; None: all of this rank's."""
+    recompute: bool = False
+    """Compute activations again for the gradient in place of keeping them; see components/training/parallel.py."""
     fit_threads: bool = False
     """Train small models on fewer threads than torch has; see components/training/threads.py."""
 

@@ -309,7 +309,9 @@ class _Work:
     def _numerics(self, result: RankResult) -> dict[str, str]:
         """What may have moved low-order bits besides world size, device and versions."""
         threads = {"threads": f"{result.threads}"} if result.device == "cpu" else {}
-        return threads | ({"compiled": "true"} if self.doing.settings.compile else {})
+        settings = self.doing.settings
+        micro_batch = {"micro_batch": f"{settings.micro_batch}"} if settings.micro_batch else {}
+        return threads | ({"compiled": "true"} if settings.compile else {}) | micro_batch
 
     def _record_failure(self, store: Store, attempt: int, error: Exception) -> None:
         """For followers and `rcg status`. A writer that was superseded has nothing to say any more."""

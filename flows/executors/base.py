@@ -204,6 +204,8 @@ class _RankRun:
             checkpoint_every=settings.checkpoint_every,
             threads=settings.threads,
             compiled=settings.compile,
+            micro_batch=settings.micro_batch,
+            recompute=settings.recompute,
             fit_threads=bool(settings.fit_threads),
             stopping=place.stopping,
         )

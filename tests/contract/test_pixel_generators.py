@@ -1,22 +1,28 @@
 """What every pixel generator promises, asked of each member of the union, for every kind of condition."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any, cast, get_args
 
 import pytest
 import torch
+from torch import nn
 
 from components.errors import ConfigError, ShapeError
 from components.generators.base import Generator
 from components.generators.config import GeneratorData
 from components.generators.files import save_generator
 from components.generators.sampling import AnySampling, DiffusionSampling, MaskedSampling
+from components.nn.unit import Unit
 from components.nn.vit import seeded_init
 from components.pixels import PixelConfig, load_pixels
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
+from components.training.generator import GeneratorTrainable
+from components.training.parallel import recomputing
 from tests.support.folders import FolderArtifact
 from tests.support.generators import Rows, conditions
+from tests.support.toys import worker
 
 PIXELS = TargetSpec(space="pixels", shape=(3, 8, 8), dtype="uint8", n_codes=None, image_px=8)
 LATENTS = TargetSpec(space="latents", shape=(4, 4, 4), dtype="float16", n_codes=None, image_px=8)
@@ -76,6 +82,33 @@ def test_loss_of_a_row_does_not_depend_on_the_split_over_ranks(config: Any, targ
         for a, b in ((0, 1), (1, 4))
     ]
     torch.testing.assert_close(torch.cat(halves), whole, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("config", "target", "kind"), CASES)
+def test_activations_that_are_computed_again_give_the_same_gradient(
+    config: Any, target: TargetSpec, kind: str, tmp_path: Path
+) -> None:
+    _, generator = build(config, target, kind)
+    weights = torch.Generator().manual_seed(0)
+    for parameter in generator.parameters():  # fresh ones are zero in places
+        nn.init.normal_(parameter, std=0.2, generator=weights)
+    trainable = GeneratorTrainable(generator.train(), None)
+    inside = [part for unit in generator.modules() if isinstance(unit, Unit) for part in unit.children()]
+    n_calls = [0]
+    for part in inside:
+        part.register_forward_pre_hook(lambda _part, _given: n_calls.append(n_calls.pop() + 1))
+    gradients = []
+    for recompute in (False, True):
+        with recomputing(trainable, dataclasses.replace(worker(tmp_path), recompute=recompute)):
+            trainable(batch(target, 4), BatchRng(3, 4))[0].backward()
+        gradients.append([p.grad for p in generator.parameters()])
+        generator.zero_grad()
+        n_calls.append(0)
+    once, twice, _ = n_calls
+    assert twice > 1.5 * once > 0
+    for first, second in zip(*gradients, strict=True):
+        assert (first is None) == (second is None)
+        assert first is None or torch.equal(first, second)
 
 
 @pytest.mark.parametrize(("config", "target", "kind"), CASES)

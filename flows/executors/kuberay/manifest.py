@@ -157,7 +157,7 @@ def pod_settings(order: Order, settings: Settings) -> dict[str, str]:
         "image": settings.cluster.image,
     }
     values |= {name: getattr(settings.worker, name) for name in _PASSED_ON}
-    return {f"RCG_{name.upper()}": str(value) for name, value in values.items()}
+    return {f"RCG_{name.upper()}": str(value) for name, value in values.items() if value is not None}
 
 
 _PASSED_ON = (
@@ -169,6 +169,8 @@ _PASSED_ON = (
     "max_failures",
     "mix_versions",
     "compile",
+    "micro_batch",
+    "recompute",
 )
 
 
