@@ -1,7 +1,8 @@
 """Runs that no branch, tag, registered version or checkout uses, and files that no kept run needs: found, and deleted.
 
 A run belongs to a branch or tag when its params and inputs are those of that commit, whatever code made it; the store
-alone decides that, without a DVC cache. Runs that are under way, or ended a short while ago, stay.
+alone decides that, without a DVC cache. Runs that are under way, or ended a short while ago, stay; of those that go,
+lease.json stays, with the last fencing number.
 """
 
 import logging
@@ -14,18 +15,23 @@ from typing import Any
 
 import yaml
 
-from components.errors import RcgError
+from components.errors import ConflictError, RcgError
 from components.store.base import Prefix, Store
 from flows.execution.project import Project
 from flows.gate.champion import open_aliases
 from flows.identity.artifact import digest_of
 from flows.identity.fingerprint import LOCK
 from flows.pipeline.table import KINDS
-from flows.runs.lease import read_lease
+from flows.runs.lease import LEASE, FencedStore, Lease, Watch, acquire, holder_of, read_lease
 from flows.runs.lookup import read_spec
+from flows.runs.rayjobs import noted_jobs
 from flows.runs.records import MANIFEST, CommittedRun, Spec, load_run
 
 _DAY_S = 86400
+_HEARTBEAT_S = 10.0
+_POLL_S = 0.2
+_LONGEST_INTERVAL_S = 60.0
+"""A holder that beats less often is not waited for: its run stays."""
 _log = logging.getLogger(__name__)
 
 
@@ -44,12 +50,19 @@ class _Run:
 class Garbage:
     """What is deleted, or would be."""
 
+    runs: dict[str, Watch] = field(default_factory=dict)
+    """Prefixes of whole runs, children first, each with what was seen of its holder."""
     keys: list[str] = field(default_factory=list)
-    """In the order in which they are deleted: a run's manifest before its files, so that a kill leaves no torn run."""
+    """All objects; those of `runs` are looked up again when they are deleted."""
+    needed: set[str] = field(default_factory=set)
+    """Keys that runs which stay share with others."""
     sizes: Counter[str] = field(default_factory=Counter)
     """Bytes by kind."""
-    n_runs: int = 0
     n_kept: int = 0
+
+    @property
+    def n_runs(self) -> int:
+        return len(self.runs)
 
     def add(self, kind: str, key: str, size: int) -> None:
         self.keys.append(key)
@@ -59,13 +72,42 @@ class Garbage:
 def collect_garbage(project: Project, *, days: float, delete: bool) -> Garbage:
     """Find it, and with `delete` delete it. The caller holds the lock that keeps retraining out.
 
-    Runs that ended or showed life less than `days` ago stay. Raises: RetryableError if the registry does not answer.
+    Runs that ended or showed life less than `days` ago stay, and all whose holder lives. Raises: RetryableError if the
+    registry does not answer, or a run comes to life meanwhile.
     """
     found = _find(project, time.time() - days * _DAY_S)
     if delete:
+        for prefix, watch in found.runs.items():
+            _delete_run(project.store, prefix, watch, found.needed)
         for key in found.keys:
-            project.store.delete(key)
+            if _prefix_of(key) not in found.runs:
+                project.store.delete(key)
     return found
+
+
+def _prefix_of(key: str) -> str:
+    return "/".join(key.split("/")[:3])
+
+
+def _delete_run(store: Store, prefix: str, watch: Watch, needed: set[str]) -> None:
+    """Delete a run under its lease, the manifest first, so that a kill leaves no torn run.
+
+    The lease stays: a writer that was lost from sight may still live, and later holders need numbers above its own.
+    """
+    claim = acquire(Prefix(store, prefix), interval_s=_HEARTBEAT_S, watch=watch)
+    if not isinstance(claim, Lease):
+        what = f"{prefix} came to life: it stays, and so does all that it is made from"
+        raise ConflictError(what, got=claim.holder, fix="run the same command again")
+    with claim:
+        fenced = FencedStore(store, claim.check)
+        for key in _keys_of_run([info.key for info in store.list(prefix)], needed):
+            fenced.delete(key)
+
+
+def _keys_of_run(keys: list[str], needed: set[str]) -> list[str]:
+    """What goes with a run, in order."""
+    going = (key for key in keys if key not in needed and not key.endswith(f"/{LEASE}"))
+    return sorted(going, key=lambda key: not key.endswith(f"/{MANIFEST}"))
 
 
 def _find(project: Project, before: float) -> Garbage:
@@ -73,8 +115,11 @@ def _find(project: Project, before: float) -> Garbage:
     runs = {run.prefix: run for stage in KINDS for run in _all(store, stage)}
     kept = _closure(runs, {*_of_checkout(project), *_of_refs(project, runs), *_of_versions(project, runs)})
     kept |= _closure(runs, {prefix for prefix, run in runs.items() if _is_recent(store, run, before)})
+    watches = {prefix: Watch() for prefix in reversed(runs) if prefix not in kept}
+    kept |= _closure(runs, _living(store, {p: watch for p, watch in watches.items() if runs[p].run is None}))
     needed = {key for prefix in kept if (run := runs[prefix].run) is not None for key in run.keys.values()}
-    plan = Garbage(n_kept=len(kept), n_runs=len(runs) - len(kept))
+    going = {prefix: watch for prefix, watch in watches.items() if prefix not in kept}
+    plan = Garbage(going, needed=needed, n_kept=len(kept))
     for prefix in sorted(runs):
         _plan_run(store, runs[prefix], prefix in kept, needed, plan)
     for stage in ("collect", "encode"):
@@ -83,8 +128,25 @@ def _find(project: Project, before: float) -> Garbage:
     return plan
 
 
+def _living(store: Store, watches: Mapping[str, Watch]) -> set[str]:
+    """Those whose holder beats while this process looks, or may: a clock of another machine may be days off."""
+    first: dict[str, int] = {}
+    living, undecided = set(), dict(watches)
+    while undecided:
+        for prefix, watch in list(undecided.items()):
+            lease = holder_of(Prefix(store, prefix))
+            if lease is None or watch.is_dead(lease):
+                del undecided[prefix]
+            elif first.setdefault(prefix, lease.beat) != lease.beat or not lease.interval_s <= _LONGEST_INTERVAL_S:
+                living.add(prefix)
+                del undecided[prefix]
+        time.sleep(_POLL_S if undecided else 0)
+    return living
+
+
 def _all(store: Store, stage: str) -> Iterator[_Run]:
-    for prefix in sorted({"/".join(info.key.split("/")[:3]) for info in store.list(f"runs/{stage}")}):
+    keys = (info.key for info in store.list(f"runs/{stage}"))
+    for prefix in sorted({_prefix_of(key) for key in keys if not key.endswith(f"/{LEASE}")}):
         spec = None
         try:
             spec = read_spec(store, stage, prefix.rpartition("/")[2])
@@ -167,22 +229,23 @@ def _is_recent(store: Store, run: _Run, before: float) -> bool:
         return True
     if run.run is not None:
         return run.run.record.ended_ms / 1000 > before
-    found = read_lease(Prefix(store, run.prefix))
-    return found is not None and found[0].heartbeat > before
+    folder = Prefix(store, run.prefix)
+    found = read_lease(folder)
+    if found is None:
+        return bool(noted_jobs(folder))  # its first pod is still to come
+    return found[0].heartbeat > before
 
 
 def _plan_run(store: Store, run: _Run, kept: bool, needed: set[str], plan: Garbage) -> None:
     """Add all objects of a run that is not kept, and the checkpoints of a kept one that is finished."""
-    stage = run.prefix.split("/")[1]
-    infos = list(store.list(run.prefix))
+    sizes = {info.key: info.size for info in store.list(run.prefix)}
     if not kept:
-        for info in sorted(infos, key=lambda info: not info.key.endswith(f"/{MANIFEST}")):
-            if info.key not in needed:
-                plan.add(stage, info.key, info.size)
+        for key in _keys_of_run(list(sizes), needed):
+            plan.add(run.prefix.split("/")[1], key, sizes[key])
     elif run.run is not None:
-        for info in infos:
-            if info.key.startswith(f"{run.prefix}/checkpoints/"):
-                plan.add("checkpoints", info.key, info.size)
+        for key, size in sizes.items():
+            if key.startswith(f"{run.prefix}/checkpoints/"):
+                plan.add("checkpoints", key, size)
 
 
 def _plan_memos(store: Store, stage: str, needed: set[str], plan: Garbage) -> None:

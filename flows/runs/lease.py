@@ -42,6 +42,14 @@ def read_lease(run: Store) -> tuple[LeaseRecord, str] | None:
     return None if found is None else (LeaseRecord.parse(found[0], f"{run.uri}/{LEASE}"), found[1])
 
 
+def holder_of(run: Store) -> LeaseRecord | None:
+    """The lease of a run that was neither released nor left behind by a failed attempt."""
+    found = read_lease(run)
+    if found is None or found[0].released or run.head(failure_name(found[0].attempt)) is not None:
+        return None
+    return found[0]
+
+
 class Watch:
     """Judges whether a holder is dead, by what this process saw of it; clocks of two machines are never compared."""
 

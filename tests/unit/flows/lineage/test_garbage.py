@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from components.store import Prefix, open_store
+from components.errors import ConflictError, SupersededError
+from components.store import Prefix, Store, open_store
 from flows.execution.project import Project
 from flows.identity.artifact import SCHEMA, FileEntry, digest_of
 from flows.identity.fingerprint import LOCK
+from flows.lineage import garbage
 from flows.lineage.garbage import Garbage, collect_garbage
-from flows.runs.lease import Watch, acquire
+from flows.runs.lease import Lease, LeaseRecord, Watch, acquire, check_fence, read_lease
+from flows.runs.process import Process
 from flows.runs.records import CommittedRun, InputSpec, Spec, load_run
 from flows.runs.stored import Memo
 from flows.settings import Settings
@@ -91,7 +94,7 @@ def test_runs_of_branches_and_tags_stay_and_others_go(world: World) -> None:
     assert all(world.has(old, new, of_old, of_new, other, nobody)), "a look changes nothing"
     world.gc()
     assert world.has(old, new, of_old, of_new, other, nobody) == [True, True, True, True, False, False]
-    assert not list(world.store.list(nobody.prefix)), "nothing of it is left"
+    assert [info.key for info in world.store.list(nobody.prefix)] == [f"{nobody.prefix}/lease.json"]
     assert not list(Prefix(world.store, old.prefix).list("checkpoints")), "a finished run needs none"
     world.git("tag", "-d", "v1")
     world.git("checkout", "-q", "--orphan", "other")
@@ -144,3 +147,70 @@ def test_what_is_under_way_or_recent_stays(world: World) -> None:
     world.gc(days=0)
     assert folder.head("spec.json") is None
     assert world.store.head(loose) is None
+
+
+def _claim(folder: Prefix, *, interval_s: float) -> Lease:
+    claim = acquire(folder, interval_s=interval_s, watch=Watch())
+    assert isinstance(claim, Lease)
+    return claim
+
+
+def test_a_run_whose_holder_beats_stays_whatever_its_clock_says(world: World) -> None:
+    parent = world.make("encode", {"numerics": 4})
+    spec = _spec("rdm", {"numerics": 4}, (parent,), "")
+    folder = Prefix(world.store, spec.prefix)
+    folder.put("spec.json", spec.to_json())
+    with _claim(folder, interval_s=0.05) as lease:
+        found = world.gc(days=0)
+        lease.check()
+        assert (folder.head("spec.json") is not None, world.has(parent)) == (True, [True])
+        assert found.n_runs == 0
+    assert world.gc(days=0).n_runs == 2
+    assert world.has(parent) == [False]
+
+
+def test_fencing_numbers_go_on_after_a_run_was_deleted(world: World) -> None:
+    spec = a_spec("encode", params={"numerics": 3})
+    folder = Prefix(world.store, spec.prefix)
+    folder.put("spec.json", spec.to_json())
+    with _claim(folder, interval_s=0.05) as lease:
+        holder = Process.current().model_copy(update={"host": "another"})
+        lost = read_lease(folder)[0].model_copy(update={"holder": holder})
+    folder.put(
+        "lease.json", lost.model_copy(update={"released": False}).to_json()
+    )  # it was paused, or its host is gone
+    assert world.gc(days=0).n_runs == 1
+    assert [info.key for info in folder.list("")] == ["lease.json"]
+    assert world.gc(days=0).n_runs == 0, "a fencing number is no run"
+    with _claim(folder, interval_s=10) as later:
+        assert later.attempt > lease.attempt
+        with pytest.raises(SupersededError):
+            check_fence(folder, lease.attempt)
+
+
+def test_a_run_that_waits_for_its_first_pod_stays(world: World) -> None:
+    spec = a_spec("encode", params={"numerics": 3})
+    folder = Prefix(world.store, spec.prefix)
+    folder.put("spec.json", spec.to_json())
+    folder.put("jobs/rcg-encode-1.json", b"{}")
+    world.gc(days=0)
+    assert folder.head("spec.json") is not None
+
+
+def test_a_run_that_comes_to_life_meanwhile_stays(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    parent = world.make("encode", {"numerics": 4})
+    spec = _spec("rdm", {"numerics": 4}, (parent,), "")
+    folder = Prefix(world.store, spec.prefix)
+    folder.put("spec.json", spec.to_json())
+    leases: list[Lease] = []
+
+    def too_late(run: Store, **given: Any) -> Lease | LeaseRecord:
+        leases[:] = leases or [_claim(folder, interval_s=10)]
+        return acquire(run, **given)
+
+    monkeypatch.setattr(garbage, "acquire", too_late)
+    with pytest.raises(ConflictError, match="came to life"):
+        world.gc(days=0)
+    assert world.has(parent) == [True], "children go first"
+    leases[0].check()
+    leases[0].release()
