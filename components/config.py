@@ -4,6 +4,10 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Config(BaseModel):
-    """Base of every config: immutable, no unknown keys, field docstrings become the schema's descriptions."""
+    """Base of every config: immutable, no unknown keys.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    Pydantic would read the fields' docstrings from the sources each time that a command starts; docs/generate.py, which
+    alone shows them, turns `use_attribute_docstrings` on.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

@@ -3,6 +3,7 @@
 python docs/generate.py [--check]
 """
 
+# ruff: noqa: E402  (what the classes below inherit is set before they are made)
 import inspect
 import sys
 from collections.abc import Iterator
@@ -10,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from pydantic_settings import BaseSettings
 
 from components import errors
+from components.config import Config
+
+for base in (Config, BaseSettings):
+    base.model_config["use_attribute_docstrings"] = True
 from flows.__main__ import app
 from flows.pipeline.params import Params
 from flows.pipeline.table import KINDS

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -17,6 +17,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from components.config import Config
 from components.errors import ConfigError
 from components.files import write_whole
 
@@ -31,10 +32,8 @@ _MEMORY = r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 Device = Literal["auto", "cpu", "cuda"]
 
 
-class Section(BaseModel):
+class Section(Config):
     """Settings that belong together and are handed on whole."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class WorkerSettings(Section):
@@ -106,9 +105,9 @@ class ClusterSettings(Section):
     """CPU request of each worker; its whole cores are torch's threads."""
     worker_memory: str | None = Field(default=None, pattern=_MEMORY)
     """Memory of each worker."""
-    job_labels: dict[str, str] = {}
+    job_labels: dict[str, str] = Field(default={})
     """More labels for RayJobs and their pods, as JSON: how Kueue, Volcano and YuniKorn are told of queues."""
-    job_annotations: dict[str, str] = {}
+    job_annotations: dict[str, str] = Field(default={})
     """More annotations, as JSON."""
     priority_class: str | None = None
     """PriorityClass of the pods."""
@@ -144,7 +143,6 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         env_ignore_empty=True,
     )
 
