@@ -100,7 +100,7 @@ class MaskedTokens(Generator):
         return guided
 
 
-def mask_ratio(mask: MaskConfig, u: Float[Tensor, " 1"]) -> Float[Tensor, " 1"]:
+def mask_ratio(mask: MaskConfig, u: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
     """Inverse CDF of the share of masked tokens at u in [0, 1)."""
     low, high = (_normal_cdf((bound - mask.mean) / mask.std) for bound in (mask.least, 1.0))
     z: Tensor = torch.special.ndtri(low + u.double() * (high - low))

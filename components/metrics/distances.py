@@ -21,9 +21,9 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return d2.clip(0)
 
 
-def chunks(x: np.ndarray, size: int = CHUNK) -> Iterator[np.ndarray]:
+def chunks(x: np.ndarray) -> Iterator[np.ndarray]:
     """x row block by row block."""
-    return (x[start : start + size] for start in range(0, len(x), size))
+    return (x[start : start + CHUNK] for start in range(0, len(x), CHUNK))
 
 
 def nearest(queries: np.ndarray, references: Iterable[np.ndarray], *, k: int = 1) -> tuple[np.ndarray, np.ndarray]:

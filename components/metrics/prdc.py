@@ -3,7 +3,7 @@
 import numpy as np
 
 from components.errors import ConfigError
-from components.metrics.distances import CHUNK, chunks, squared_distances
+from components.metrics.distances import chunks, squared_distances
 
 
 def precision_recall(real: np.ndarray, generated: np.ndarray, *, k: int) -> tuple[float, float]:
@@ -23,11 +23,12 @@ def precision_recall(real: np.ndarray, generated: np.ndarray, *, k: int) -> tupl
 
 def _squared_radii(x: np.ndarray, k: int) -> np.ndarray:
     """Squared distance of every row to its k-th neighbor among the other rows."""
-    radii = []
-    for start, block in zip(range(0, len(x), CHUNK), chunks(x), strict=True):
+    radii, start = [], 0
+    for block in chunks(x):
         d2 = squared_distances(block, x)
         d2[np.arange(len(block)), start + np.arange(len(block))] = np.inf
         radii.append(np.partition(d2, k - 1, axis=1)[:, k - 1])
+        start += len(block)
     return np.concatenate(radii)
 
 

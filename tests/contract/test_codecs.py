@@ -77,6 +77,7 @@ def test_saved_and_loaded_is_equal(codec: Codec, config: Any, tmp_path: Path) ->
     assert torch.equal(again.decode(codec.encode(images)), codec.decode(codec.encode(images)))
 
 
+@pytest.mark.usefixtures("wrong_shapes")
 def test_refuses_what_does_not_fit(codec: Codec) -> None:
     px, target = codec.spec.image_px, codec.encode(pictures(codec, 2))
     for images in (torch.rand(2, 3, px + 1, px), torch.rand(3, px, px), torch.zeros(2, 3, px, px, dtype=torch.uint8)):

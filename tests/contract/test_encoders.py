@@ -68,6 +68,7 @@ def test_saved_and_loaded_is_equal(encoder: FrozenEncoder, config: Any, tmp_path
     assert torch.equal(load_encoder(out)(pictures(2)), encoder(pictures(2)))
 
 
+@pytest.mark.usefixtures("wrong_shapes")
 def test_refuses_what_is_not_images(encoder: FrozenEncoder) -> None:
     for images in (torch.rand(3, 40, 40), torch.zeros(2, 3, 40, 40, dtype=torch.uint8), torch.rand(2, 1, 40, 40)):
         with pytest.raises(ShapeError, match="images"):

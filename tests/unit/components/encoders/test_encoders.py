@@ -97,6 +97,7 @@ def _cubic(i: int, n_in: int, n_out: int) -> list[tuple[int, float]]:
     return taps
 
 
+@pytest.mark.usefixtures("wrong_shapes")
 @pytest.mark.parametrize(
     "images",
     [torch.rand(3, 8, 8), torch.rand(2, 1, 8, 8), torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.rand(1, 3, 0, 4)],

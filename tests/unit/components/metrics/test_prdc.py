@@ -23,8 +23,7 @@ def _brute_share_inside(queries: np.ndarray, reference: np.ndarray, k: int) -> f
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("chunk", [7, 4096])
 def test_matches_loops(k: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(distances.chunks, "__defaults__", (chunk,))
-    monkeypatch.setattr("components.metrics.prdc.CHUNK", chunk)
+    monkeypatch.setattr(distances, "CHUNK", chunk)
     rng = np.random.default_rng(k)
     real, generated = rng.normal(size=(30, 3)), rng.normal(size=(25, 3)) * 1.5
     precision, recall = precision_recall(real, generated, k=k)
