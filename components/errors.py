@@ -18,6 +18,8 @@ RcgError
 
 from typing import ClassVar, Literal
 
+from components.text import redacted
+
 FailureClass = Literal["config", "data", "code", "transient"]
 
 
@@ -28,12 +30,16 @@ class RcgError(Exception):
     failure_class: ClassVar[FailureClass] = "code"
 
     def __init__(self, what: str, *, got: object = None, expected: object = None, fix: str | None = None) -> None:
-        self.what, self.got, self.expected, self.fix = what, got, expected, fix
-        lines = [what]
-        lines += [f"  got:      {got}"] if got is not None else []
-        lines += [f"  expected: {expected}"] if expected is not None else []
-        lines += [f"  fix:      {fix}"] if fix else []
-        super().__init__("\n".join(lines))
+        self.what, self.got, self.expected = redacted(what), _told(got), _told(expected)
+        self.fix = None if fix is None else redacted(fix)
+        facts = {"got": self.got, "expected": self.expected, "fix": self.fix or None}
+        lines = [f"  {name + ':':<9} {redacted(str(value))}" for name, value in facts.items() if value is not None]
+        super().__init__("\n".join([self.what, *(line.replace("\n", "\n            ") for line in lines)]))
+
+
+def _told(fact: object) -> object:
+    """Without passwords; exceptions as text."""
+    return redacted(str(fact)) if isinstance(fact, str | Exception) else fact
 
 
 class ConfigError(RcgError):

@@ -33,7 +33,7 @@ from flows.commands import (
     status,
     verify,
 )
-from flows.commands.terminal import show_log
+from flows.commands.terminal import say, show_log
 
 VERBS = (
     snapshot,
@@ -86,10 +86,10 @@ def main() -> None:
     try:
         app()
     except RcgError as error:
-        typer.secho(f"error: {error}", fg="red", err=True)
+        say(f"error: {error}", color="red", err=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        typer.secho("interrupted; the same command continues where it stopped", err=True)
+        say("interrupted; the same command continues where it stopped", err=True)
         sys.exit(130)
 
 

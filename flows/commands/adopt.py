@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.terminal import StageName
+from flows.commands.terminal import StageName, say
 
 
 def command(
@@ -23,8 +23,8 @@ def command(
     fingerprint = full_fingerprint(store, stage, source)
     if load_run(store, run_prefix(stage, fingerprint)) is None:
         step = adopt_checkpoints(store, spec, source, reason)
-        typer.echo(f"{stage}: `rcg run {stage}` will go on from step {step} of run {fingerprint[:10]}")
+        say(f"{stage}: `rcg run {stage}` will go on from step {step} of run {fingerprint[:10]}")
         return
     run = adopt(store, spec, source, reason)
     project.workspace.publish(store, run, wanted)
-    typer.echo(f"{stage}: run {run.fingerprint[:10]} now has the result of {source[:10]} · content {run.digest[:10]}")
+    say(f"{stage}: run {run.fingerprint[:10]} now has the result of {source[:10]} · content {run.digest[:10]}")

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.terminal import say_lines
+
 
 def command(
     stage: Annotated[str | None, typer.Argument(metavar="STAGE", help="One stage; all when left out.")] = None,
@@ -15,4 +17,4 @@ def command(
     project = Project.here()
     lines = cancel_jobs(project, stage)
     nothing = f"no RayJob is at work on {stage or 'any stage'} in {project.settings.cluster.kube_namespace}"
-    typer.echo("\n".join(lines or [nothing]))
+    say_lines(lines or [nothing])

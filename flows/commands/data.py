@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.terminal import StageName
+from flows.commands.terminal import StageName, say
 
 app = typer.Typer(help="Fetch or move the bytes that artifacts stand for.", no_args_is_help=True)
 
@@ -32,7 +32,7 @@ def copy(
     if not prefixes:
         raise MissingError("this checkout has no artifacts at all", fix="`dvc pull`, or run the stages: `rcg repro`")
     copied = data_copy(open_store(source), project.store, prefixes)
-    typer.echo(f"copied {len(copied)} run(s) to {project.store.uri}, {len(prefixes) - len(copied)} were there")
+    say(f"copied {len(copied)} run(s) to {project.store.uri}, {len(prefixes) - len(copied)} were there")
 
 
 @app.command()
@@ -45,4 +45,4 @@ def pull(
 
     project, folder = Project.here(), to or Path("data") / stage
     paths = pull_files(project.store, project.committed(stage), folder)
-    typer.echo(f"{len(paths)} file(s) of {stage} in {folder}")
+    say(f"{len(paths)} file(s) of {stage} in {folder}")

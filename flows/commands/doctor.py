@@ -2,6 +2,8 @@
 
 import typer
 
+from flows.commands.terminal import say
+
 
 def command() -> None:
     """Check Python, store, MLflow, source and device, and say what to fix."""
@@ -13,7 +15,7 @@ def command() -> None:
     for name, found in examine(Project.here()):
         if isinstance(found, RcgError):
             healthy = False
-            typer.echo(f"FIX   {name:<11}{str(found).replace(chr(10), chr(10) + ' ' * 17)}")
+            say(f"FIX   {name:<11}{str(found).replace(chr(10), chr(10) + ' ' * 17)}")
         else:
-            typer.echo(f"ok    {name:<11}{found}")
+            say(f"ok    {name:<11}{found}")
     raise typer.Exit(0 if healthy else 2)

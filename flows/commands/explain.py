@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.terminal import say, say_lines
+
 if TYPE_CHECKING:
     from flows.execution.explanation import Explanation
     from flows.execution.forecast import Cost, Earlier
@@ -25,10 +27,10 @@ def command(
 
     found = explain(Project.here(), stage)
     if as_json:
-        typer.echo(json.dumps([_as_json(e) for e in found], indent=2, sort_keys=True))
+        say(json.dumps([_as_json(e) for e in found], indent=2, sort_keys=True))
         return
     lines = [line for explanation in found for line in _lines(explanation)]
-    typer.echo("\n".join(lines + (_total(found) if stage is None else [])))
+    say_lines(lines + (_total(found) if stage is None else []))
 
 
 def _as_json(e: "Explanation") -> dict[str, Any]:

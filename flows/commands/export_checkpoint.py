@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.terminal import StageName
+from flows.commands.terminal import StageName, say
 
 
 def command(
@@ -19,4 +19,4 @@ def command(
 
     kind, tensors = export_weights(Project.here(), stage, file, kind)
     n_elements = sum(tensor.numel() for tensor in tensors.values())
-    typer.echo(f"{file}: {kind}, {len(tensors)} tensors, {n_elements:,} elements")
+    say(f"{file}: {kind}, {len(tensors)} tensors, {n_elements:,} elements")

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.terminal import say
+
 
 def command(
     delete: Annotated[bool, typer.Option("--delete", help="Do it; otherwise only say what would go.")] = False,
@@ -19,9 +21,9 @@ def command(
     with open_lock(project).held():
         found = collect_garbage(project, days=days, delete=delete)
     verb = "deleted" if delete else "would be deleted (--delete does it)"
-    typer.echo(f"{found.n_runs} run(s) and {len(found.keys)} object(s) {verb}; {found.n_kept} run(s) stay")
+    say(f"{found.n_runs} run(s) and {len(found.keys)} object(s) {verb}; {found.n_kept} run(s) stay")
     for kind, size in sorted(found.sizes.items()):
-        typer.echo(f"  {kind:<12} {size / 2**20:10.1f} MiB")
+        say(f"  {kind:<12} {size / 2**20:10.1f} MiB")
     if project.settings.executor == "kuberay":
         n_jobs = sweep_jobs(project, days=days, delete=delete)
-        typer.echo(f"{n_jobs} ended RayJob(s) {'deleted' if delete else 'would be deleted'}")
+        say(f"{n_jobs} ended RayJob(s) {'deleted' if delete else 'would be deleted'}")

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-import typer
+from flows.commands.terminal import say_lines
 
 if TYPE_CHECKING:
     from flows.gate.decisions import Decision, Decisions, Entry
@@ -17,7 +17,7 @@ def command() -> None:
     project = Project.here()
     model = project.settings.tracking.model_name
     lines = history_lines(Decisions(project.store, model))
-    typer.echo("\n".join(lines or [f"nothing was ever decided about {model}"]))
+    say_lines(lines or [f"nothing was ever decided about {model}"])
 
 
 def history_lines(decisions: "Decisions") -> list[str]:

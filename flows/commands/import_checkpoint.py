@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.terminal import say_lines
+
 
 def command(
     file: Annotated[Path, typer.Argument(help="A checkpoint in the reference's layout; for kl also its folder.")],
@@ -34,4 +36,4 @@ def command(
         lines += ["", f"before that, {question}"] if question else []
     else:
         lines.append(f"put this into {PARAMS} (--write does), then: rcg run {found.stage}")
-    typer.echo("\n".join(lines))
+    say_lines(lines)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.terminal import Terminal, outcome_line
+from flows.commands.terminal import Terminal, outcome_line, say
 
 
 def command(spec: Annotated[str, typer.Argument(help="URI of a spec.json in a store.")]) -> None:
@@ -13,4 +13,4 @@ def command(spec: Annotated[str, typer.Argument(help="URI of a spec.json in a st
     from flows.execution.project import Project
 
     outcome = run_spec(spec, Project.here(), Terminal())
-    typer.echo(outcome_line(outcome, spec.removesuffix("/spec.json")))
+    say(outcome_line(outcome, spec.removesuffix("/spec.json")))

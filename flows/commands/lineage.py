@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.commands.terminal import say, say_lines
+
 if TYPE_CHECKING:
     from flows.lineage.trace import Lineage
     from flows.runs.ancestry import Facts
@@ -32,11 +34,11 @@ def command(
         from flows.pages.lineage import write_html
 
         write_html(found, html)
-        typer.echo(f"lineage of {found.subject} in {html}")
+        say(f"lineage of {found.subject} in {html}")
     elif as_json:
-        typer.echo(json.dumps(_as_json(found), indent=2, sort_keys=True))
+        say(json.dumps(_as_json(found), indent=2, sort_keys=True))
     else:
-        typer.echo("\n".join(lineage_lines(found)))
+        say_lines(lineage_lines(found))
 
 
 def lineage_lines(found: "Lineage") -> list[str]:

@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.terminal import say_lines
+
 
 def command(
     check: Annotated[bool, typer.Option("--check", help="Change nothing; exit with 2 when dvc.yaml is stale.")] = False,
@@ -18,4 +20,4 @@ def command(
     else:
         changes = write_plan(root)
     lines = [f"{FILE} is written anew; commit it", *changes] if changes else [f"{FILE} is up to date"]
-    typer.echo("\n".join(lines))
+    say_lines(lines)

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import typer
 
+from flows.commands.terminal import say, say_lines
+
 app = typer.Typer(help="Complete params files that are known to work.", no_args_is_help=True)
 
 FOLDER = Path(__file__).parents[2] / "presets"
@@ -14,13 +16,13 @@ def list_presets() -> None:
     """The presets and what each is for."""
     rows = {path.stem: path.read_text().splitlines()[0].removeprefix("#").strip() for path in _files()}
     width = max(map(len, rows), default=0)
-    typer.echo("\n".join(f"{name:<{width}}  {purpose}" for name, purpose in rows.items()))
+    say_lines(f"{name:<{width}}  {purpose}" for name, purpose in rows.items())
 
 
 @app.command()
 def show(name: str) -> None:
     """Print a preset."""
-    typer.echo(_read(name), nl=False)
+    say(_read(name), end="")
 
 
 @app.command()
@@ -35,10 +37,10 @@ def use(name: str) -> None:
     text, target = _read(name), Path("params.yaml")
     params = check_params(yaml.safe_load(text), f"presets/{name}.yaml")
     write_whole(target, text)
-    typer.echo(f"{target} is now the preset {name}; `rcg explain` says what would run")
+    say(f"{target} is now the preset {name}; `rcg explain` says what would run")
     changes = write_plan(target.parent, params.model_dump(mode="json"))
     if changes:
-        typer.echo("\n".join(["dvc.yaml follows it:", *changes]))
+        say_lines(["dvc.yaml follows it:", *changes])
 
 
 def _read(name: str) -> str:

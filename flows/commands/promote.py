@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.terminal import phases
+from flows.commands.terminal import phases, say
 
 
 def command(
@@ -20,5 +20,5 @@ def command(
 
     with phases("promote", N_PHASES) as begin:
         outcome = promote(Project.here(), number=version, dry_run=dry_run, begin=begin)
-    typer.echo(outcome.text)
+    say(outcome.text)
     raise typer.Exit(0 if outcome.result in ("promoted", "champion") else 3)

@@ -1,6 +1,6 @@
 """`rcg register`."""
 
-import typer
+from flows.commands.terminal import say
 
 _SHOWN = (
     ("pictures", "artifacts/sample/pictures/grid.png"),
@@ -15,7 +15,7 @@ def command() -> None:
     from flows.execution.registration import register_bundle
 
     project = Project.here()
-    typer.echo(f"{'model':<10} {register_bundle(project)}")
+    say(f"{'model':<10} {register_bundle(project)}")
     for label, path in _SHOWN:
         if (project.root / path).exists():
-            typer.echo(f"{label:<10} {project.root / path}")
+            say(f"{label:<10} {project.root / path}")

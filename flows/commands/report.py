@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.terminal import phases
+from flows.commands.terminal import phases, say
 
 if TYPE_CHECKING:
     from flows.execution.project import Project
@@ -23,7 +23,7 @@ def command(
 
     with phases("report", 3) as begin:
         line = write_report(Project.here(), file, begin)
-    typer.echo(line)
+    say(line)
 
 
 def write_report(project: "Project", target: Path, begin: Callable[[str], None] = _quiet) -> str:

@@ -1,6 +1,6 @@
 """`rcg retrain`."""
 
-import typer
+from flows.commands.terminal import say
 
 
 def command() -> None:
@@ -13,4 +13,4 @@ def command() -> None:
     from flows.retrain.steps import retrain
 
     project = Project.here()
-    typer.echo(retrain(project, open_lock(project)).text)
+    say(retrain(project, open_lock(project)).text)

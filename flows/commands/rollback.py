@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.terminal import say
+
 
 def command(
     to: Annotated[int | None, typer.Option(help="Version to go back to; the one before when left out.", min=1)] = None,
@@ -15,6 +17,4 @@ def command(
     project = Project.here()
     target, left = rollback(project, to)
     before = "none" if left is None else f"version {left.number}"
-    typer.echo(
-        f"the champion of {project.settings.tracking.model_name} is version {target.number} again (was {before})"
-    )
+    say(f"the champion of {project.settings.tracking.model_name} is version {target.number} again (was {before})")

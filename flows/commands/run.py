@@ -1,8 +1,6 @@
 """`rcg run`."""
 
-import typer
-
-from flows.commands.terminal import StageName, Terminal, outcome_line
+from flows.commands.terminal import StageName, Terminal, outcome_line, say
 
 
 def command(stage: StageName) -> None:
@@ -11,4 +9,4 @@ def command(stage: StageName) -> None:
     from flows.execution.stage import run_stage
 
     outcome = run_stage(Project.here(), stage, Terminal())
-    typer.echo(outcome_line(outcome, f"artifacts/{stage}"))
+    say(outcome_line(outcome, f"artifacts/{stage}"))

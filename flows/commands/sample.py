@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.terminal import say
+
 
 def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     model: Annotated[
@@ -43,4 +45,4 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         steps=steps,
     )
     write_samples(request, Project.here(), model=model, out=out, nearest=nearest)
-    typer.echo(f"{n} picture(s) in {out}, all of them in {out / 'grid.png'}")
+    say(f"{n} picture(s) in {out}, all of them in {out / 'grid.png'}")

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flows.commands.terminal import say
+
 if TYPE_CHECKING:
     from flows.execution.project import Project
 
@@ -22,7 +24,7 @@ def command(
     """List the pictures of SOURCE in collection.lock, which belongs into git."""
     from flows.execution.project import Project
 
-    typer.echo(snapshot(Project.here(), source, rebuild=rebuild, shrink=shrink))
+    say(snapshot(Project.here(), source, rebuild=rebuild, shrink=shrink))
 
 
 def snapshot(project: "Project", source: str | None, *, rebuild: bool, shrink: bool = False) -> str:

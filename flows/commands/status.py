@@ -1,6 +1,6 @@
 """`rcg status`."""
 
-import typer
+from flows.commands.terminal import say
 
 
 def command() -> None:
@@ -8,4 +8,4 @@ def command() -> None:
     from flows.execution.project import Project
     from flows.execution.status import status_text
 
-    typer.echo(status_text(Project.here()))
+    say(status_text(Project.here()))

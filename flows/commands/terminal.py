@@ -3,12 +3,13 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
+from components.text import one_line, printable, redacted
 from components.training.report import Report
 
 if TYPE_CHECKING:
@@ -23,14 +24,24 @@ StageName = Annotated[str, typer.Argument(metavar="STAGE", help="A stage of the 
 _INTERVAL_S = 10.0
 
 
+def say(text: str, *, err: bool = False, color: str | None = None, end: str = "\n") -> None:
+    """All that a command tells goes through here: without passwords, and no text of others moves the cursor."""
+    typer.secho(printable(redacted(text)) + end, fg=color, err=err, nl=False)
+
+
+def say_lines(lines: Iterable[str]) -> None:
+    """Lines that stay lines, whatever text of others is in them."""
+    say("\n".join(map(one_line, lines)))
+
+
 class _LogLines(logging.Handler):
     """Information as plain lines on stderr, warnings in yellow; beside a progress bar both stay whole lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
-            typer.secho(f"warning: {record.getMessage()}", fg="yellow", err=True)
+            say(f"warning: {record.getMessage()}", color="yellow", err=True)
         else:
-            typer.echo(record.getMessage(), err=True)
+            say(record.getMessage(), err=True)
 
 
 def show_log() -> None:
@@ -56,14 +67,14 @@ class Terminal:
 
     def stage(self, stage: str, attempt: int) -> "StageLines | StageBar":
         again = f" (attempt {attempt}, continuing)" if attempt > 1 else ""
-        typer.echo(f"{stage}: started{again}", err=True)
+        say(f"{stage}: started{again}", err=True)
         return StageBar(stage) if sys.stderr.isatty() else StageLines(stage)
 
     def follow(self, lease: "LeaseRecord") -> None:
-        typer.echo(f"{lease.holder} is at work on this run; following attempt {lease.attempt}")
+        say(f"{lease.holder} is at work on this run; following attempt {lease.attempt}")
 
     def event(self, event: "Event") -> None:
-        typer.echo(f"  {_progress(event)}", err=True)
+        say(f"  {_progress(event)}", err=True)
 
 
 class StageLines:
@@ -77,7 +88,7 @@ class StageLines:
         if time.monotonic() - self._last < _INTERVAL_S and not is_last:
             return
         self._last = time.monotonic()
-        typer.echo(f"{self._stage}: {_progress(report)}", err=True)
+        say(f"{self._stage}: {_progress(report)}", err=True)
 
     def end(self, status: "EndStatus") -> None:
         """Every line is complete already."""
@@ -105,7 +116,9 @@ class StageBar:
         self.show(report.step, report.total_steps, _numbers(report.metrics))
 
     def show(self, done: int, total: int | None, text: str) -> None:
-        self._progress.update(self._task, completed=done, total=total, numbers=text)
+        from rich.markup import escape
+
+        self._progress.update(self._task, completed=done, total=total, numbers=escape(one_line(text)))
 
     def end(self, status: "EndStatus") -> None:  # noqa: ARG002  (a bar ends in one way)
         self._progress.stop()
@@ -120,7 +133,7 @@ def phases(command: str, n: int) -> Iterator[Callable[[str], None]]:
     def begin(what: str) -> None:
         nonlocal begun
         if bar is None:
-            typer.echo(f"{command}: {what} ({begun + 1} of {n})", err=True)
+            say(f"{command}: {what} ({begun + 1} of {n})", err=True)
         else:
             bar.show(begun, n, what)
         begun += 1

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.terminal import say, say_lines
+
 
 def command(
     picture: Annotated[Path, typer.Argument(help="A PNG that `rcg sample` or the sample stage wrote.")],
@@ -24,8 +26,8 @@ def command(
     given = between or ((like,) if like is not None else ())
     finding = verify(VerifyRequest(picture, model, given), Project.here())
     if as_json:
-        typer.echo(json.dumps(asdict(finding), indent=2, sort_keys=True))
+        say(json.dumps(asdict(finding), indent=2, sort_keys=True))
     else:
         decibels = "" if finding.psnr_db is None else f" (PSNR {finding.psnr_db:.1f} dB)"
-        typer.echo(f"{finding.verdict}{decibels}: {finding.why}")
+        say_lines([f"{finding.verdict}{decibels}: {finding.why}"])
     raise typer.Exit(finding.exit_code)

@@ -14,6 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from components.errors import ConfigError
+from components.text import printable
 from flows.execution.dvc import check_folder, dvc_command, dvc_env
 from flows.pipeline.table import Stage
 
@@ -102,6 +103,6 @@ class _Run:
         ) as process:
             for line in process.stdout or ():
                 with _LINE:
-                    sys.stdout.write(f"{chain[0]:<{width}} | {line}")
+                    sys.stdout.write(f"{chain[0]:<{width}} | {printable(line)}")
                     sys.stdout.flush()
         return process.returncode

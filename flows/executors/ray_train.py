@@ -1,12 +1,12 @@
 """The executor `ray`: a stage on N workers of Ray Train, local or of the cluster that RAY_ADDRESS names.
 
-The only importer of ray. Checkpoints, events and artifacts go through our store, as everywhere; Ray keeps nothing.
+With ray_local the only importer of ray. Checkpoints, events and artifacts go through our store, as everywhere; Ray
+keeps nothing.
 """
 
 import contextlib
 import os
 import re
-import shutil
 import tempfile
 import threading
 import traceback
@@ -25,19 +25,12 @@ from components.errors import ConfigError, RcgError, RetryableError, StoreError,
 from components.store import open_store
 from components.training.report import Report
 from flows.executors.base import Attempt, Place, RankResult, load_stage, pick_device, run_rank
+from flows.executors.ray_local import LocalTorchConfig, environment, local_ray
 from flows.executors.sigterm import on_sigterm
 from flows.runs.events import read_events
 from flows.runs.records import Spec
 from flows.settings import WorkerSettings
 
-_LOCAL = {
-    "RAY_AUTH_MODE": "disabled",  # a new cluster would write a token to HOME, which may be read-only
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
-    "RAY_TRAIN_ENABLE_STATE_ACTOR_RECONCILIATION": "0",
-    "GLOO_SOCKET_IFNAME": "lo",
-    "OMP_WAIT_POLICY": "PASSIVE",  # the workers share the cores, and threads that spin at barriers starve each other
-}
 _EVERYWHERE = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # how soon the end of the workers, or of one, is noticed
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
@@ -47,7 +40,6 @@ _EVERYWHERE = {
 }
 POD_STOPS, POD_RANK = Path("/tmp/rcg-stops"), Path("/tmp/rcg-rank")
 """Of a worker's pod on a cluster: its preStop hook makes the first and waits for the process that the second names."""
-_OBJECT_STORE_BYTES = 80_000_000
 _EVENTS_EVERY_S = 1.0
 _LOOK_S = 60
 _WAIT_S = 7 * 24 * 3600
@@ -92,7 +84,7 @@ class RayExecutor:
         trainer: Any = TorchTrainer(  # a union of two classes to a type checker, as Ray declares it
             cast(Any, _rank),
             train_loop_config={"task": task},
-            torch_config=TorchConfig(backend="nccl" if task.cuda else "gloo", timeout_s=_WAIT_S),
+            torch_config=_torch_config("nccl" if task.cuda else "gloo", folder),
             scaling_config=ScalingConfig(num_workers=settings.workers, use_gpu=use_gpu),
             run_config=RunConfig(
                 name=f"{task.attempt.spec.stage}-{task.attempt.number}",
@@ -236,35 +228,33 @@ def _too_few_gpus(found: int, wanted: int) -> ConfigError:
 @contextlib.contextmanager
 def running_ray(n_workers: int) -> Iterator[Path]:
     """A connection to Ray and a scratch folder. Only a cluster that was started here is shut down at the end."""
-    local = not _on_cluster()
-    folder = Path(tempfile.mkdtemp(prefix="rcg-", dir="/tmp"))  # sockets below it: paths have to be short
-    connected = ray.is_initialized()
-    with _environment(_EVERYWHERE | (_LOCAL if local else {})):
-        try:
-            if local:
-                ray.init(
-                    address="local", num_cpus=n_workers, include_dashboard=False, log_to_driver=False,
-                    object_store_memory=_OBJECT_STORE_BYTES, _temp_dir=str(folder),
-                )  # fmt: skip
-            elif not connected:
-                ray.init(log_to_driver=False)
-            yield folder
-        finally:
-            if not connected:
-                ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+    own = {name: value for name, value in _EVERYWHERE.items() if name not in os.environ}
+    with environment(own), _connected(n_workers) as folder:
+        yield folder
 
 
 @contextlib.contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set what is not set already, for this block and the processes that start in it."""
-    added = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            del os.environ[name]
+def _connected(n_workers: int) -> Iterator[Path]:
+    if not _on_cluster():
+        with local_ray(n_workers) as folder:
+            yield folder
+        return
+    found = ray.is_initialized()
+    with tempfile.TemporaryDirectory(prefix="rcg-", dir="/tmp", ignore_cleanup_errors=True) as scratch:
+        try:
+            if not found:
+                ray.init(log_to_driver=False)
+            yield Path(scratch)
+        finally:
+            if not found:
+                ray.shutdown()
+
+
+def _torch_config(backend: str, folder: Path) -> TorchConfig:
+    """Ranks on a Ray of our own, on this machine, meet in `folder`; else at an address of rank 0's."""
+    if os.environ.get("RAY_ADDRESS"):
+        return TorchConfig(backend=backend, timeout_s=_WAIT_S)
+    return LocalTorchConfig(backend=backend, timeout_s=_WAIT_S, folder=str(folder))
 
 
 @contextlib.contextmanager

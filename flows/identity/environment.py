@@ -1,9 +1,10 @@
 """Under which circumstances something was made: recorded, never hashed."""
 
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from flows.children import git
 
 _LIBRARIES = ("torch", "numpy", "pillow", "timm", "pyarrow", "scikit-learn", "scipy", "safetensors", "ray")
 _MOVE_PARTS = ("torch", "numpy", "pillow", "timm")
@@ -32,13 +33,9 @@ def _versions(names: tuple[str, ...]) -> dict[str, str]:
 def git_state(folder: Path) -> dict[str, str]:
     """The commit that is checked out in folder and whether files differ from it; empty without git."""
     try:
-        commit = _git(folder, "rev-parse", "HEAD")
-        dirty = bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))
-    except (OSError, subprocess.SubprocessError):
+        commit, changes = git(folder, "rev-parse", "HEAD"), git(folder, "status", "--porcelain", "--untracked-files=no")
+    except OSError:
         return {}
-    return {"git_commit": commit, "git_dirty": str(dirty).lower()}
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    if commit.returncode != 0 or changes.returncode != 0:
+        return {}
+    return {"git_commit": commit.stdout.decode().strip(), "git_dirty": str(bool(changes.stdout)).lower()}

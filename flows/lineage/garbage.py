@@ -6,7 +6,6 @@ lease.json stays, with the last fencing number.
 """
 
 import logging
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ import yaml
 
 from components.errors import ConflictError, RcgError
 from components.store.base import Prefix, Store
+from flows.children import git
 from flows.execution.project import Project
 from flows.gate.champion import open_aliases
 from flows.identity.artifact import digest_of
@@ -220,7 +220,7 @@ def _of_commit(sections: Mapping[str, Any], lock: str, runs: Mapping[str, _Run])
 
 
 def _git(project: Project, *arguments: str) -> bytes:
-    return subprocess.run(["git", *arguments], cwd=project.root, capture_output=True, check=False).stdout
+    return git(project.root, *arguments).stdout
 
 
 def _is_recent(store: Store, run: _Run, before: float) -> bool:

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 from components.errors import ConfigError, RetryableError, StoreError
+from flows.children import git
 
-_QUIET = ("-c", "core.hooksPath=/dev/null", "-c", "advice.detachedHead=false")
 _NOBODY = ("-c", "user.name=rcg", "-c", "user.email=rcg@localhost")
 
 
@@ -20,12 +20,11 @@ class Checkout:
 
     def git(self, *arguments: str, cwd: Path | None = None) -> str:
         """Output of a git command. Raises: ConfigError with git's own words."""
-        command = ["git", *_QUIET, *arguments]
-        done = subprocess.run(command, cwd=cwd or self.root, capture_output=True, text=True, check=False)
+        done = git(cwd or self.root, *arguments)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip().splitlines()
+            said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
             raise ConfigError(f"git {arguments[0]} failed in {cwd or self.root}", got=said[-1] if said else None)
-        return done.stdout.strip()
+        return done.stdout.decode(errors="replace").strip()
 
     def target(self) -> str:
         """The branch that is checked out. Raises: ConfigError without git, a commit or a branch."""
@@ -49,8 +48,7 @@ class Checkout:
 
     def show(self, commit: str, path: str) -> bytes | None:
         """A file as committed; None when the commit does not have it."""
-        command = ["git", "show", f"{commit}:{path}"]
-        done = subprocess.run(command, cwd=self.root, capture_output=True, check=False)
+        done = git(self.root, "cat-file", "blob", f"{commit}:{path}")
         return done.stdout if done.returncode == 0 else None
 
     def remote(self) -> str | None:

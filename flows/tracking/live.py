@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from components.errors import RcgError
 from components.training.report import Report
+from flows.children import python
 from flows.tracking.client import probe
 from flows.tracking.pending import EndStatus, done_path, leave_request, locked, note_end, owner_lock_of, pending_path
 from flows.tracking.record import StageRecord, Tracking
@@ -53,7 +53,7 @@ def _spawn(mode: str, path: Path, state: Path) -> "subprocess.Popen[str]":
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     with (state / LOG).open("a") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "flows.tracking.writer", mode, str(path)],
+            python("flows.tracking.writer", mode, str(path)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if mode == "--follow" else log,
             stderr=log,

@@ -1,7 +1,11 @@
 """The ray executor on a real local Ray: same code, same artifacts, replaced workers go on."""
 
+import contextlib
 import gc
 import os
+import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +27,7 @@ from flows.identity.artifact import SCHEMA
 from flows.identity.fingerprint import Identity
 from flows.runs.records import CommittedRun, Spec
 from flows.settings import WorkerSettings
+from tests.support.listening import Outside, can_be_outside, is_loopback, listening
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(600)]
 
@@ -77,11 +82,23 @@ def inline(tmp_path_factory: pytest.TempPathFactory) -> tuple[CommittedRun, Loca
 
 
 @pytest.fixture(scope="module")
-def local_ray() -> Iterator[Path]:
+def strange_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Holds a package of the name of ours, and of one that ours imports: both end whoever imports them."""
+    folder = tmp_path_factory.mktemp("strange")
+    for name in ("flows", "components", "torch"):
+        (folder / name).mkdir()
+        (folder / name / "__init__.py").write_text("raise SystemExit('code of the current folder ran')")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local_ray(strange_folder: Path) -> Iterator[Path]:
     """One Ray for all tests: starting it takes longer than they do. The executor uses what it finds running."""
     from flows.executors.ray_train import running_ray
 
-    with running_ray(2) as folder:
+    with contextlib.ExitStack() as stack:
+        with contextlib.chdir(strange_folder):
+            folder = stack.enter_context(running_ray(2))
         yield folder
     assert not folder.exists()
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
@@ -95,6 +112,59 @@ def test_a_worker_without_memory_is_told_in_a_line(tmp_path: Path, monkeypatch: 
         execute(tmp_path, ray_executor(max_failures=0), 1)
     assert "exceeded threshold" in str(told.value.got)
     assert len(str(told.value).splitlines()) <= 4
+
+
+def test_nobody_outside_reaches_a_port_while_a_stage_runs(tmp_path: Path, local_ray: Path) -> None:
+    """Whoever reaches Ray, or the ranks while they look for each other, runs code as this user."""
+    seen: set[tuple[str, int]] = set()
+    stage = threading.Thread(target=execute, args=(tmp_path, ray_executor(), 2))
+    stage.start()
+    while stage.is_alive():
+        seen |= listening()
+        stage.join(0.05)
+    assert len(seen) >= 5, "Ray's servers and its workers"
+    assert [address for address, _ in seen if not is_loopback(address)] == []
+    if can_be_outside():
+        with Outside() as outside:
+            assert outside.reaches_a_port_that_is_open()
+            assert outside.reaches({port for _, port in listening()}) == set()
+
+
+_ASK = "import sys; from ray._raylet import GcsClient; GcsClient(sys.argv[1]).internal_kv_keys(b'', None); print('in')"
+
+
+@pytest.mark.parametrize("who", ["nobody", "a guesser", "the owner"])
+def test_only_the_owner_of_the_token_gets_in(tmp_path: Path, local_ray: Path, who: str) -> None:
+    import ray
+
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    if who == "a guesser":
+        env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
+    if who == "the owner":
+        env |= {name: os.environ[name] for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH")}
+    ask = [sys.executable, "-c", _ASK, ray.get_runtime_context().gcs_address]
+    done = subprocess.run(ask, env=env, capture_output=True, text=True, check=False, timeout=120)
+    if who == "the owner":
+        assert done.stdout == "in\n", done.stderr
+    else:
+        assert done.returncode != 0
+        assert "uthenticat" in done.stderr, done.stderr
+
+
+def test_the_token_is_random_and_for_this_user_alone(local_ray: Path) -> None:
+    found = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
+    assert found.stat().st_mode & 0o777 == 0o600
+    assert found.parent.stat().st_mode & 0o777 == 0o700
+    assert len(set(found.read_text())) > 8
+
+
+def test_workers_import_nothing_from_the_folder_where_it_was_started(local_ray: Path, strange_folder: Path) -> None:
+    import ray
+
+    def look() -> list[str]:
+        return sys.path
+
+    assert str(strange_folder) not in ray.get(ray.remote(look).remote())
 
 
 @pytest.mark.parametrize("where", ["while workers start", "in a worker"])

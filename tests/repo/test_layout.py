@@ -14,7 +14,7 @@ TESTS = sorted([*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py")])
 BANNED_NAMES = {"utils", "helpers", "common", "misc", "manager", "core"}
 BANNED_SUFFIXES = ("Manager", "Handler", "Helper", "Mixin")
 LONELY = {
-    "ray": {"flows/executors/ray_train.py"},
+    "ray": {"flows/executors/ray_local.py", "flows/executors/ray_train.py"},
     "kubernetes": {"flows/executors/kuberay/api.py"},
     "boto3": {"components/store/s3_clients.py"},
     "obstore": {"components/store/s3_clients.py"},
@@ -62,6 +62,15 @@ def test_only_commands_find_the_project_and_print() -> None:
             assert not re.search(r"^\s*(import|from) typer\b", path.read_text(), re.MULTILINE), _id(path)
             if _id(path) not in finders:
                 assert not re.search(r"Project\.here\(|load_settings\(|Path\.cwd\(", path.read_text()), _id(path)
+
+
+def test_one_room_starts_git_and_python_and_one_module_writes_to_the_terminal() -> None:
+    """Both are safe in one place: flows/children.py and flows/commands/terminal.py."""
+    for path in SOURCES:
+        text = path.read_text()
+        starts = re.search(r"\[\s*[\"']git[\"']|sys\.executable, [\"']-m[\"']", text)
+        assert starts is None or _id(path) == "flows/children.py", _id(path)
+        assert _id(path) == "flows/commands/terminal.py" or not re.search(r"typer\.s?echo\(", text), _id(path)
 
 
 def test_the_command_line_loads_no_room() -> None:

@@ -1,6 +1,8 @@
+import logging
+
 import pytest
 
-from flows.commands.terminal import phases
+from flows.commands.terminal import phases, say, say_lines, show_log
 
 
 def test_phases_are_numbered_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
@@ -18,3 +20,18 @@ def test_phases_are_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys:
     with phases("promote", 2) as begin:
         begin("sampling")
     assert "of 2" not in capsys.readouterr().err
+
+
+def test_text_of_others_moves_no_cursor_and_makes_no_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say("from http://me:secret@host\x1b[1A\x1b[2Kidentical", color="red")
+    say_lines(["why: \x9b2K", "condition: cat\nidentical"])
+    logging.getLogger("flows").handlers.clear()
+    show_log()
+    logging.getLogger("flows.x").warning("tag \x1b]0;title\x07 of %s", "s3://k:v@h/b")
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        "from http://***@host\\u001b[1A\\u001b[2Kidentical",
+        "why: \\u009b2K",
+        "condition: cat\\nidentical",
+    ]
+    assert shown.err == "warning: tag \\u001b]0;title\\u0007 of s3://***@h/b\n"
