@@ -192,9 +192,9 @@ def _of_versions(project: Project, runs: Mapping[str, _Run]) -> set[str]:
 
 def _of_refs(project: Project, runs: Mapping[str, _Run]) -> Iterator[str]:
     """Runs of every branch and tag, here and as last seen at remotes."""
-    command = ["git", "for-each-ref", "--format=%(objectname)", "refs/heads", "refs/tags", "refs/remotes"]
-    for commit in set(_git(project, *command[1:]).decode().split()) | {"HEAD"}:
-        params, lock = _git(project, "show", f"{commit}:params.yaml"), _git(project, "show", f"{commit}:{LOCK}")
+    refs = _git(project, "for-each-ref", "--format=%(objectname)", "refs/heads", "refs/tags", "refs/remotes")
+    for commit in set(refs.decode().split()) | {"HEAD"}:
+        params, lock = (_git(project, "cat-file", "blob", f"{commit}:{name}") for name in ("params.yaml", LOCK))
         if not params or not lock:
             continue
         try:
