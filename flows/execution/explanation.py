@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from components.errors import ArtifactError, RcgError
+from components.errors import ArtifactError, MissingError, RcgError
 from flows.execution.forecast import Cost, Earlier, Memos, checkpoint_step, cost_of, earlier_runs, memos_of
 from flows.execution.project import Project
 from flows.identity.environment import library_versions
@@ -14,12 +14,17 @@ from flows.runs.records import Spec
 
 @dataclass(frozen=True)
 class Outlook:
-    """What is known of a stage as it stands now. `blocked`: its parents are not there yet."""
+    """What is known of a stage as it stands now. `blocked`: its parents are not there yet, or something is damaged."""
 
     stage: Stage
     spec: Spec | None
     status: RunStatus | None
-    blocked: str | None
+    blocked: ArtifactError | None
+
+    @property
+    def damaged(self) -> bool:
+        """Whether its run, or what artifacts/ shows of a parent, is damaged."""
+        return self.blocked is not None and (self.spec is not None or not isinstance(self.blocked, MissingError))
 
 
 @dataclass(frozen=True)
@@ -41,11 +46,12 @@ class Explanation:
 
 def outlook(project: Project, stage: Stage) -> Outlook:
     """Look only; nothing is started or changed."""
+    spec = None
     try:
         spec = project.spec(stage)
         return Outlook(stage, spec, run_status(project.store, stage.name, spec.fingerprint), None)
     except ArtifactError as error:
-        return Outlook(stage, None, None, error.what)
+        return Outlook(stage, spec, None, error)
 
 
 def explain(project: Project, name: str | None) -> list[Explanation]:
@@ -82,7 +88,8 @@ def _explain(project: Project, views: Mapping[str, Outlook], stage: Stage) -> Ex
     if above is not None:
         return _waiting(project, view, above)
     if view.spec is None or view.status is None:
-        return Explanation(stage.name, f"cannot tell yet: {view.blocked}", runs=True)
+        said = "" if view.blocked is None else view.blocked.what
+        return Explanation(stage.name, f"{'is damaged' if view.damaged else 'cannot tell yet'}: {said}", runs=True)
     short = view.spec.fingerprint[:10]
     if view.status.run is not None:
         headline = f"will not run; run {short} is finished"

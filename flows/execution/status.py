@@ -11,7 +11,9 @@ def status_text(project: Project) -> str:
     rows = [("stage", "state", "run", "content"), *(_row(view) for view in views)]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    damaged = [f"{view.stage.name} is damaged: {view.blocked}" for view in views if view.damaged]
     facts = [
+        *([*damaged, ""] if damaged else []),
         *([f"rayjobs     {_jobs(project)}"] if project.settings.executor == "kuberay" else []),
         f"collection  {_collection(project)}",
         f"store       {project.store.uri}",
@@ -22,15 +24,16 @@ def status_text(project: Project) -> str:
 
 
 def _row(view: Outlook) -> tuple[str, str, str, str]:
-    if view.spec is None or view.status is None:
-        return view.stage.name, "waits for its parents", "", ""
+    short = "" if view.spec is None else view.spec.fingerprint[:10]
+    if view.status is None:
+        return view.stage.name, "damaged" if view.damaged else "waits for its parents", short, ""
     run = view.status.run
     states = {"complete": "done", "absent": "to run"}
     state = states.get(view.status.state, view.status.state)
     event = view.status.last_event
     if view.status.state in ("running", "interrupted") and event is not None:
         state += f" at {event.step}" + (f"/{event.total_steps}" if event.total_steps else "")
-    return view.stage.name, state, view.spec.fingerprint[:10], run.digest[:10] if run is not None else ""
+    return view.stage.name, state, short, run.digest[:10] if run is not None else ""
 
 
 def _collection(project: Project) -> str:

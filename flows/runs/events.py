@@ -1,18 +1,21 @@
 """A run's news in the store: one object per interval, for followers and for replay. S3 cannot append."""
 
 import io
+import logging
 import re
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from components.errors import DivergedError
+from components.errors import ArtifactError, DivergedError
 from components.store.base import Store
 from components.training.report import Report
 from flows.identity.artifact import Record, canonical_json, parse_json
 
 if TYPE_CHECKING:
     import numpy as np
+
+_log = logging.getLogger(__name__)
 
 
 class Event(Record):
@@ -90,16 +93,24 @@ def read_events(store: Store, prefix: str, *, after: tuple[int, int] = (0, 0)) -
     """
     for attempt, seq, key in sorted(_objects(store, f"{prefix}/events")):
         if (attempt, seq) > after:
-            for line in store.get(key).splitlines():
-                yield Event.model_validate({**parse_json(line, f"{store.uri}/{key}"), "attempt": attempt, "seq": seq})
+            yield from _parsed(store.get(key), attempt, seq, f"{store.uri}/{key}")
+
+
+def _parsed(data: bytes, attempt: int, seq: int, where: str) -> Iterator[Event]:
+    """The reports in an object; damaged lines are told and passed over, as they must not hide the run."""
+    for line in data.splitlines():
+        try:
+            yield Event.model_validate({**parse_json(line, where), "attempt": attempt, "seq": seq})
+        except (ArtifactError, ValueError, TypeError, RecursionError):
+            _log.warning("%s is damaged: a report is passed over", where)
 
 
 def last_event(store: Store, prefix: str) -> Event | None:
     """The newest report; None before the first."""
-    newest = max(((attempt, seq) for attempt, seq, _ in _objects(store, f"{prefix}/events")), default=None)
-    if newest is None:
-        return None
-    return list(read_events(store, prefix, after=(newest[0], newest[1] - 1)))[-1]
+    for attempt, seq, key in sorted(_objects(store, f"{prefix}/events"), reverse=True):
+        if found := list(_parsed(store.get(key), attempt, seq, f"{store.uri}/{key}")):
+            return found[-1]
+    return None
 
 
 def _objects(store: Store, folder: str) -> Iterator[tuple[int, int, str]]:

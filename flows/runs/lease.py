@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from components.errors import ConflictError, MissingError, RcgError, StoreError, SupersededError
+from components.errors import ArtifactError, ConflictError, MissingError, RcgError, StoreError, SupersededError
 from components.store.base import ObjectInfo, Store
 from components.store.cell import Cell
 from flows.identity.artifact import SCHEMA, Record
@@ -18,6 +18,7 @@ from flows.runs.process import Process
 LEASE = "lease.json"
 MISSED_BEATS = 3
 """A holder on another machine counts as dead after so many intervals without a heartbeat."""
+_UNKNOWN_INTERVAL_S = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +38,32 @@ class LeaseRecord(Record):
 
 
 def read_lease(run: Store) -> tuple[LeaseRecord, str] | None:
-    """(lease, etag to replace it); None if nobody ever held it."""
+    """(lease, etag to replace it); None if nobody ever held it. A damaged one is read as its holder began it."""
     found = Cell(run, LEASE).read()
-    return None if found is None else (LeaseRecord.parse(found[0], f"{run.uri}/{LEASE}"), found[1])
+    return None if found is None else (_parsed(run, found[0]), found[1])
+
+
+def _parsed(run: Store, data: bytes) -> LeaseRecord:
+    """The lease in `data`; where that is damaged the newest attempt's copy, else one of a holder nobody knows."""
+    with contextlib.suppress(ArtifactError):
+        return LeaseRecord.parse(data, f"{run.uri}/{LEASE}")
+    attempt = newest_attempt(run)
+    with contextlib.suppress(ArtifactError):
+        return LeaseRecord.parse(run.get(f"attempts/{attempt}.json"), f"{run.uri}/attempts/{attempt}.json")
+    unknown = Process(host="an unknown machine", boot="", pid=0, started="")
+    return _begun(attempt, unknown, _UNKNOWN_INTERVAL_S)
+
+
+def _begun(attempt: int, holder: Process, interval_s: float) -> LeaseRecord:
+    return LeaseRecord(
+        schema_version=SCHEMA,
+        attempt=attempt,
+        holder=holder,
+        beat=0,
+        heartbeat=time.time(),
+        interval_s=interval_s,
+        released=False,
+    )
 
 
 def holder_of(run: Store) -> LeaseRecord | None:
@@ -122,7 +146,7 @@ class Lease:
                 self._etag = Cell(self._run, LEASE).replace(record.to_json(), self._etag)
             except ConflictError:
                 current = read_lease(self._run)
-                if current is None or current[0].attempt != self.attempt:
+                if current is None or (current[0].attempt, current[0].holder) != (self.attempt, self._record.holder):
                     self._lost = True
                     return
                 self._record, self._etag = current  # a beat that was given up for lost had taken effect
@@ -149,15 +173,7 @@ def acquire(
             elif not is_over:
                 return found[0]
         attempt = 1 + max(newest_attempt(run), found[0].attempt if found else 0)
-        record = LeaseRecord(
-            schema_version=SCHEMA,
-            attempt=attempt,
-            holder=holder,
-            beat=0,
-            heartbeat=time.time(),
-            interval_s=interval_s,
-            released=False,
-        )
+        record = _begun(attempt, holder, interval_s)
         try:
             etag = Cell(run, LEASE).replace(record.to_json(), found[1] if found is not None else None)
         except ConflictError:
@@ -182,7 +198,8 @@ def newest_attempt(run: Store) -> int:
 
 def attempts(run: Store) -> list[int]:
     """Numbers of all attempts on record, oldest first."""
-    return sorted({int(info.key.split("/")[1].partition(".")[0]) for info in run.list("attempts")})
+    names = {info.key.split("/")[1].partition(".")[0] for info in run.list("attempts")}
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def failure_name(attempt: int) -> str:
@@ -193,7 +210,7 @@ def failure_name(attempt: int) -> str:
 def check_fence(run: Store, attempt: int) -> None:
     """Raises: SupersededError unless `attempt` still holds the lease. For workers that do not own the Lease object."""
     try:
-        record = LeaseRecord.parse(run.get(LEASE), f"{run.uri}/{LEASE}")
+        record = _parsed(run, run.get(LEASE))
     except MissingError:
         raise _superseded(attempt) from None
     if record.attempt != attempt or record.released:

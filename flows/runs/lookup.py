@@ -33,7 +33,7 @@ def run_status(store: Store, stage: str, fingerprint: str, *, verify: bool = Fal
     attempt = newest_attempt(folder)
     found = read_lease(folder)
     holder = found[0] if found is not None else None
-    failure = read_record(Failure, folder, failure_name(attempt)) if attempt else None
+    failure = read_record(Failure, folder, failure_name(attempt)) if attempt and run is None else None
     failed = failure is not None and (holder is None or holder.attempt <= attempt)
     if run is not None:
         state: RunState = "complete"

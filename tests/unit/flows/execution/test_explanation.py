@@ -18,6 +18,7 @@ from components.store import Prefix
 from components.training.checkpoint import Latest, Saved
 from flows.execution.explanation import explain
 from flows.execution.project import Project
+from flows.execution.status import status_text
 from flows.identity.artifact import SCHEMA, FileEntry, canonical_json, digest_of
 from flows.runs.records import CommittedRun, RunRecord, Spec, commit
 from flows.runs.stored import memo_folder
@@ -263,3 +264,24 @@ def test_it_is_quick_and_needs_no_torch(bench: Bench) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("will not run") == 9
     assert os.times().children_user - started[1] < 3, "seconds of CPU: the wall clock is the machine's"
+
+
+def test_status_says_damaged_and_what_mends_it(bench: Bench) -> None:
+    run = bench.finish("collect")
+    store = bench.project.store
+    store.delete(run.keys["weights"])
+    store.put(f"{run.prefix}/lease.json", b"{")
+    rows = {line.split()[0]: line for line in status_text(bench.project).splitlines() if line}
+    assert "damaged" in rows["collect"]
+    assert run.fingerprint[:10] in rows["collect"]
+    assert rows["encoder"].split(maxsplit=1)[1] == "waits for its parents"
+    assert f"weights of {run.prefix} is gone" in status_text(bench.project)
+    store.put(run.keys["weights"], b"collect" * 1000)
+    store.put(f"{run.prefix}/run.json", b"{")
+    store.put(f"{run.prefix}/events/1/000001.jsonl", b"{")
+    store.put(f"{run.prefix}/attempts/1.failure.json", b"{")
+    rows = {line.split()[0]: line for line in status_text(bench.project).splitlines() if line}
+    assert rows["collect"].split()[1:] == ["done", run.fingerprint[:10], run.digest[:10]]
+    path = bench.root / "artifacts/collect/manifest.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    assert "artifacts/collect/manifest.json was edited by hand" in status_text(bench.project)

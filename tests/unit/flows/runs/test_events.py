@@ -67,3 +67,17 @@ def test_numbers_have_to_be_finite(store: LocalStore) -> None:
     with pytest.raises(DivergedError, match="not finite"):
         EventWriter(store, PREFIX, 1, interval_s=0).on_report(Report(1, {"loss": float("nan")}))
     assert steps(store) == []
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b'{"step":1}', b"[" * 100_000, b"\xff"])
+def test_a_torn_object_hides_no_other(store: LocalStore, torn: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    writer = EventWriter(store, PREFIX, 1, interval_s=0)
+    for step in range(3):
+        writer.on_report(Report(step))
+    for seq in (2, 3):
+        store.put(f"{PREFIX}/events/1/{seq:06d}.jsonl", torn)
+    assert steps(store) == [(1, 1, 0)]
+    newest = last_event(store, PREFIX)
+    assert newest is not None
+    assert newest.step == 0
+    assert not torn or "000002.jsonl" in caplog.text

@@ -290,3 +290,45 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
             claims = pool.starmap(_take_and_keep, [(tmp_path, time.time() + 0.2)] * 4, chunksize=1)
     assert sorted(claims, key=str) == [2, None, None, None]
     assert attempts(run) == [1, 2]
+
+
+@pytest.mark.parametrize("torn", [b"", b"{", b"[]", b"\xff"])
+def test_a_torn_lease_is_mended_by_its_holder(run: Store, torn: bytes) -> None:
+    with take(run, interval_s=0.05) as lease:
+        run.put("lease.json", torn)
+        lease.check()
+        held = acquire(run, interval_s=1, watch=Watch())
+        assert isinstance(held, LeaseRecord)
+        assert held.holder == Process.current()
+        until = time.monotonic() + 10
+        while run.get("lease.json") == torn and time.monotonic() < until:
+            time.sleep(0.01)
+    assert record(run).released
+
+
+def test_a_torn_lease_of_a_dead_holder_is_taken_over(run: Store) -> None:
+    with take(run):
+        dead = record(run).model_copy(update={"holder": dead_process()})
+    run.put("attempts/1.json", dead.to_json())
+    run.put("lease.json", b"{")
+    with take(run) as lease:
+        assert lease.attempt == 2
+
+
+def test_a_torn_lease_of_an_unknown_holder_is_watched(run: Store) -> None:
+    run.put("lease.json", b"{")
+    run.put("attempts/4.json", b"{")
+    clock = Clock()
+    watch = Watch(clock)
+    assert isinstance(acquire(run, interval_s=1, watch=watch), LeaseRecord)
+    clock.now = 1e6
+    with take(run, watch=watch) as lease:
+        assert lease.attempt == 5
+
+
+def test_two_holders_of_one_number_are_told_apart(run: Store) -> None:
+    with take(run, interval_s=0.05) as lease:
+        pretend(run, holder=elsewhere(), beat=9)
+        time.sleep(0.5)
+        with pytest.raises(SupersededError):
+            lease.check()
