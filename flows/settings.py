@@ -28,6 +28,7 @@ _NOT_OURS = ("RCG_RIGS", "RCG_S3_", "RCG_CLUSTER_")
 """Prefixes that belong to the test rigs."""
 
 _CPUS = r"^\d+(\.\d+)?$|^\d+m$"
+_INTERFACES = r"^[\^=]?[A-Za-z0-9._@-]+(,[A-Za-z0-9._@-]+)*$"
 _MEMORY = r"^\d+(\.\d+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$"
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -105,6 +106,12 @@ class ClusterSettings(Section):
     """CPU request of each worker; its whole cores are torch's threads."""
     worker_memory: str | None = Field(default=None, pattern=_MEMORY)
     """Memory of each worker."""
+    cpu_limits: bool = False
+    """Limit every container to the CPUs that it requests, where a quota wants limits.cpu; idle ones go unused then."""
+    gloo_interface: str | None = Field(default=None, pattern=_INTERFACES)
+    """Network interface of CPU workers among each other, where pods have several: GLOO_SOCKET_IFNAME, e.g. eth0."""
+    nccl_interface: str | None = Field(default=None, pattern=_INTERFACES)
+    """The same of GPU workers: NCCL_SOCKET_IFNAME, e.g. eth0 or ^lo,docker."""
     job_labels: dict[str, str] = Field(default={})
     """More labels for RayJobs and their pods, as JSON: how Kueue, Volcano and YuniKorn are told of queues."""
     job_annotations: dict[str, str] = Field(default={})

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.support import cluster_rig
 from tests.support.cluster_jobs import JOBS, SMALL, Checkout
 from tests.support.cluster_rig import kubectl, wait_until
 
@@ -35,11 +36,13 @@ def test_an_entrypoint_that_fails_is_told_once(checkout: Callable[..., Checkout]
 
 
 def test_jobs_that_never_start(checkout: Callable[..., Checkout], collected: Checkout) -> None:
-    """Three drivers at once: no room for a worker, no such image, canceled while it waits."""
-    places = [checkout() for _ in range(3)]
+    """Four drivers at once: no room for a worker, no such image, an image without Ray, canceled while it waits."""
+    places = [checkout() for _ in range(4)]
     for place in places:
         place.prepare_as(collected)
+    cluster_rig.tag(cluster_rig.POSTGRES, "localhost/rcg:without-ray")
     start = time.monotonic()
+    crashing = places[3].start("run", "encoder", RCG_IMAGE="localhost/rcg:without-ray", **SMALL)
     full = places[0].start("run", "encoder", RCG_WORKER_CPUS="3", RCG_PRE_RUNNING_DEADLINE_S="40")
     absent = places[1].start("run", "encoder", RCG_IMAGE="localhost/rcg:absent")
     waiting = places[2].start("run", "encoder", RCG_HEAD_CPUS="3")
@@ -47,15 +50,19 @@ def test_jobs_that_never_start(checkout: Callable[..., Checkout], collected: Che
     told = places[2].rcg("cancel", "encoder")
     assert "encoder: deleted RayJob rcg-encoder-" in told.text
     canceled, unpulled, no_room = waiting.wait(60), absent.wait(90), full.wait(120)
-    assert time.monotonic() - start < 200
     assert canceled.code == 75, canceled.text
     assert "was deleted" in canceled.text
     assert unpulled.code == 2, unpulled.text
     assert "the image cannot be pulled: localhost/rcg:absent" in unpulled.text
+    crashed = crashing.wait(120)
+    assert time.monotonic() - start < 120, "two minutes"
+    assert crashed.code == 2, crashed.text
+    assert "a container ends again and again, so Ray never starts: head rcg-encoder-" in crashed.text
+    assert "ray: command not found" in crashed.text, "its last lines"
     assert no_room.code == 75, no_room.text
     assert "the cluster had no room" in no_room.text
     assert "Insufficient cpu" in no_room.text
-    assert [len(place.jobs()) for place in places] == [1, 0, 0]
+    assert [len(place.jobs()) for place in places] == [1, 0, 0, 0]
 
 
 def test_after_a_lost_head_and_a_killed_command_the_next_attempt_goes_on_from_the_checkpoint(

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def test_every_file_is_listed_or_loaded() -> None:
     listed = set()
     for path in K8S.rglob("kustomization.yaml"):
         (content,) = objects(path)
-        entries = [*content["resources"], *(patch["path"] for patch in content.get("patches", []))]
+        patches = [patch["path"] for patch in content.get("patches", []) if "path" in patch]
+        entries = [*content.get("resources", []), *patches]
         listed |= {(path.parent / entry).resolve() for entry in entries}
     loose = {path.resolve() for path in FILES if path.name != "kustomization.yaml"} - listed
     assert loose == {(K8S / "base/rayjob.yaml").resolve()}, "applied by nobody"
@@ -172,6 +174,31 @@ def test_overlay_builds(overlay: str) -> None:
     for each in found:
         for where, spec in pod_specs(each):
             test_pod_is_hardened(where, spec)
+
+
+@pytest.mark.skipif(kubectl() is None, reason="needs kubectl for kustomize")
+@pytest.mark.parametrize(
+    ("component", "asked"),
+    [
+        ("node-local-dns", [("kube-system", 53), ("169.254.20.10/32", 53)]),
+        ("openshift", [("openshift-dns", 5353)]),
+    ],
+)
+def test_pods_ask_the_dns_of_their_kind_of_cluster(component: str, asked: list[Any], tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlay = tmp_path / "k8s/overlays/gpu/kustomization.yaml"
+    overlay.write_text(overlay.read_text() + f"components: [../../components/{component}]\n")
+    policies = [found for found in built(overlay.parent) if found["metadata"]["name"] == "dns"]
+    assert sorted(policy["metadata"]["namespace"] for policy in policies) == ["rcg-jobs", "rcg-system"]
+    for policy in policies:
+        found = []
+        for rule in policy["spec"]["egress"]:
+            (peer,) = rule["to"]
+            labels = peer.get("namespaceSelector", {}).get("matchLabels", {})
+            place = labels.get("kubernetes.io/metadata.name") or peer["ipBlock"]["cidr"]
+            assert {port["protocol"] for port in rule["ports"]} == {"UDP", "TCP"}
+            found += sorted({(place, port["port"]) for port in rule["ports"]})
+        assert found == asked
 
 
 def _container(part: str) -> Any:

@@ -31,6 +31,7 @@ HOST = os.environ.get("HOST_IP", "10.244.0.1")
 """This machine, as pods see it and as itself."""
 BASE_IMAGE = os.environ.get("BASE_IMAGE", "docker.io/library/python:3.11-slim-bookworm")
 THIN, FULL = "localhost/rcg:thin", "localhost/rcg:cpu"
+POSTGRES = "localhost/rcg-postgres:local"
 POSTGRES_DATA = Path("/var/lib/rcg-volumes/postgres")
 MLFLOW_URI = "http://10.96.0.50:5000"
 MLFLOW_USER, MLFLOW_PASSWORD = "rcg", "local-password"
@@ -130,9 +131,18 @@ def _image(name: str, context: Path, options: list[str], sources: Iterable[Path]
     stamp.write_text(digest.hexdigest())
 
 
+def tag(image: str, name: str) -> None:
+    """Another name for an image of the node."""
+    _ctr("tag", "--force", image, name)
+
+
 def _images_of_the_node() -> set[str]:
+    return set(_ctr("ls", "-q").split())
+
+
+def _ctr(*arguments: str) -> str:
     socket = Path(os.environ.get("RCG_CLUSTER_RUN", "/run/rcg-cluster")) / "containerd.sock"
-    return set(_run(["ctr", "--address", str(socket), "-n", "k8s.io", "images", "ls", "-q"]).split())
+    return _run(["ctr", "--address", str(socket), "-n", "k8s.io", "images", *arguments])
 
 
 def apply() -> None:

@@ -24,8 +24,8 @@ def kubectl() -> str | None:
     return shutil.which("kubectl", path=f"{cache / 'bin'}{os.pathsep}{os.environ['PATH']}")
 
 
-def built(folder: str) -> list[Object]:
-    """The objects that a kustomization makes, e.g. of `overlays/local`."""
+def built(folder: str | Path) -> list[Object]:
+    """The objects that a kustomization makes, e.g. of `overlays/local`, or of any folder by its whole path."""
     command = [str(kubectl()), "kustomize", str(K8S / folder)]
     text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [found for found in yaml.safe_load_all(text) if found]

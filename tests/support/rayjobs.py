@@ -37,6 +37,7 @@ class MemoryCluster:
         self.deleted: list[str] = []
         self.pods_now: list[Object] = []
         self.events_now: list[str] = []
+        self.lines_now: dict[tuple[str, str], list[str]] = {}
         self.forbidden: set[str] = set()
         self.on_get: Callable[[Object], None] = lambda _job: None
         self.fail: Callable[[str], None] = lambda _verb: None
@@ -73,8 +74,11 @@ class MemoryCluster:
         self.fail("pods")
         return [] if "job-name" in labels else self.pods_now
 
-    def log(self, _pod: str, _container: str, _since_s: int | None = None) -> Iterator[str]:
+    def log(self, _pod: str, _container: str) -> Iterator[str]:
         return iter(())
+
+    def last_lines(self, pod: str, container: str, n: int) -> list[str]:
+        return self.lines_now.get((pod, container), [])[-n:]
 
     def may(self, verb: str, _group: str, resource: str, part: str = "") -> bool:
         return f"{verb} {resource}/{part}".rstrip("/") not in self.forbidden

@@ -22,6 +22,7 @@ _RAY = ("ray.io", "v1")
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 _TIMEOUT_S = (5, 30)
 _LOG_TIMEOUT_S = (5, 300)
+_LAST_BYTES = 20_000
 
 
 class KubeApi:
@@ -108,17 +109,24 @@ class KubeApi:
             )
             return list(json.loads(response.data)["items"])
 
-    def log(self, pod: str, container: str, since_s: int | None = None) -> Iterator[str]:
-        more = {} if since_s is None else {"since_seconds": since_s}
+    def log(self, pod: str, container: str) -> Iterator[str]:
         with self._errors("get", "pods/log"):
             response = self._core.read_namespaced_pod_log(
                 pod, self.namespace, container=container, follow=True, timestamps=True,
-                _preload_content=False, _request_timeout=_LOG_TIMEOUT_S, **more,
+                _preload_content=False, _request_timeout=_LOG_TIMEOUT_S,
             )  # fmt: skip
             rest = b""
             for piece in response.stream(4096, decode_content=True):
                 *lines, rest = (rest + piece).split(b"\n")
                 yield from (line.decode(errors="replace") for line in lines)
+
+    def last_lines(self, pod: str, container: str, n: int) -> list[str]:
+        with self._errors("get", "pods/log"):
+            response = self._core.read_namespaced_pod_log(
+                pod, self.namespace, container=container, tail_lines=n, limit_bytes=_LAST_BYTES,
+                _preload_content=False, _request_timeout=_TIMEOUT_S,
+            )  # fmt: skip
+            return str(response.data.decode(errors="replace")).splitlines()
 
     def warnings(self, name: str) -> list[str]:
         with self._errors("list", "events"):

@@ -44,8 +44,12 @@ class Cluster(Protocol):
 
     def pods(self, labels: dict[str, str]) -> list[Object]: ...
 
-    def log(self, pod: str, container: str, since_s: int | None = None) -> Iterator[str]:
+    def log(self, pod: str, container: str) -> Iterator[str]:
         """Lines as they come, each with its RFC 3339 time, until the container ends or the connection breaks."""
+        ...
+
+    def last_lines(self, pod: str, container: str, n: int) -> list[str]:
+        """What a container, or the one that ended before it, said last."""
         ...
 
     def warnings(self, name: str) -> list[str]:

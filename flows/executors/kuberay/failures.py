@@ -13,29 +13,62 @@ stopped: somebody ended it."""
 
 _OVER = ("Complete", "Failed", "ValidationFailed")
 _NOT_STARTED = ("", "Initializing", "Waiting")
-_CANNOT_START = {
+_CANNOT_START: dict[str, "About"] = {
     "ErrImagePull": "image",
     "ImagePullBackOff": "image",
     "ErrImageNeverPull": "image",
     "InvalidImageName": "image",
-    "CreateContainerConfigError": "pod",
+    "ImageInspectError": "image",
+    "CreateContainerConfigError": "container",
+    "CreateContainerError": "container",
+    "RunContainerError": "container",
 }
-_LOG_LINES = 20
+_CRASHES = 3
+"""A container that ended so often before its job started will do so again; the kubelet took 30 s for that."""
+_NEVER_RAN = ("StartError", "ContainerCannotRun")
+LOG_LINES = 20
+
+About = Literal["image", "container", "crash", "pod"]
+_WHAT: dict[About, str] = {
+    "image": "the image cannot be pulled",
+    "container": "a container cannot be made",
+    "crash": "a container ends again and again, so Ray never starts",
+    "pod": "a pod is refused",
+}
+_PASSES = ("exceeded quota", "status unknown for quota")
+"""Refusals that are about room, or about a quota that was made a moment ago."""
 
 
 @dataclass(frozen=True)
 class Ending:
     kind: Kind
     message: str
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a container cannot start, and waiting will hardly mend it."""
+    """Why a pod cannot start, and waiting will hardly mend it."""
 
-    about: str
-    """image or pod."""
+    about: About
     message: str
+    pod: str = ""
+    container: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{_WHAT[self.about]}: {self.message}"
+
+    @property
+    def fix(self) -> str:
+        """Empty where the message is all there is to say."""
+        if self.about == "crash":
+            return "use an image of `make image`; if memory is short: RCG_HEAD_MEMORY, RCG_WORKER_MEMORY"
+        if "must specify limits.cpu" in self.message:
+            return "set RCG_CPU_LIMITS=true, or give the namespace a LimitRange with a default"
+        if "violates PodSecurity" in self.message:
+            return "keep injected sidecars out of the namespace: docs/how-to/run-on-a-cluster.md"
+        return ""
 
 
 def deployment_status(job: Object) -> str:
@@ -53,8 +86,13 @@ def is_live(job: Object) -> bool:
 
 
 def has_started(job: Object) -> bool:
-    """Its pods are or were all there."""
-    return deployment_status(job) not in _NOT_STARTED
+    """Its pods are or were all there, the submitter's too."""
+    return deployment_status(job) not in _NOT_STARTED and job_status(job) != ""
+
+
+def is_done(job: Object) -> bool:
+    """Ray says how the job ended, whatever the operator still waits for."""
+    return job_status(job) in ("SUCCEEDED", "FAILED", "STOPPED")
 
 
 def ending_of(job: Object, failure: Failure | None, seen: str | None) -> Ending | None:
@@ -62,19 +100,26 @@ def ending_of(job: Object, failure: Failure | None, seen: str | None) -> Ending 
 
     A FAILED jobStatus alone is not the end, and a STOPPED job ends as Complete.
     """
+    match deployment_status(job):
+        case "Complete" | "Failed" | "ValidationFailed":
+            return judged(job, failure, seen)
+    return None
+
+
+def judged(job: Object, failure: Failure | None, seen: str | None) -> Ending:
+    """The same for a job that ended."""
     status = job.get("status") or {}
     reason, message = str(status.get("reason", "")), str(status.get("message", ""))
     told = f"{reason}: {message}".strip(": ")
-    match deployment_status(job):
-        case "Complete" if job_status(job) == "SUCCEEDED":
-            return Ending("succeeded", "")
-        case "Complete":
-            return Ending("stopped", f"the job was stopped ({job_status(job)})")
-        case "ValidationFailed":
+    match deployment_status(job), job_status(job):
+        case "ValidationFailed", _:
             return Ending("permanent", told)
-        case "Failed":
+        case ("Failed", _) | (_, "FAILED"):
             return _failed(reason, told, failure, seen)
-    return None
+        case _, "SUCCEEDED":
+            return Ending("succeeded", "")
+        case _, other:
+            return Ending("stopped", f"the job was stopped ({other})")
 
 
 def _failed(reason: str, told: str, failure: Failure | None, seen: str | None) -> Ending:
@@ -90,17 +135,34 @@ def _failed(reason: str, told: str, failure: Failure | None, seen: str | None) -
 def _tail(message: str) -> str:
     """The operator puts the log into its message, up to 20,000 characters of it."""
     head, *lines = message.splitlines() or [""]
-    return "\n".join([head, *lines[-_LOG_LINES:]])
+    return "\n".join([head, *lines[-LOG_LINES:]])
 
 
 def cannot_start(pods: Iterable[Object]) -> Fault | None:
-    """An image that cannot be pulled, a Secret that is not there."""
-    for _, container in _containers(pods):
+    """An image that cannot be pulled, a Secret that is not there, a command that is missing or fails each time."""
+    for pod, container in _containers(pods):
         waiting = (container.get("state") or {}).get("waiting") or {}
-        about = _CANNOT_START.get(waiting.get("reason", ""))
-        if about is not None:
-            what = container.get("image", "") if about == "image" else container["name"]
-            return Fault(about, f"{what}: {waiting.get('message') or waiting['reason']}")
+        reason, place = waiting.get("reason", ""), (pod["metadata"]["name"], container["name"])
+        if reason in _CANNOT_START:
+            about = _CANNOT_START[reason]
+            what = container.get("image", "") if about == "image" else f"{_role(pod)}, {container['name']}"
+            return Fault(about, f"{what}: {waiting.get('message') or reason}", *place)
+        if reason == "CrashLoopBackOff":
+            last = (container.get("lastState") or {}).get("terminated") or {}
+            if last.get("reason") in _NEVER_RAN:
+                return Fault("container", f"{_role(pod)}, {container['name']}: {last.get('message', '')}", *place)
+            if container.get("restartCount", 0) + 1 >= _CRASHES:
+                told = f"{last.get('reason', 'Error')}, exit code {last.get('exitCode')}"
+                return Fault("crash", f"{_role(pod)}, {container['name']}: {told}", *place)
+    return None
+
+
+def refused(warning: str) -> Fault | None:
+    """A pod that the API server or a webhook will not let in, by the last warning about whoever makes it."""
+    for mark in (" is forbidden: ", " denied the request: "):
+        _, found, why = warning.partition(mark)
+        if found and not any(words in why for words in _PASSES):
+            return Fault("pod", why)
     return None
 
 

@@ -12,20 +12,25 @@ from components.store.base import Prefix, Store
 from components.training.report import Report
 from flows.executors.kuberay.cluster import Cluster, Object
 from flows.executors.kuberay.failures import (
+    LOG_LINES,
     Ending,
     Fault,
     cannot_start,
     deployment_status,
     ending_of,
     has_started,
+    is_done,
     is_live,
+    job_status,
+    judged,
     lost,
     no_room,
+    refused,
 )
 from flows.executors.kuberay.patience import patiently
 from flows.runs.events import read_events
 from flows.runs.rayjobs import read_failure
-from flows.runs.records import Spec
+from flows.runs.records import Failure, Spec
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class Pace:
     pods_s: float = 5.0
     hopeless_s: float = 20.0
     """A container that cannot start is given up after so long: the pull was tried more than once then."""
+    submitter_s: float = 60.0
+    """A job that is done while its submitter goes on is ended after so long: a sidecar keeps the submitter."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +54,7 @@ class Listener:
 
 
 class Followed:
-    """One RayJob that this process watches. It changes nothing, but for a job whose pods can never start."""
+    """One RayJob that this process watches. It changes only a job that can never start or is left behind."""
 
     def __init__(self, cluster: Cluster, job: Object, spec: Spec, store: Store, listener: Listener, pace: Pace) -> None:
         self.cluster, self.spec, self.store, self.listener, self.pace = cluster, spec, store, listener, pace
@@ -58,6 +65,7 @@ class Followed:
         self._told: str | None = None
         self._seen: str | None = None
         self._fault: tuple[Fault, float] | None = None
+        self._done: float | None = None
         self._looked = -pace.pods_s
 
     def until_over(self, position: tuple[int, int]) -> Ending:
@@ -80,22 +88,46 @@ class Followed:
         if deployment_status(job) == "Failed":
             self._look_at_pods(job, at_once=True)
         elif is_live(job):
+            return self._left_behind(job)
+        return ending_of(job, self._failure(), self._seen)
+
+    def _left_behind(self, job: Object) -> Ending | None:
+        """Ends a job that is done and would hold its nodes until its deadline, for the sake of its submitter."""
+        if not is_done(job):
+            self._done = None
             return None
+        self._done = self._done or time.monotonic()
+        if time.monotonic() - self._done < self.pace.submitter_s:
+            return None
+        self.listener.say(f"{self.name}: done ({job_status(job)}), but its submitter goes on; deleted")
+        failure = self._failure()
+        patiently(lambda: self.cluster.delete_job(self.name, self.uid), self.listener.say)
+        return judged(job, failure, self._seen)
+
+    def _failure(self) -> Failure | None:
         folder = Prefix(self.store, self.spec.prefix)
-        failure = patiently(lambda: read_failure(folder, self.name), self.listener.say)
-        return ending_of(job, failure, self._seen)
+        return patiently(lambda: read_failure(folder, self.name), self.listener.say)
 
     def _hopeless(self, job: Object) -> Ending | None:
-        """Ends a job that never started and whose containers cannot."""
+        """Ends a job that never started and whose pods cannot. Whoever refuses a pod says so at once and for good."""
         self._look_at_pods(job)
         if has_started(job) or self._fault is None:
             return None
         fault, since = self._fault
-        if time.monotonic() - since < self.pace.hopeless_s:
+        if fault.about != "pod" and time.monotonic() - since < self.pace.hopeless_s:
             return None
+        lines = self._last_lines(fault)
         patiently(lambda: self.cluster.delete_job(self.name, self.uid), self.listener.say)
-        what = "the image cannot be pulled" if fault.about == "image" else "a container cannot be made"
-        return Ending("permanent", f"{what}: {fault.message}")
+        return Ending("permanent", "\n".join([fault.text, *lines]), fault.fix)
+
+    def _last_lines(self, fault: Fault) -> list[str]:
+        """What a container that ended said last."""
+        if fault.about != "crash":
+            return []
+        try:
+            return self.cluster.last_lines(fault.pod, fault.container, LOG_LINES)
+        except RcgError:
+            return []
 
     def _look_at_pods(self, job: Object, *, at_once: bool = False) -> None:
         """Keep what the pods say of why the job waits or failed; a look that fails is skipped."""
@@ -105,28 +137,30 @@ class Followed:
         self._looked = now
         try:
             pods = self._pods(job)
-            trouble = lost(pods) or no_room(pods)
+            trouble, fault = lost(pods) or no_room(pods), cannot_start(pods)
             if trouble is None and not has_started(job):
                 trouble = self._last_warning(job)
+                fault = fault or refused(trouble or "")
         except RcgError:
             return
-        fault = cannot_start(pods)
-        if fault is None or self._fault is None:
+        if fault is None or self._fault is None or fault.about != self._fault[0].about:
             self._fault = None if fault is None else (fault, now)
         if fault is not None:
-            trouble = fault.message
+            trouble = fault.text
         if trouble is not None and trouble != self._seen:
             self.listener.say(f"{self.name}: {trouble}")
         self._seen = trouble or self._seen
 
     def _pods(self, job: Object) -> list[Object]:
         cluster = (job.get("status") or {}).get("rayClusterName")
-        return self.cluster.pods({"ray.io/cluster": cluster}) if cluster else []
+        pods = self.cluster.pods({"ray.io/cluster": cluster}) if cluster else []
+        return pods if has_started(job) else pods + self.cluster.pods({"job-name": self.name})
 
     def _last_warning(self, job: Object) -> str | None:
-        """Pods that were refused, by a quota or a policy, exist in events only."""
+        """Pods that were refused, by a quota or a policy, exist in events only: of the cluster, or of the submitter."""
         cluster = (job.get("status") or {}).get("rayClusterName")
-        messages = self.cluster.warnings(cluster) if cluster else []
+        makers = [cluster] if cluster and deployment_status(job) != "Running" else [self.name]
+        messages = [message for maker in makers for message in self.cluster.warnings(maker)]
         return messages[-1] if messages else None
 
     def _show_status(self, job: Object) -> None:

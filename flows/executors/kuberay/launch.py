@@ -210,7 +210,8 @@ def _error(ending: Ending, name: str, failure: Failure | None) -> RcgError:
         case "permanent" if failure is not None:
             return failure.error(f"RayJob {name} failed")
         case "permanent":
-            return ConfigError(f"RayJob {name} cannot run", got=ending.message, fix="mend it, then run again")
+            fix = ending.fix or "mend it, then run again"
+            return ConfigError(f"RayJob {name} cannot run", got=ending.message, fix=fix)
         case "capacity":
             fix = "free or add nodes, ask for less (RCG_WORKERS, RCG_WORKER_CPUS, …), or wait longer"
             return RetryableError(f"the cluster had no room for RayJob {name}", got=ending.message, fix=fix)

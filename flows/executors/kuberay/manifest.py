@@ -140,8 +140,14 @@ def _set_sizes(cluster: Object, order: Order, settings: Settings) -> None:
             worker["resources"][amounts]["nvidia.com/gpu"] = str(settings.worker.gpus_per_worker)
     # Also on the head, which tells the workers: the same number everywhere, whatever machines they are on.
     threads = {"OMP_NUM_THREADS": str(n_threads(worker["resources"]["requests"]["cpu"]))}
-    _set_env(ray, pod_settings(order, settings) | threads)
-    _set_env(worker, threads)
+    shared = threads | _interfaces(settings.cluster)
+    _set_env(ray, pod_settings(order, settings) | shared)
+    _set_env(worker, shared)
+
+
+def _interfaces(settings: ClusterSettings) -> dict[str, str]:
+    named = {"GLOO_SOCKET_IFNAME": settings.gloo_interface, "NCCL_SOCKET_IFNAME": settings.nccl_interface}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def pod_settings(order: Order, settings: Settings) -> dict[str, str]:
@@ -213,6 +219,8 @@ def _set_pod(pod: Object, order: Order, settings: ClusterSettings) -> None:
     for container in spec["containers"]:
         container["image"] = settings.image
         container["imagePullPolicy"] = settings.image_pull_policy
+        if settings.cpu_limits:
+            container["resources"]["limits"]["cpu"] = container["resources"]["requests"]["cpu"]
         if settings.bucket_secret is not None:
             for source in container.get("envFrom", []):
                 if "secretRef" in source:

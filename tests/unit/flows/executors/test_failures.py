@@ -15,11 +15,12 @@ from flows.executors.kuberay.failures import (
     is_live,
     lost,
     no_room,
+    refused,
 )
 from flows.runs.records import Failure
 
 RECORDED = json.loads((Path(__file__).parents[3] / "data/rayjobs.json").read_text())
-JOBS, PODS = RECORDED["jobs"], RECORDED["pods"]
+JOBS, PODS, WARNINGS = RECORDED["jobs"], RECORDED["pods"], RECORDED["warnings"]
 
 
 def failure(kind: Any) -> Failure:
@@ -93,6 +94,61 @@ def test_an_image_that_cannot_be_pulled_is_named(name: str) -> None:
     assert fault.about == "image"
     assert fault.message.startswith("localhost/rcg:absent: ")
     assert cannot_start([PODS["unschedulable"]]) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "about", "words"),
+    [
+        ("crash loop", "crash", "head try-noray-zm57f-head-c66r9, ray-head: Error, exit code 127"),
+        ("cannot be run", "container", 'exec: "/bin/bash": stat /bin/bash: no such file'),
+        ("init cannot be run", "container", "wait-gcs-ready"),
+    ],
+)
+def test_a_ray_that_never_starts_is_named(name: str, about: str, words: str) -> None:
+    fault = cannot_start([PODS["waits for the head"], PODS[name]])
+    assert fault is not None
+    assert fault.about == about
+    assert words in fault.text
+    assert fault.pod == PODS[name]["metadata"]["name"]
+
+
+def test_a_container_that_ended_once_or_twice_may_still_come_up() -> None:
+    found = copy.deepcopy(PODS["crash loop"])
+    found["status"]["containerStatuses"][0]["restartCount"] = 1
+    assert cannot_start([found, PODS["waits for the head"]]) is None
+
+
+@pytest.mark.parametrize("reason", ["CreateContainerError", "RunContainerError", "CreateContainerConfigError"])
+def test_a_container_that_cannot_be_made_is_named(reason: str) -> None:
+    state = {"waiting": {"reason": reason, "message": "no such mount"}}
+    fault = cannot_start([pod(containerStatuses=[{"name": "r", "state": state}])])
+    assert fault is not None
+    assert fault.text == "a container cannot be made: worker w-1, r: no such mount"
+
+
+@pytest.mark.parametrize(
+    ("warning", "fix"),
+    [
+        (WARNINGS["wants limits"], "RCG_CPU_LIMITS=true"),
+        ('pods "h" is forbidden: violates PodSecurity "restricted:latest": allowPrivilegeEscalation', "sidecars"),
+        ('pods "h" is forbidden: error looking up service account rcg-jobs/x: serviceaccount "x" not found', ""),
+        ('admission webhook "policy.example.com" denied the request: no owner', ""),
+    ],
+)
+def test_a_pod_that_is_refused_is_named_with_its_fix(warning: str, fix: str) -> None:
+    fault = refused(warning)
+    assert fault is not None
+    assert fault.about == "pod"
+    assert warning.endswith(fault.message)
+    assert fix in fault.fix
+
+
+@pytest.mark.parametrize(
+    "warning",
+    [WARNINGS["no room"], 'pods "h" is forbidden: status unknown for quota: q, resources: pods', "Back-off", ""],
+)
+def test_what_may_pass_is_waited_for(warning: str) -> None:
+    assert refused(warning) is None
 
 
 def test_what_the_scheduler_says() -> None:

@@ -44,7 +44,7 @@ class Rig:
         self.settings = Settings.model_validate(values | settings)
         self.lines: list[str] = []
         self.reports: list[Report] = []
-        pace = Pace(poll_s=0.001, pods_s=0.0, hopeless_s=0.0)
+        pace = Pace(poll_s=0.001, pods_s=0.0, hopeless_s=0.0, submitter_s=0.01)
         self.driver = KubeRay(lambda: self.cluster, self.settings, root, self.lines.append, pace)
 
     @property
@@ -281,6 +281,56 @@ def test_a_job_whose_containers_cannot_start_is_ended(rig: Rig, pods: list[Objec
         rig.run(lambda job: set_status(job, "Initializing"))
     assert rig.cluster.deleted == rig.cluster.created
     assert len(rig.cluster.created) == 1
+
+
+def test_a_ray_that_never_starts_ends_the_job_with_its_last_lines(rig: Rig) -> None:
+    [crashed] = waiting("CrashLoopBackOff", "back-off 20s")
+    crashed["status"]["containerStatuses"][0] |= {
+        "restartCount": 2, "lastState": {"terminated": {"reason": "Error", "exitCode": 127}},
+    }  # fmt: skip
+    rig.cluster.pods_now = [crashed]
+    rig.cluster.lines_now = {("p", "ray-head"): ["ulimit", "/bin/bash: line 1: ray: command not found"]}
+    with pytest.raises(ConfigError, match="exit code 127") as caught:
+        rig.run(lambda job: set_status(job, "Initializing"))
+    assert "ray: command not found" in str(caught.value)
+    assert rig.cluster.deleted == rig.cluster.created
+    assert len(rig.cluster.created) == 1
+
+
+def test_a_quota_that_wants_limits_is_refused_at_once_with_the_fix(rig: Rig) -> None:
+    rig.driver.pace = Pace(poll_s=0.001, pods_s=0.0, hopeless_s=60.0)
+    rig.cluster.events_now = ['pods "h" is forbidden: failed quota: team: must specify limits.cpu for: ray-head']
+    with pytest.raises(ConfigError, match="must specify limits") as caught:
+        rig.run(lambda job: set_status(job, "Initializing"))
+    assert "RCG_CPU_LIMITS=true" in str(caught.value)
+
+
+def test_a_submitter_that_is_refused_ends_a_job_whose_cluster_runs(rig: Rig) -> None:
+    rig.cluster.events_now = ['Error creating: pods "h" is forbidden: violates PodSecurity "restricted:latest"']
+    with pytest.raises(ConfigError, match="violates PodSecurity"):
+        rig.run(lambda job: set_status(job, "Running", ""))
+
+
+def test_a_sidecar_that_keeps_the_submitter_does_not_keep_the_driver(rig: Rig) -> None:
+    """Ray says how the job ended, but the operator waits for the submitter's Job: for ever, with a proxy beside it."""
+
+    def done_but_running(job: Object) -> None:
+        if load_run(rig.store, rig.spec.prefix) is None:
+            rig.pod_works()
+        set_status(job, "Running", "SUCCEEDED")
+
+    run = rig.run(running, done_but_running)
+    assert run.digest == load_run(rig.store, rig.spec.prefix).digest
+    assert rig.cluster.deleted == rig.cluster.created, "it would hold its nodes until its deadline"
+
+
+def test_a_failure_behind_a_sidecar_is_told(rig: Rig) -> None:
+    def failed_but_running(job: Object) -> None:
+        note_failure(rig.folder, job["metadata"]["name"], "data", "picture 3 is damaged")
+        set_status(job, "Running", "FAILED")
+
+    with pytest.raises(RcgError, match="picture 3"):
+        rig.run(running, failed_but_running)
 
 
 def test_a_container_that_cannot_start_again_in_a_running_job_ends_nothing(rig: Rig) -> None:

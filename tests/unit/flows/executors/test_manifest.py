@@ -97,6 +97,25 @@ def test_unset_settings_leave_the_template_as_it_is() -> None:
     assert template == read_template(None)  # building changed nothing of it
 
 
+def test_a_quota_gets_its_cpu_limits_and_a_fabric_its_interfaces() -> None:
+    assert not any("cpu" in pod["spec"]["containers"][0]["resources"]["limits"] for pod in pods(made()).values())
+    assert env(pods(made())["worker"]).keys().isdisjoint({"GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"})
+    job = pods(made(cpu_limits=True, worker_cpus="3", gloo_interface="net1", nccl_interface="^lo,docker"))
+    for pod in job.values():
+        resources = pod["spec"]["containers"][0]["resources"]
+        assert resources["limits"]["cpu"] == resources["requests"]["cpu"]
+    for role in ("head", "worker"):
+        assert env(job[role])["GLOO_SOCKET_IFNAME"] == "net1"
+        assert env(job[role])["NCCL_SOCKET_IFNAME"] == "^lo,docker"
+
+
+def test_pods_are_kept_out_of_meshes() -> None:
+    """A proxy beside the submitter would keep its Job from ending."""
+    for pod in pods(made()).values():
+        assert pod["metadata"]["labels"]["sidecar.istio.io/inject"] == "false"
+        assert pod["metadata"]["annotations"]["linkerd.io/inject"] == "disabled"
+
+
 def test_sizes_and_deadlines_are_set() -> None:
     job = made(
         workers=2, worker_cpus="3500m", worker_memory="8Gi", head_cpus="500m", head_memory="2Gi",
