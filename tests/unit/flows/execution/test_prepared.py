@@ -1,20 +1,22 @@
 """`rcg job` in a pod: what it records, and what it leaves for the driver when it fails."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from components.errors import ConfigError
+from components.errors import ConfigError, TamperedError
 from components.store import LocalStore
 from components.store.base import Prefix
 from flows.execution.prepared import run_spec
 from flows.execution.project import Project
-from flows.identity.artifact import SCHEMA
-from flows.identity.fingerprint import Identity
+from flows.identity.artifact import SCHEMA, digest_of
+from flows.identity.fingerprint import LOCK, Identity
 from flows.runs.rayjobs import JobRecord, note_job, read_failure
-from flows.runs.records import Spec, load_run
+from flows.runs.records import InputSpec, Spec, load_run
 from tests.support import rayjobs
+from tests.support.made_runs import a_spec, make_run
 
 JOB = "rcg-parts-0123456789-abcd-a1"
 
@@ -103,3 +105,43 @@ def test_by_hand_there_is_no_job_to_tell(store: LocalStore, monkeypatch: pytest.
     for wrong in ("spec.json", f"{store.uri}/runs/parts/{'0' * 64}"):
         with pytest.raises(ConfigError, match=r"not the URI of a spec\.json"):
             run_spec(wrong, Project.here())
+
+
+FORGED: dict[str, Callable[[Spec], Spec]] = {
+    "params": lambda s: s.model_copy(update={"identity": s.identity.model_copy(update={"params": {"rows": 9}})}),
+    "lock": lambda s: s.model_copy(update={"collection_lock": "other pictures"}),
+    "no lock": lambda s: s.model_copy(update={"collection_lock": None}),
+    "parent": lambda s: s.model_copy(update={"inputs": {"encode": InputSpec(prefix="runs/encode/x", digest="f" * 64)}}),
+    "no parent": lambda s: s.model_copy(update={"inputs": {}}),
+    "one parent more": lambda s: s.model_copy(
+        update={"inputs": {**s.inputs, "rdm": InputSpec(prefix="runs/rdm/x", digest="f" * 64)}}
+    ),
+    "file of a parent": lambda s: s.model_copy(update={"inputs": {**s.inputs, "codec": s.inputs["encode"]}}),
+}
+
+
+@pytest.mark.parametrize("what", FORGED)
+def test_a_spec_that_is_not_what_its_name_says_does_nothing(store: LocalStore, what: str) -> None:
+    encode, codec = (make_run(store, a_spec(stage), {"base.json": stage.encode()}) for stage in ("encode", "codec"))
+    honest = rayjobs.spec()
+    inputs = {"encode": encode.digest, "codec/base.json": digest_of(b"codec"), LOCK: digest_of(b"pictures")}
+    identity = honest.identity.model_copy(update={"inputs": inputs})
+    parents = {run.stage: InputSpec(prefix=run.prefix, digest=run.digest) for run in (encode, codec)}
+    changes = {"identity": identity, "fingerprint": identity.fingerprint, "collection_lock": "pictures"}
+    honest = honest.model_copy(update={**changes, "inputs": parents})
+    uri, folder = put(store, honest)
+    folder.put("spec.json", FORGED[what](honest).model_copy(update={"source": str(store.root)}).to_json())
+    with pytest.raises(TamperedError, match=r"is not the work that its name stands for"):
+        run_spec(uri, Project.here())
+    assert read_failure(folder, JOB).failure_class == "data"
+    assert folder.head("lease.json") is None
+    put(store, honest)
+    assert run_spec(uri, Project.here()).how == "made"
+
+
+def test_a_spec_at_the_place_of_another_does_nothing(store: LocalStore) -> None:
+    uri, folder = put(store, rayjobs.spec())
+    folder.put("spec.json", rayjobs.spec(rows=2).to_json())
+    with pytest.raises(TamperedError, match="is not the work"):
+        run_spec(uri, Project.here())
+    assert not list(Prefix(store, rayjobs.spec(rows=2).prefix).list(""))
