@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from components.images.config import DECODE_VERSION
+
 _FACTS_VERSION = 1
 _SHARD_FORMAT = 2
 """Raise it when equal params and pictures make other files."""
@@ -12,13 +14,15 @@ _SHARD_FORMAT = 2
 
 def facts_key(params: Mapping[str, Any], chunk: str) -> str:
     """Of what was read off a chunk's pictures. `params` is the section collect; `chunk` the chunk's digest."""
-    return f"{params['numerics']} {_digest({'facts': _FACTS_VERSION, 'chunk': chunk, 'decode': params['decode']})}"
+    decode = {"version": DECODE_VERSION, **params["decode"]}
+    return f"{params['numerics']} {_digest({'facts': _FACTS_VERSION, 'chunk': chunk, 'decode': decode})}"
 
 
 def shard_key(params: Mapping[str, Any], *, pictures: str, decode: Mapping[str, Any], encoder: str, codec: str) -> str:
     """Of a chunk's shard of the encode cache. `params` is the section encode; `pictures` the sha256 of its index."""
     counting = {name: value for name, value in params.items() if name != "max_reject_share"}
-    parts = {"params": counting, "pictures": pictures, "decode": decode, "encoder": encoder, "codec": codec}
+    how = {"version": DECODE_VERSION, **decode}
+    parts = {"params": counting, "pictures": pictures, "decode": how, "encoder": encoder, "codec": codec}
     return _digest({"format": _SHARD_FORMAT, **parts})
 
 

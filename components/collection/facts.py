@@ -1,6 +1,7 @@
 """What collect learns by reading each picture once: a table per chunk, a function of it and the decode recipe."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,9 @@ from components.collection.lock import Entry
 from components.collection.source_base import Source, pin_of
 from components.errors import DataError
 from components.images.config import DecodeRecipe
-from components.images.decode import decode
+from components.images.decode import IGNORED_PROFILE, decode
+
+_log = logging.getLogger(__name__)
 
 
 def facts_schema() -> pa.Schema:
@@ -55,6 +58,8 @@ def examine(source: Source, entry: Entry, recipe: DecodeRecipe) -> dict[str, Any
         image = decode(data, recipe)
     except DataError as error:
         return row | {"reject": error.what}
+    if IGNORED_PROFILE in image.info:
+        _log.warning("%s: its color profile is damaged or of another color space, and is ignored", entry.key)
     return row | {
         "width": image.width,
         "height": image.height,

@@ -57,8 +57,14 @@ def open_images(
     """
     listing = artifact.read_json("base.json" if base_only else "collection.json")
     chunks = [chunk["name"] for chunk in listing["chunks"]]
-    pixels = Pixels(open_source(source), DecodeRecipe.model_validate(listing["decode"]), threads, cache_bytes)
+    pixels = open_pixels(listing, source, threads, cache_bytes)
     return ImageIndex(read_table([artifact.path(index_name(name)) for name in chunks]), pixels, listing["classes"])
+
+
+def open_pixels(listing: Mapping[str, Any], source: str, threads: int, cache_bytes: int) -> "Pixels":
+    """What reads the pictures that collection.json or base.json lists."""
+    opened = open_source(source, follows_links=listing.get("follows_links", False))
+    return Pixels(opened, DecodeRecipe.model_validate(listing["decode"]), threads, cache_bytes)
 
 
 def index_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -1,6 +1,7 @@
 """collection.lock: to pictures what a lock file is to packages. Lines of text, made to be committed and diffed.
 
     rcg-collection-lock 1
+    links followed                                 only where `rcg snapshot --follow-links` asked for it
     metadata 34018 <sha256> metadata.csv           labels and captions; may change
     chunk c00000 512 <sha256 of its lines>         immutable once written; new pictures go into new chunks
     0123456789abcdef 75 digits/0000.pgm            pin, size in bytes, key
@@ -8,7 +9,7 @@
     end 1797 <sha256 of every byte above>
 
 A pin of 16 hex digits is of the content and part of the identity. A pin with a colon (etag:… or etag:…,version:…, from
-a bucket) says how to find the object again; it stands outside the chunk's digest.
+a bucket) says how to find the object again; it stands outside the chunk's digest. Line ends may be those of Windows.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from pathlib import Path
 from components.errors import ConfigError, DataError, TamperedError
 
 _HEADER = b"rcg-collection-lock 1\n"
+_LINKS = b"links followed\n"
 _MEND = "restore it (`git checkout collection.lock`), or start over with `rcg snapshot --rebuild`"
 
 
@@ -74,6 +76,8 @@ class Lock:
     path: Path
     metadata: list[MetadataFile]
     chunks: list[Chunk]
+    follows_links: bool = False
+    """Whether links of the folder are followed, as `rcg snapshot --follow-links` asked for."""
 
     @property
     def count(self) -> int:
@@ -91,7 +95,7 @@ class Lock:
             file.seek(chunk.offset)
             lines = [file.readline() for _ in range(chunk.count)]
         try:
-            parts = [line.decode().rstrip("\n").split(" ", 2) for line in lines]
+            parts = [line.decode().rstrip("\r\n").split(" ", 2) for line in lines]
             entries = [Entry(key, int(size), pin) for pin, size, key in parts]
         except ValueError as error:
             raise _tampered(self.path) from error
@@ -119,13 +123,15 @@ def read_lock(path: Path) -> Lock:
         )
     metadata: list[MetadataFile] = []
     chunks: list[Chunk] = []
-    offset, whole = 0, hashlib.sha256()
+    offset, whole, follows_links = 0, hashlib.sha256(), False
     with path.open("rb") as file:
-        for line in file:
+        for raw in file:
+            line = raw.removesuffix(b"\r\n") + b"\n" if raw.endswith(b"\r\n") else raw
             if line == _end(sum(chunk.count for chunk in chunks), whole.hexdigest()) and not file.read(1):
-                return Lock(path, metadata, chunks)
+                return Lock(path, metadata, chunks, follows_links)
+            follows_links = follows_links or (line == _LINKS and not chunks)
             whole.update(line)
-            offset += len(line)
+            offset += len(raw)
             try:
                 _take_heading(line.decode(), offset, metadata, chunks)
             except ValueError as error:
@@ -142,7 +148,13 @@ def _take_heading(line: str, offset: int, metadata: list[MetadataFile], chunks: 
         chunks.append(Chunk(name, int(count), chunk_sha256, offset))
 
 
-def write_lock(path: Path, metadata: Sequence[MetadataFile], chunks: Iterable[tuple[str, Sequence[Entry]]]) -> bool:
+def write_lock(
+    path: Path,
+    metadata: Sequence[MetadataFile],
+    chunks: Iterable[tuple[str, Sequence[Entry]]],
+    *,
+    follows_links: bool = False,
+) -> bool:
     """Write the file whole and in one step; False when it held the same bytes already.
 
     One chunk is in memory at a time. `metadata` is read after the last chunk: one pass over a source may fill both.
@@ -153,7 +165,7 @@ def write_lock(path: Path, metadata: Sequence[MetadataFile], chunks: Iterable[tu
     try:
         count = _write_chunks(body, chunks)
         with temporary.open("wb") as file, body.open("rb") as written:
-            for line in chain([_HEADER], map(_metadata_line, metadata), written):
+            for line in chain([_HEADER], [_LINKS] * follows_links, map(_metadata_line, metadata), written):
                 digest.update(line)
                 file.write(line)
             file.write(_end(count, digest.hexdigest()))

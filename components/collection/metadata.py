@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Self
 
-from components.collection.lock import MetadataFile
+from components.collection.lock import Lock, MetadataFile
 from components.collection.source_base import Source
 from components.errors import DataError
 
@@ -43,7 +43,7 @@ def read_notes(source: Source, files: Sequence[MetadataFile]) -> dict[str, Note]
             file_name = row.get("file_name")
             if not isinstance(file_name, str) or not file_name:
                 raise DataError(f"{where} has no file_name", got=dict(row), expected="a column named file_name")
-            key = str(folder / file_name)
+            key = _key(folder, file_name, where)
             note = Note(_text(row.get("label")), _captions(row.get("text"), where))
             joined = notes[key].joined(note) if key in notes else note
             if joined is None:
@@ -51,6 +51,48 @@ def read_notes(source: Source, files: Sequence[MetadataFile]) -> dict[str, Note]
                 raise DataError(f"{where} describes {key} again", fix=fix)
             notes[key] = joined
     return notes
+
+
+def astray(source: Source, lock: Lock, shown: int = 3) -> str | None:
+    """What metadata says about pictures that are not listed, and which of the same name are; None where there is none.
+
+    Raises: DataError as read_notes does.
+    """
+    unmatched = read_notes(source, lock.metadata) if lock.metadata else {}
+    for entry in (entry for chunk in lock.chunks for entry in lock.entries(chunk)):
+        unmatched.pop(as_posix(entry.key), None)
+    if not unmatched:
+        return None
+    first = sorted(unmatched)[:shown]
+    meant: dict[str, str] = {}
+    for entry in (entry for chunk in lock.chunks for entry in lock.entries(chunk)):
+        meant.setdefault(PurePosixPath(as_posix(entry.key)).name, entry.key)
+    names = [
+        key + (f" (is it {meant[PurePosixPath(key).name]}?)" if PurePosixPath(key).name in meant else "")
+        for key in first
+    ]
+    more = f" and {len(unmatched) - shown} more" if len(unmatched) > shown else ""
+    return f"{len(unmatched)} rows of metadata are about no listed picture: {', '.join(names)}{more}"
+
+
+def as_posix(name: str) -> str:
+    """The name with the separators of every system but Windows."""
+    return name.replace("\\", "/")
+
+
+def _key(folder: PurePosixPath, file_name: str, where: str) -> str:
+    """Raises: DataError for a name that leads out of the collection."""
+    parts: list[str] = []
+    for part in (folder / as_posix(file_name)).parts:
+        if part == ".." and parts:
+            parts.pop()
+        else:
+            parts.append(part)
+    if parts[:1] in (["/"], [".."]):
+        raise DataError(
+            f"{where} names a file outside of the collection", got=file_name, expected="a path relative to its folder"
+        )
+    return "/".join(parts)
 
 
 def folder_label(key: str) -> str | None:

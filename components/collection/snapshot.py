@@ -11,7 +11,7 @@ import numpy as np
 
 from components.collection.known import Known, Verdict
 from components.collection.lock import Entry, Lock, MetadataFile, read_lock, write_lock
-from components.collection.source_base import Item, Source
+from components.collection.source_base import Item, LeftOut, Source
 from components.errors import DataError, TamperedError
 
 CHUNK_SIZE = 512
@@ -26,22 +26,32 @@ class Snapshot:
 
     n_images: int
     n_new: int
-    n_ignored: int
+    left_out: LeftOut
     n_chunks: int
     changed: bool
 
 
-def take_snapshot(source: Source, lock_path: Path, *, rebuild: bool, chunk_size: int = CHUNK_SIZE) -> Snapshot:
+def take_snapshot(
+    source: Source,
+    lock_path: Path,
+    *,
+    rebuild: bool,
+    follows_links: bool | None = None,
+    chunk_size: int = CHUNK_SIZE,
+) -> Snapshot:
     """Append the source's new pictures to the lock in new chunks; the same source gives the same bytes.
 
-    Holds one chunk, and some 50 bytes for each picture that the lock lists already. In a rebuild, objects of a bucket
-    that were replaced are pinned by their content: keys and sizes would not tell the new collection from the old one.
+    `follows_links`: whether links lead out of a folder; None: as the lock remembers it. Holds one chunk, and some 50
+    bytes for each picture that the lock lists already. In a rebuild, objects of a bucket that were replaced are pinned
+    by their content: keys and sizes would not tell the new collection from the old one.
     Raises: DataError when pictures that are listed have changed or vanished (unless rebuilding), or there are too few.
     """
-    comparison = _Comparison(source, _old_lock(lock_path, rebuild), rebuild, chunk_size)
-    is_changed = write_lock(lock_path, comparison.metadata, comparison.chunks())
+    old = _old_lock(lock_path, rebuild)
+    source.follows_links = old is not None and old.follows_links if follows_links is None else follows_links
+    comparison = _Comparison(source, old, rebuild, chunk_size)
+    is_changed = write_lock(lock_path, comparison.metadata, comparison.chunks(), follows_links=source.follows_links)
     n_images = comparison.n_old + comparison.n_new
-    return Snapshot(n_images, comparison.n_new, source.n_ignored, comparison.n_chunks, is_changed)
+    return Snapshot(n_images, comparison.n_new, source.left_out, comparison.n_chunks, is_changed)
 
 
 def _old_lock(path: Path, rebuild: bool) -> Lock | None:
@@ -108,7 +118,7 @@ class _Comparison:
             n = self.n_old + self.n_new
             raise DataError(
                 f"{self._source.uri} holds {n or 'no'} picture{'s' if n != 1 else ''}",
-                got=f"{n} pictures, {self._source.n_ignored} other files",
+                got=f"{n} pictures; left out: {self._source.left_out}",
                 expected=f"at least {MIN_IMAGES}, to train on some and hold out others",
             )
 
@@ -134,6 +144,7 @@ def verify_source(source: Source, lock: Lock) -> int:
     Only names and sizes are compared; contents are when they are read. Holds 8 bytes per picture.
     Raises: DataError naming the first listed picture that is missing or has another size.
     """
+    source.follows_links = lock.follows_links
     marks = (_mark(item.key, item.size) for item in source.list() if not item.is_metadata)
     listed = np.sort(np.fromiter(marks, np.uint64))
     for chunk in lock.chunks:

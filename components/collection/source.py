@@ -6,29 +6,37 @@ import os
 from collections.abc import Iterator
 from functools import cached_property
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from components.collection.source_base import Item, Source, check_name, is_wanted, pin_of
+from components.collection.source_base import Item, LeftOut, Source, pin_of
 from components.errors import ConfigError, DataError
 
+_FOLLOW = "`rcg snapshot --follow-links` if the link is meant; else put what it leads to there, or remove it"
 
-def open_source(uri: str) -> Source:
-    """`demo`, s3://bucket/prefix or a folder. Raises: ConfigError when there is no such source."""
+
+def open_source(uri: str, *, follows_links: bool = False) -> Source:
+    """`demo`, s3://bucket/prefix or a folder, whose links may lead out of it only where they are followed.
+
+    Raises: ConfigError when there is no such source.
+    """
     if uri == "demo":
         return DemoSource()
     if uri.startswith("s3://"):
         from components.collection.source_s3 import S3Source
 
         return S3Source(uri)
-    return FolderSource(Path(uri.removeprefix("file://")))
+    return FolderSource(Path(uri.removeprefix("file://")), follows_links=follows_links)
 
 
 class DemoSource:
     """The 1,797 digits that scikit-learn carries: 8 x 8 gray scans, as PGM files made on the fly."""
 
     uri = "demo"
-    n_ignored = 0
     reads_at_once = 1
+    follows_links = False
+
+    def __init__(self) -> None:
+        self.left_out = LeftOut()
 
     def list(self) -> Iterator[Item]:
         for key in sorted(self._files):
@@ -60,20 +68,24 @@ class DemoSource:
 
 
 class FolderSource:
-    """Every picture below a folder, by its suffix. Hidden files are skipped, links never leave the folder."""
+    """Every picture below a folder, by its suffix. Hidden files are skipped.
+
+    Links lead to files within the folder; to folders and out of it only where they are followed, and never in a circle.
+    """
 
     reads_at_once = 1
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, follows_links: bool = False) -> None:
         if not root.is_dir():
             raise ConfigError("the folder of pictures does not exist", got=root, fix="check the path, or RCG_SOURCE")
         self.root = Path(os.path.realpath(root))
         self.uri = str(self.root)
-        self.n_ignored = 0
+        self.follows_links = follows_links
+        self.left_out = LeftOut()
 
     def list(self) -> Iterator[Item]:
-        self.n_ignored = 0
-        yield from self._walk("")
+        self.left_out = LeftOut()
+        yield from self._walk("", (str(self.root),))
 
     def read(self, key: str, pin: str | None = None) -> bytes:  # noqa: ARG002  (the content is the pin)
         try:
@@ -88,7 +100,8 @@ class FolderSource:
         except OSError as error:
             raise self._unreadable(key, error) from error
 
-    def _walk(self, prefix: str) -> Iterator[Item]:
+    def _walk(self, prefix: str, above: tuple[str, ...]) -> Iterator[Item]:
+        """`above`: the real paths of the folder and of those that lead to it."""
         try:
             with os.scandir(self.root / prefix) as entries:
                 names = sorted(
@@ -99,27 +112,26 @@ class FolderSource:
         for name in names:
             key = prefix + name
             if name.endswith("/"):
-                yield from self._walk(key)
-            elif is_wanted(name):
+                real = os.path.realpath(self.root / key)
+                if real in above:
+                    self.left_out.kinds["link back to its own folder"] += 1
+                else:
+                    yield from self._walk(key, (*above, real))
+            elif self.left_out.takes(key):
                 item = self._item(key)
                 if item:
                     yield item
-            else:
-                self.n_ignored += 1
 
     def _is_folder(self, prefix: str, entry: os.DirEntry[str]) -> bool:
-        if entry.is_symlink() and entry.is_dir():
-            raise DataError(
-                "a link to a folder", got=prefix + entry.name, fix="put the folder itself there, or remove the link"
-            )
-        return entry.is_dir(follow_symlinks=False)
+        if not self.follows_links and entry.is_symlink() and entry.is_dir():
+            raise DataError("a link to a folder", got=prefix + entry.name, fix=_FOLLOW)
+        return entry.is_dir(follow_symlinks=self.follows_links)
 
     def _item(self, key: str) -> Item | None:
-        check_name(key)
         try:
             path = self._path(key)
             if not path.is_file():
-                self.n_ignored += 1  # a pipe, a socket
+                self.left_out.kinds["that is no file"] += 1  # a pipe, a socket
                 return None
             return Item(key, path.stat().st_size, None)
         except OSError as error:
@@ -128,10 +140,11 @@ class FolderSource:
     def _path(self, key: str) -> Path:
         """The file itself. Raises: FileNotFoundError, DataError when the key leads out of the folder."""
         real = Path(os.path.realpath(self.root / key, strict=True))
+        parts = PurePosixPath(key).parts
+        if self.follows_links and not parts[0].startswith("/") and ".." not in parts:
+            return real
         if not real.is_relative_to(self.root):
-            raise DataError(
-                "a link out of the folder", got=f"{key} -> {real}", fix="put the file itself there, or remove the link"
-            )
+            raise DataError("a link out of the folder", got=f"{key} -> {real}", fix=_FOLLOW)
         return real
 
     def _unreadable(self, key: str, error: OSError) -> DataError:

@@ -1,16 +1,17 @@
 """What every source of pictures has in common: what it lists, how it is read, and which names it takes."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from components.errors import DataError
-
+_NETPBM = (".pgm", ".ppm", ".pbm", ".pnm")
 PICTURE_SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".webp", ".gif", ".pgm", ".ppm", ".pbm", ".pnm", ".bmp", ".tif", ".tiff"]
+    [".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", *_NETPBM]
 )
+_SHOWN, _SHOWN_NAMES = 6, 20
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
 
 
@@ -27,12 +28,49 @@ class Item:
         return PurePosixPath(self.key).name in METADATA_NAMES
 
 
+@dataclass
+class LeftOut:
+    """What a listing did not take."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    """Files that are not pictures, by suffix or by what they are."""
+    misnamed: list[str] = field(default_factory=list)
+    """Pictures whose names a line of collection.lock cannot hold."""
+
+    def takes(self, key: str) -> bool:
+        """Whether an object of this key is listed; remembers it if not."""
+        if not is_wanted(key):
+            self.kinds[PurePosixPath(key).suffix.lower() or "without a suffix"] += 1
+        elif is_misnamed(key):
+            self.misnamed.append(key)
+        else:
+            return True
+        return False
+
+    @property
+    def n(self) -> int:
+        return self.kinds.total() + len(self.misnamed)
+
+    def __str__(self) -> str:
+        """E.g. `95 .heic, 3 .mov`."""
+        kinds = sorted(self.kinds.items(), key=lambda item: (-item[1], item[0]))
+        said = [f"{n} {_printable(kind)}" for kind, n in kinds[:_SHOWN]]
+        said += [f"{sum(n for _, n in kinds[_SHOWN:])} others"] if kinds[_SHOWN:] else []
+        if self.misnamed:
+            more = f" and {len(self.misnamed) - _SHOWN_NAMES} more" if len(self.misnamed) > _SHOWN_NAMES else ""
+            names = ", ".join(f"'{_printable(key)}'" for key in self.misnamed[:_SHOWN_NAMES])
+            said.append(f"{len(self.misnamed)} by names that are not UTF-8 or hold control characters: {names}{more}")
+        return ", ".join(said) or "nothing"
+
+
 class Source(Protocol):
     """Read-only objects by key: a POSIX path relative to the root. Every method raises DataError naming the key."""
 
     uri: str
-    n_ignored: int
-    """Files that the last complete listing left out because they are not pictures."""
+    follows_links: bool
+    """Whether links may lead out of a folder; elsewhere there are none."""
+    left_out: LeftOut
+    """What the last complete listing did not take."""
     reads_at_once: int
     """How many reads at the same time it serves faster than one after the other."""
 
@@ -59,7 +97,11 @@ def is_wanted(name: str) -> bool:
     return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES or PurePosixPath(name).name in METADATA_NAMES
 
 
-def check_name(key: str) -> None:
-    """Raises: DataError for a name that a line of collection.lock cannot hold."""
-    if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in key):
-        raise DataError("a file name with control characters, or not in UTF-8", got=repr(key), fix="rename the file")
+def is_misnamed(key: str) -> bool:
+    """Has it control characters or is it not UTF-8, so that a line of collection.lock cannot hold it?"""
+    return any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in key)
+
+
+def _printable(name: str) -> str:
+    readable = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in readable)

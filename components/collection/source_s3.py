@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any
 
-from components.collection.source_base import Item, check_name, is_wanted
+from components.collection.source_base import Item, LeftOut
 from components.errors import ConfigError, DataError, StoreRefusedError
 from components.store.s3_bucket import PATIENCE_S, Bucket, split_uri
 from components.store.s3_clients import Piece, Pin
@@ -20,23 +20,22 @@ class S3Source:
     """
 
     reads_at_once = 16
+    follows_links = False
 
     def __init__(self, uri: str) -> None:
         name, root = split_uri(uri)
         self._bucket, self._folder = Bucket(name, PATIENCE_S), f"{root}/" if root else ""
         self.uri = f"s3://{name}/{root}".rstrip("/")
-        self.n_ignored = 0
+        self.left_out = LeftOut()
 
     def list(self) -> Iterator[Item]:
-        self.n_ignored = 0
+        self.left_out = LeftOut()
         for listed in self._versions() if self._has_versions() else self._objects():
             key = listed["Key"][len(self._folder) :]
             if key.endswith("/") or any(part.startswith(".") for part in key.split("/")):
                 continue
-            if not is_wanted(key):
-                self.n_ignored += 1
+            if not self.left_out.takes(key):
                 continue
-            check_name(key)
             if "" in key.split("/"):
                 raise DataError("a key with an empty part", got=key, fix="copy the object to a key without //")
             yield Item(key, listed["Size"], _spell(listed["ETag"], listed.get("VersionId")))

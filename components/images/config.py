@@ -170,7 +170,10 @@ AugmentConfig = Annotated[
 ]
 
 
+DECODE_VERSION = 2
+"""Rises when equal files become other pixels; 2: color profiles are converted, odd files are taken."""
 _PILLOW_LIMIT = 89_000_000  # a little above, Pillow itself begins to complain
+_REMARKS = 16 << 20  # a file may hold so many bytes of text, profiles and thumbnails beside its pixels
 _BYTES_PER_PIXEL = 16  # no picture file needs more, so a bigger file is not worth reading
 
 
@@ -184,7 +187,7 @@ class DecodeRecipe(Config):
 
     def max_bytes(self) -> int:
         """Bigger files are rejected unread."""
-        return _BYTES_PER_PIXEL * self.max_pixels + (1 << 20)
+        return _BYTES_PER_PIXEL * self.max_pixels + _REMARKS
 
 
 class ViewRecipe(Config):

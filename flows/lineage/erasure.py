@@ -139,7 +139,7 @@ def _check_source(project: Project, found: _Found) -> None:
 
     from components.collection.source import open_source
 
-    source = open_source(project.settings.source)
+    source = open_source(project.settings.source, follows_links=True)
     for key in sorted(found.keys):
         try:
             data = source.read(key)

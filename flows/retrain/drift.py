@@ -55,7 +55,7 @@ def _represent(project: Project, entries: Sequence[Entry], encoder: "Encoder", r
     from components.images.decode import decode, square
     from components.images.pictures import to_float
 
-    source, images = open_source(project.settings.source), []
+    source, images = open_source(project.settings.source, follows_links=True), []
     for entry in entries:
         try:
             images.append(square(decode(source.read(entry.key), recipe), encoder.input_px))

@@ -79,8 +79,9 @@ class Place:
         """What has been memoised so far."""
         return {path.parent.name for path in (self.root / "store" / "memo" / stage).rglob("entry.json")}
 
-    def snapshot(self, chunk_size: int = 8, *, rebuild: bool = False) -> None:
-        take_snapshot(open_source(self.source), self.lock, rebuild=rebuild, chunk_size=chunk_size)
+    def snapshot(self, chunk_size: int = 8, *, rebuild: bool = False, follows_links: bool = False) -> None:
+        source = open_source(self.source)
+        take_snapshot(source, self.lock, rebuild=rebuild, chunk_size=chunk_size, follows_links=follows_links)
 
     def collect(self, name: str = "a", params: CollectParams = PARAMS) -> tuple[Metrics, Committed]:
         out = self.output("collect", name)

@@ -13,7 +13,7 @@ from components.cache.memo_keys import facts_key
 from components.collection.facts import write_facts
 from components.collection.images import Pixels, index_bytes, index_name, read_table
 from components.collection.lock import Chunk, Lock, read_lock
-from components.collection.metadata import Note, folder_label, read_notes, sorted_classes
+from components.collection.metadata import Note, as_posix, folder_label, read_notes, sorted_classes
 from components.collection.snapshot import verify_source
 from components.collection.source import open_source
 from components.collection.source_base import Source
@@ -38,7 +38,7 @@ def run(params: CollectParams, inputs: Inputs, out: Output, worker: Worker) -> M
         raise DataError("there is no collection.lock", fix="list your pictures first: `rcg snapshot FOLDER`")
     lock = read_lock(inputs.collection_lock)
     base = _base_chunks(params, lock)
-    source = open_source(inputs.source)
+    source = open_source(inputs.source, follows_links=lock.follows_links)
     if worker.rank == 0:
         verify_source(source, lock)
     facts = _Facts(params, lock, source, out, worker.threads)
@@ -99,7 +99,7 @@ class _Labels:
         """Notes about pictures that have not come yet."""
 
     def of(self, key: str) -> Note:
-        note = self.unmatched.pop(key, Note())
+        note = self.unmatched.pop(as_posix(key), Note())
         label = {"metadata": note.label, "folder": folder_label(key), "none": None}[self.kind]
         return Note(label, note.captions)
 
@@ -141,6 +141,7 @@ class _Listing:
     """base.json or collection.json: the chunks with the digests of their index files, and how to decode them."""
 
     recipe: DecodeRecipe
+    follows_links: bool
     chunks: list[Row] = field(default_factory=list)
     classes: set[str] = field(default_factory=set)
 
@@ -150,13 +151,14 @@ class _Listing:
 
     def as_json(self) -> Row:
         decode = self.recipe.model_dump(mode="json")
-        return {"schema": 1, "decode": decode, "classes": sorted_classes(self.classes) or None, "chunks": self.chunks}
+        listing = {"schema": 1, "decode": decode, "classes": sorted_classes(self.classes) or None}
+        return listing | {"chunks": self.chunks} | ({"follows_links": True} if self.follows_links else {})
 
 
 def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts) -> Metrics:
     """Rank 0: join facts, labels and splits, chunk by chunk in the lock's order."""
     splitter, tally = Splitter(params.split), _Tally()
-    everything, base_part = _Listing(params.decode), _Listing(params.decode)
+    everything, base_part = (_Listing(params.decode, facts.lock.follows_links) for _ in range(2))
     for chunk in facts.lock.chunks:
         found = facts.rows(chunk)
         tally.rejected += [{"key": row["key"], "why": row["reject"]} for row in found if row["reject"] is not None]
@@ -173,7 +175,7 @@ def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts
             base_part.add(chunk.name, rows, data)
     _check(params, tally, facts.lock.count)
     for row in tally.rejected:
-        labels.unmatched.pop(row["key"], None)
+        labels.unmatched.pop(as_posix(row["key"]), None)
     labels.refuse_lost_captions()
     facts.out.write_json("collection.json", everything.as_json())
     facts.out.write_json("base.json", base_part.as_json())

@@ -12,12 +12,11 @@ from components.cache.memo_keys import shard_key
 from components.cache.reader import Cache, CacheInfo, CacheSplit
 from components.cache.shards import ShardWriter, shard_name
 from components.codecs.base import load_codec
-from components.collection.images import ImageIndex, Pixels, index_name, read_table
-from components.collection.source import open_source
+from components.collection.images import ImageIndex, index_name, open_pixels, read_table
 from components.collection.splits import LEFT_OUT
 from components.encoders.base import constant_rows, load_encoder
 from components.errors import ArtifactError, DataError
-from components.images.config import DecodeRecipe, ViewRecipe
+from components.images.config import ViewRecipe
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.images.views import PLAIN, View, random_views, render
 from components.spacing import evenly_spaced
@@ -50,8 +49,7 @@ class _Shards:
         self.collect, self.out = inputs["collect"], out
         self.listing = self.collect.read_json("collection.json")
         self.chunks: list[str] = [chunk["name"] for chunk in self.listing["chunks"]]
-        recipe = DecodeRecipe.model_validate(self.listing["decode"])
-        self.pixels = Pixels(open_source(inputs.source), recipe, worker.threads, 0)
+        self.pixels = open_pixels(self.listing, inputs.source, worker.threads, 0)
         self.models = _Models(inputs, worker.device)
         self.params = params
         self._parents = {stage: inputs[stage].digest for stage in ("encoder", "codec")}

@@ -46,9 +46,16 @@ def test_several_captions_are_a_list_or_a_row_for_each(tmp_path: Path) -> None:
     }
 
 
+def test_separators_of_windows_and_detours_within_the_collection(tmp_path: Path) -> None:
+    notes = _read(tmp_path, sub__metadata_csv=b"file_name,label\nbirds\\1.png,sparrow\n../cats/2.png,cat\n")
+    assert notes == {"sub/birds/1.png": Note("sparrow"), "cats/2.png": Note("cat")}
+
+
 @pytest.mark.parametrize(
     ("name", "data", "message"),
     [
+        ("metadata_csv", b"file_name,label\n..\\1.png,cat\n", "line 2 names a file outside"),
+        ("metadata_csv", b"file_name,label\n/etc/1.png,cat\n", "line 2 names a file outside"),
         ("metadata_csv", b"name,label\na.png,cat\n", "line 2 has no file_name"),
         ("metadata_csv", b"file_name,label\na.png,cat\na.png,dog\n", "line 3 describes a.png again"),
         ("metadata_csv", b"file_name,label,text\na.png,cat,x\na.png,dog,y\n", "line 3 describes a.png again"),

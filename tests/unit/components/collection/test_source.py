@@ -45,10 +45,9 @@ def test_a_folder_lists_pictures_in_key_order_and_counts_the_rest(tmp_path: Path
     names = ["a.png", "a/b.JPG", "a b.gif", "a/c/d.webp", "z.tiff", "metadata.csv", "a/metadata.jsonl", "é ü.bmp"]
     _touch(tmp_path, *names, "notes.txt", "a/readme", ".hidden.png", ".cache/x.png")
     source = FolderSource(tmp_path)
-    assert _keys(source) == sorted(names)
-    assert source.n_ignored == 2
-    assert _keys(source) == sorted(names)
-    assert source.n_ignored == 2
+    for _ in range(2):
+        assert _keys(source) == sorted(names)
+        assert str(source.left_out) == "1 .txt, 1 without a suffix"
     assert source.read("a/c/d.webp") == b"a/c/d.webp"
     assert source.content_pin("a.png") == pin_of(b"a.png") == pin_of(source.read("a.png"))
 
@@ -67,6 +66,25 @@ def test_a_link_out_of_the_folder_is_refused_by_name(tmp_path: Path, target: str
     (tmp_path / "in" / "sneaky.png").symlink_to(target)
     with pytest.raises(DataError, match=r"sneaky\.png"):
         _keys(FolderSource(tmp_path / "in"))
+
+
+def test_links_are_followed_where_it_is_asked_for(tmp_path: Path) -> None:
+    """A curated folder: links to files and folders elsewhere, also in a circle."""
+    _touch(tmp_path, "outside/a.png", "outside/deep/b.png", "in/c.png", "dvc/d.png")
+    (tmp_path / "in" / "all").symlink_to("../outside")
+    (tmp_path / "in" / "d.png").symlink_to(tmp_path / "dvc" / "d.png")
+    (tmp_path / "outside" / "deep" / "up").symlink_to("../../outside")
+    (tmp_path / "in" / "self").symlink_to(".")
+    source = FolderSource(tmp_path / "in", follows_links=True)
+    assert _keys(source) == ["all/a.png", "all/deep/b.png", "c.png", "d.png"]
+    assert str(source.left_out) == "2 link back to its own folder"
+    assert source.read("all/deep/b.png") == b"outside/deep/b.png"
+    assert source.content_pin("d.png") == pin_of(b"dvc/d.png")
+    with pytest.raises(DataError, match="out of the folder"):
+        source.read("../dvc/d.png")
+    (tmp_path / "dvc" / "d.png").unlink()
+    with pytest.raises(DataError, match=r"d\.png is gone"):
+        _keys(source)
 
 
 def test_a_file_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -89,12 +107,16 @@ def test_a_key_cannot_leave_the_folder(tmp_path: Path, key: str) -> None:
         source.content_pin(key)
 
 
-@pytest.mark.parametrize("name", ["a\nb.png", b"caf\xe9.png"])
-def test_names_that_a_line_cannot_hold_are_refused(tmp_path: Path, name: str | bytes) -> None:
-    with open(os.path.join(os.fsencode(tmp_path), os.fsencode(name)), "wb"):  # noqa: PTH118, PTH123
-        pass
-    with pytest.raises(DataError, match="control characters"):
-        _keys(FolderSource(tmp_path))
+def test_names_that_a_line_cannot_hold_are_left_out_and_told_all_at_once(tmp_path: Path) -> None:
+    _touch(tmp_path, "a.png", "x\x1b[2J/b.png")
+    for name in ("a\nb.png", b"caf\xe9.png"):
+        with open(os.path.join(os.fsencode(tmp_path), os.fsencode(name)), "wb"):  # noqa: PTH118, PTH123
+            pass
+    source = FolderSource(tmp_path)
+    assert _keys(source) == ["a.png"]
+    told = str(source.left_out)
+    assert told.startswith("3 by names")
+    assert all(name in told for name in ("'a\\nb.png'", "'caf\\xe9.png'", "'x\\x1b[2J/b.png'"))
 
 
 def test_what_vanishes_is_named(tmp_path: Path) -> None:
@@ -116,7 +138,7 @@ def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     _touch(tmp_path, "a.png")
     source = FolderSource(tmp_path)
     assert _keys(source) == ["a.png"]
-    assert source.n_ignored == 1
+    assert str(source.left_out) == "1 that is no file"
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3://Not A Bucket/x", "/does/not/exist"])

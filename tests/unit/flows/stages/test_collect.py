@@ -9,10 +9,12 @@ import pytest
 from PIL import Image
 
 from components.collection.images import index_name, open_images, read_table
+from components.collection.source import FolderSource
 from components.errors import ConfigError, DataError, TamperedError
 from flows.stages.collect import run as collect
 from flows.stages.collect.params import CollectParams
 from tests.support.collected import PARAMS, Committed, Place, add_scenes, scene, write
+from tests.support.odd_pictures import odd_pictures
 from tests.support.ranks import run_ranks
 from tests.support.toys import worker
 
@@ -80,6 +82,39 @@ def test_every_kind_of_picture_is_taken_and_what_is_none_is_named(tmp_path: Path
     assert "damaged" in rejected["cut.png"]
     index = open_images(artifact, place.source, base_only=True)
     assert index.load(range(len(index)), 16).shape == (15, 16, 16, 3)
+
+
+def test_a_linked_folder_is_read_through_its_links(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    add_scenes(place, 0, 12)
+    (tmp_path / "dvc").mkdir()
+    for i in range(6):
+        (place.pictures / f"{i:04d}.png").rename(tmp_path / "dvc" / f"{i}.png")
+        (place.pictures / f"{i:04d}.png").symlink_to(tmp_path / "dvc" / f"{i}.png")
+    place.snapshot(follows_links=True)
+    metrics, artifact = place.collect()
+    assert metrics["images"] == 12
+    index = open_images(artifact, place.source, base_only=True)
+    assert index.load(range(12), 16).shape == (12, 16, 16, 3)
+
+
+def test_cases_that_people_met(tmp_path: Path) -> None:
+    """All odd pictures at once: only broken pixels and what needs another decoder are refused, and names are told."""
+    place = Place(tmp_path)
+    odd_pictures().main(str(place.pictures))
+    add_scenes(place, 0, 12)
+    place.snapshot()
+    source = FolderSource(place.pictures)
+    listed = {item.key for item in source.list()}
+    assert {"B13/phone.jfif", "B13/phone.jpe", "B13/phone.avif", "B12/birds/1.png"} <= listed
+    assert str(source.left_out).startswith("1 .heic, 1 by names")
+    assert "Mu\\xf1oz.png" in str(source.left_out)
+    metrics, artifact = place.collect(params=_with(labels="metadata"))
+    rejected = {row["key"]: row["why"] for row in artifact.read_json("rejects.json")["rejected"]}
+    assert set(rejected) == {"B07/crc-of-pixels.png"}
+    assert "IDAT" in rejected["B07/crc-of-pixels.png"]
+    assert _rows(artifact)["B12/birds/1.png"]["label"] == "sparrow"
+    assert (metrics["labeled"], metrics["unmatched_metadata"]) == (1, 0)
 
 
 def test_too_many_rejects_fail_by_name(tmp_path: Path) -> None:
