@@ -40,9 +40,13 @@ _CAUSES = {
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
     "PermanentRedirect": _REGION,
+    "NotImplemented": (
+        "the S3 server lacks what this needs",
+        "use a server with conditional writes and multipart uploads (AWS S3, MinIO, versitygw), or a newer version",
+    ),
     "RequestTimeTooSkewed": ("this machine's clock and the S3 server's differ", "set the clock (NTP) of both machines"),
 }
-_STATUS_CODES = {301: "PermanentRedirect", 401: "AccessDenied", 403: "AccessDenied"}
+_STATUS_CODES = {301: "PermanentRedirect", 401: "AccessDenied", 403: "AccessDenied", 501: "NotImplemented"}
 
 
 @dataclass(eq=False)
@@ -69,7 +73,7 @@ class S3Error(Exception):
     @property
     def is_transient(self) -> bool:
         """May the same request succeed later?"""
-        if self.code in _CAUSES:
+        if self.code in _CAUSES or self.status in _STATUS_CODES:
             return False
         return self.status is None or self.status >= 500 or self.status == 429 or self.code in _TRANSIENT_CODES
 

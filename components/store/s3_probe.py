@@ -37,6 +37,8 @@ def prove_conditions(bucket: Bucket, folder: str, *, again: bool) -> None:
             _expect_refusal(bucket, key, None, "a second create (If-None-Match: *)")
             _expect_refusal(bucket, key, _STALE, "a stale overwrite (If-Match)")
             _expect_success(bucket, key, etag)
+        with _deleted(bucket, f"{key}-absent"):
+            _expect_refusal(bucket, f"{key}-absent", _STALE, "an overwrite of nothing (If-Match)")
     bucket.put(marker, json.dumps({"endpoint": bucket.endpoint}).encode(), None, "write to the store")
 
 
@@ -63,13 +65,13 @@ def _expect_refusal(bucket: Bucket, key: str, if_match: str | None, name: str) -
     try:
         _put(bucket, key, if_match)
     except S3Error as failure:
-        if failure.is_conflict:
+        if failure.is_conflict or failure.is_absent:
             return
         raise
     raise ConfigError(
         f"the S3 server let {name} through: two runs could both commit",
         got=f"bucket {bucket.name} at {bucket.endpoint}",
-        expected="412 Precondition Failed",
+        expected="412 Precondition Failed, or 404 where nothing is",
         fix=_FIX,
     )
 

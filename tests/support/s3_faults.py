@@ -1,7 +1,8 @@
-"""A proxy in front of an S3 server that loses answers, forgets headers or answers for it."""
+"""A proxy in front of an S3 server that loses answers, forgets headers or answers for it; with TLS or not."""
 
 import contextlib
 import http.client
+import ssl
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
@@ -95,15 +96,17 @@ for _method in ("GET", "PUT", "HEAD", "POST", "DELETE"):
 
 
 @contextlib.contextmanager
-def faulty_proxy(upstream: str) -> Iterator[FaultyProxy]:
+def faulty_proxy(upstream: str, tls: ssl.SSLContext | None = None) -> Iterator[FaultyProxy]:
     """A proxy on a free port; its faults can be changed at any time."""
     proxy = FaultyProxy()
     members = {"proxy": proxy, "upstream": upstream.removeprefix("http://")}
     with ThreadingHTTPServer(("127.0.0.1", 0), type("Handling", (_Handling,), members)) as server:
         server.daemon_threads = True
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
-        proxy.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+        proxy.endpoint = f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
         try:
             yield proxy
         finally:

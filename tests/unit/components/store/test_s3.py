@@ -14,6 +14,7 @@ from components.store import open_store, s3_clients, s3_parts
 from components.store.s3 import S3Store
 from tests.support.s3_faults import FaultyProxy, Request, faulty_proxy, once
 from tests.support.s3_rig import S3Server, aws_environment, free_port, moto_server, s3_server
+from tests.support.tls import self_signed
 
 pytestmark = pytest.mark.processes
 
@@ -107,7 +108,9 @@ def test_a_server_that_is_busy_is_asked_again(proxy: FaultyProxy, tmp_path: Path
     store = fresh()
     (source := tmp_path / "source").write_bytes(b"data")
     proxy.faults = [once(puts, (409, "ConditionalRequestConflict"), times=2)]
-    store.put("key", b"data", if_absent=True)
+    etag = store.put("key", b"data", if_absent=True)
+    proxy.faults = [once(puts, (409, "ConditionalRequestConflict"), times=2)]
+    store.put("key", b"data", if_match=etag)
     for busy in ((503, "SlowDown"), (500, "InternalError"), (429, "TooManyRequests")):
         for act in (
             lambda: store.get("key"),
@@ -277,6 +280,63 @@ def test_a_server_that_ignores_a_condition_is_found_out(proxy: FaultyProxy, head
     assert proxy.endpoint in str(caught.value)
     proxy.forget = set()
     store.prove()
+
+
+def test_a_server_that_creates_what_if_match_does_not_find_is_found_out(proxy: FaultyProxy) -> None:
+    """A lease that was deleted would come back to life."""
+    existing: set[str] = set()
+
+    def forgetful(request: Request) -> None:
+        key = request.path.partition("?")[0]
+        proxy.forget = {"if-match"} if request.method == "PUT" and key not in existing else set()
+        existing.add(key)
+
+    proxy.faults = [forgetful]
+    store = fresh()
+    with pytest.raises(ConfigError, match="an overwrite of nothing"):
+        store.prove()
+    assert boto3.client("s3").list_objects_v2(Bucket="rcg", Prefix=store.uri.removeprefix("s3://rcg/"))["KeyCount"] == 0
+
+
+@pytest.mark.parametrize("fault", [(501, "NotImplemented"), (501, "")])
+def test_a_server_without_conditional_writes_is_named_at_once(proxy: FaultyProxy, fault: tuple[int, str]) -> None:
+    def conditional(request: Request) -> bool:
+        return {name.lower() for name in request.headers} & {"if-match", "if-none-match"} != set()
+
+    proxy.faults = [once(conditional, fault, times=1000)]
+    store, start = fresh(patience_s=60.0), time.monotonic()
+    for act in (store.prove, lambda: store.put("key", b"x", if_absent=True)):
+        with pytest.raises(ConfigError, match="the S3 server lacks") as caught:
+            act()
+        assert "conditional writes" in str(caught.value)
+    assert time.monotonic() - start < 30, "it is not asked again and again"
+
+
+def test_a_server_without_trailing_checksums_gets_them_in_headers(
+    moto: str, environment: Callable, tmp_path: Path
+) -> None:
+    """boto3 puts them after the body where there is TLS, which older servers refuse, or take for data."""
+    certificate, context = self_signed(tmp_path)
+    (source := tmp_path / "source").write_bytes(LARGE)
+    key = uuid.uuid4().hex
+    with faulty_proxy(moto, context) as proxy:
+        environment(aws_environment(proxy.endpoint) | {"AWS_CA_BUNDLE": str(certificate)})
+        trailing = lambda request: "x-amz-trailer" in {name.lower() for name in request.headers}  # noqa: E731
+        proxy.faults = [once(trailing, (501, "NotImplemented"), times=1000)]
+        control = s3_clients.Control("rcg")
+        s3_parts.MultipartUpload(control, s3_clients.Objects(control), key, 5.0).send(source, len(LARGE))
+        assert control.call("get_object", Key=key)["Body"].read() == LARGE
+        sent = [request.headers for request in proxy.seen if "partNumber=" in request.path]
+        assert all("x-amz-checksum-crc32" in {name.lower() for name in headers} for headers in sent)
+
+
+def test_a_server_that_knows_no_checksums_takes_parts(proxy: FaultyProxy, tmp_path: Path) -> None:
+    proxy.forget = {"x-amz-checksum-crc32", "x-amz-checksum-algorithm", "x-amz-sdk-checksum-algorithm"}
+    (source := tmp_path / "source").write_bytes(LARGE)
+    store = fresh()
+    store.upload("key", source)
+    store.download("key", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == LARGE
 
 
 def test_a_key_that_may_only_read_is_left_in_peace(proxy: FaultyProxy) -> None:
