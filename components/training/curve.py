@@ -54,13 +54,13 @@ class Curve:
         return means | extra
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs, after settle()."""
-        return {"records": self.records, "names": self._names, "sums": self._sums, "n_steps": self._n_steps}
+        """What a checkpoint needs, after settle(), as JSON holds it; rank 0 has the sums."""
+        return {"records": self.records, "names": self._names, "sums": self._sums.tolist(), "n_steps": self._n_steps}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from state(); the sums go to rank 0 alone."""
         self.records, self._names, self._n_steps = list(state["records"]), list(state["names"]), state["n_steps"]
-        sums = state["sums"].to(self._worker.device)
+        sums = torch.tensor(state["sums"], dtype=torch.float64, device=self._worker.device)
         self._sums = sums if self._worker.rank == 0 else torch.zeros_like(sums)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from components.base import Metrics
 from components.errors import ConfigError, DivergedError, RcgError, RetryableError
@@ -85,21 +86,19 @@ class _Run:
 
     def restore(self) -> int:
         """Continue from the newest checkpoint; returns the steps done."""
-        done, state = self.worker.checkpoints.load_latest() or (0, None)
+        self.last_good = self.worker.checkpoints.load_latest(self._room)
+        done = self.last_good or 0
         if len(set(gather_objects(self.worker, done))) > 1:
             raise RetryableError("the workers found different checkpoints", fix="run the same command again")
-        if state is not None:
-            self._load(done, state)
         self.told = (time.monotonic(), done)
         return done
 
-    def _load(self, done: int, state: Mapping[str, Any]) -> None:
+    def _room(self, done: int, rest: Any, shapes: Mapping[str, torch.Size]) -> Mapping[str, Tensor]:
         mine = self.config.model_dump(mode="json")
-        if state["config"] != mine:
-            raise RcgError(f"the checkpoint of step {done} is of another training", got=state["config"], expected=mine)
-        self.stepper.load(state)
-        self.curve.load(state["curve"])
-        self.last_good = done
+        if rest["config"] != mine:
+            raise RcgError(f"the checkpoint of step {done} is of another training", got=rest["config"], expected=mine)
+        self.curve.load(rest["curve"])
+        return self.stepper.make_room(shapes)
 
     def tell(self, done: int) -> None:
         """Report at the end of a log interval and when a preview is due."""
@@ -132,10 +131,8 @@ class _Run:
         self.curve.settle(self.last_good)
         if not self.stepper.is_finite():
             raise diverged("weights stopped being finite", done, self.last_good)
-        if self.worker.rank == 0:
-            config = self.config.model_dump(mode="json")
-            state = {**self.stepper.state(), "curve": self.curve.state(), "config": config}
-            self.worker.checkpoints.save(done, state, wait=last or stop)
+        rest = {"curve": self.curve.state(), "config": self.config.model_dump(mode="json")}
+        self.worker.checkpoints.save(done, self.stepper.tensors(), rest, wait=last or stop)
         self.last_good = done
         if stop:
             raise RetryableError(f"told to stop: saved a checkpoint of step {done}", fix="run the same command again")

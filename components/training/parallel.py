@@ -51,7 +51,7 @@ class Passes:
         own = {id(p) for _, p in named}
         others = [name for name, p in one.named_parameters() if id(p) not in own]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(one, others)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(one, broadcast_buffers=False)
+        return DistributedDataParallel(one, forward_sync_buffers=False)
 
     def __call__(self, step: int, which: int, batch: Batch) -> dict[str, Tensor]:
         """Add the gradient of the global batch's mean loss. Returns the loss and what else is reported: means over this

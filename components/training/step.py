@@ -1,7 +1,6 @@
 """One optimizer step of the global batch, on one rank or over several."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -54,11 +53,31 @@ class Stepper:
         norms = [nn.utils.get_total_norm(parameters_of(o)) for o in self.optimizers]
         return bool(torch.isfinite(torch.stack(norms)).all().item())
 
-    def state(self) -> dict[str, Any]:
-        return {"model": self.trainable.state_dict(), "optimizers": [o.state_dict() for o in self.optimizers]}
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a checkpoint needs, by name: weights, buffers and what the optimizers remember. No copies."""
+        weights = {f"model.{name}": tensor for name, tensor in self.trainable.state_dict().items()}
+        return weights | {
+            f"{owner}.{key}": tensor
+            for owner, optimizer, parameter in self._owners()
+            for key, tensor in optimizer.state[parameter].items()
+        }
 
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from state()."""
-        self.trainable.load_state_dict(state["model"])
-        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+    def make_room(self, shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+        """tensors(), with memories of the optimizers as a checkpoint holds them: they have none before a first step."""
+        saved: dict[str, list[str]] = {}
+        for name in shapes:
+            owner, key = name.rsplit(".", 1)
+            saved.setdefault(owner, []).append(key)
+        for owner, optimizer, parameter in self._owners():
+            for key in saved.get(owner, []):
+                shape = shapes[f"{owner}.{key}"]
+                like = torch.zeros_like(parameter) if shape == parameter.shape else parameter.new_zeros(shape)
+                optimizer.state[parameter][key] = like.detach()
+        return self.tensors()
+
+    def _owners(self) -> Iterator[tuple[str, torch.optim.Optimizer, nn.Parameter]]:
+        """Each parameter of each optimizer, under the name that its memories have in a checkpoint."""
+        names = {id(parameter): name for name, parameter in self.trainable.named_parameters()}
+        for i, optimizer in enumerate(self.optimizers):
+            for parameter in parameters_of(optimizer):
+                yield f"optimizer{i}.{names[id(parameter)]}", optimizer, parameter

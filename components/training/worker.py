@@ -3,27 +3,31 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
+from torch import Tensor
 
 from components.errors import RetryableError
 from components.training.report import Report
 
 T = TypeVar("T")
-State = Mapping[str, object]
-"""A checkpoint: nested dicts, lists, numbers, strings and tensors; nothing that needs pickled code."""
+Room = Callable[[int, Any, Mapping[str, torch.Size]], Mapping[str, Tensor]]
+"""(step, rest, shapes by name) of a checkpoint -> the tensors that it is read into."""
 
 
 class CheckpointStore(Protocol):
-    """Resume state of one run. Rank 0 saves; every rank may load."""
+    """Resume state of one run: named tensors, and a rest of what JSON holds."""
 
-    def load_latest(self) -> tuple[int, State] | None:
-        """(step, state) of the newest intact checkpoint; a torn one is skipped with a warning."""
+    def load_latest(self, room: Room) -> int | None:
+        """Read the newest intact checkpoint into `room` and return its step; a torn one is skipped with a warning."""
         ...
 
-    def save(self, step: int, state: State, *, wait: bool = False) -> None:
-        """Snapshot now, upload in the background (at most one in flight); `wait` returns after it is durable."""
+    def save(self, step: int, tensors: Mapping[str, Tensor], rest: Any, *, wait: bool = False) -> None:
+        """Snapshot now, upload in the background (at most one in flight); `wait` returns after it is durable.
+
+        Collective: every rank has all tensors and saves a share of them; the rest is rank 0's.
+        """
         ...
 
     def flush(self) -> None:

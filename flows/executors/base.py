@@ -221,7 +221,16 @@ class _RankRun:
         folder = self.scratch / "checkpoints"
         folder.mkdir()
         keep = self.attempt.settings.keep_checkpoints
-        return CheckpointDir(self.store, self.attempt.spec.prefix, self.attempt.number, keep, folder)
+        place, spec = self.place, self.attempt.spec
+        return CheckpointDir(
+            self.store,
+            spec.prefix,
+            self.attempt.number,
+            keep,
+            folder,
+            rank=place.rank,
+            world_size=place.world_size,
+        )
 
     def inputs(self) -> StoredInputs:
         spec = self.attempt.spec

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.errors import ArtifactError, ConflictError, MissingError, TamperedError
+from components.errors import ArtifactError, ConflictError, MissingError
 from components.files import write_whole
 from components.store.base import Prefix, Store
 from flows.identity.artifact import SCHEMA, FileEntry, digest_of, file_entry, pack_manifest
@@ -56,24 +56,28 @@ def adopt(store: Store, spec: Spec, source: str, reason: str, *, heartbeat_s: fl
 def adopt_checkpoints(store: Store, spec: Spec, source: str, reason: str, *, heartbeat_s: float = 10.0) -> int:
     """Let the next run of `spec` continue from the newest checkpoint of the unfinished run `source`; returns its step.
 
-    Raises: as adopt; ArtifactError when spec has checkpoints already.
+    Raises: as adopt; ArtifactError when spec has checkpoints already, or the source has none that can be read.
     """
-    from components.training.checkpoint import Latest, Saved
+    from components.training.checkpoint import Latest, Saved, SavedFile, fetch
 
     adoption = _adoption(store, spec, source, reason)
     old, pointer = run_prefix(spec.stage, adoption.source), "checkpoints/latest.json"
-    saved = Latest.model_validate_json(store.get(f"{old}/{pointer}")).kept[0]
+    try:
+        saved = Latest.model_validate_json(store.get(f"{old}/{pointer}")).kept[0]
+    except (ValueError, IndexError) as error:
+        what = f"run {adoption.source[:10]} of {spec.stage} has no checkpoint that can be read"
+        raise ArtifactError(what, fix=f"rcg run {spec.stage}, which starts from the beginning") from error
     with _claim(store, spec.prefix, heartbeat_s) as lease, tempfile.TemporaryDirectory(prefix="rcg-adopt-") as folder:
         fenced = FencedStore(store, lease.check)
         if store.head(f"{spec.prefix}/{pointer}") is not None:
             raise ArtifactError(f"{spec.stage} has checkpoints of its own already", fix=f"rcg run {spec.stage}")
-        store.download(saved.key, path := Path(folder) / "checkpoint.pt")
-        if (found := file_entry(path).sha256) != saved.sha256:
-            raise TamperedError(f"{saved.key} is torn or altered", got=found, expected=saved.sha256)
-        key = f"{spec.prefix}/checkpoints/0/step-{saved.step:08d}.pt"  # 0: older than any attempt
-        fenced.upload(key, path)
+        files = []
+        for file, path in zip(saved.files, fetch(store, saved, Path(folder)), strict=True):
+            key = f"{spec.prefix}/checkpoints/0/step-{saved.step:08d}/{file.name}"  # 0: older than any attempt
+            fenced.upload(key, path)
+            files.append(SavedFile(key=key, sha256=file.sha256))
         _note(fenced, spec, adoption)
-        kept = Saved(step=saved.step, key=key, sha256=saved.sha256, attempt=0)
+        kept = Saved(step=saved.step, attempt=0, files=tuple(files))
         fenced.put(f"{spec.prefix}/{pointer}", Latest(kept=(kept,)).model_dump_json().encode(), if_absent=True)
     return saved.step
 

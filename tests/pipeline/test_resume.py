@@ -81,7 +81,8 @@ def test_the_writes_are_the_designed_ones(undisturbed: Undisturbed) -> None:
     end = ["attempts/1.run.json", "manifest.json", "run.json", "lease.json"]
     assert [key for key in keys if key in end][-4:] == end
     assert keys.index("out/1/metrics.json") < keys.index("manifest.json")
-    assert {f"checkpoints/1/step-{n:08d}.pt" for n in (5, 10, 15, 20, 24)} <= set(keys)
+    parts = [f"step-{n:08d}/{name}" for n in (5, 10, 15, 20, 24) for name in ("00000.safetensors", "rest.json")]
+    assert {f"checkpoints/1/{part}" for part in parts} <= set(keys)
     assert len([key for key in writes["parts"] if key.startswith("memo/") and key.endswith("/entry.json")]) == 3
 
 

@@ -62,6 +62,7 @@ STAGES = {
 }
 Image.preinit()
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports torch's compiler
+import_module("torch.distributed.checkpoint.hf_storage")
 for _stage in STAGES.values():  # what every child would do again
     import_module(_stage.module)
     module_digests(_stage.module)

@@ -85,7 +85,10 @@ def _disturb(params: ToyParams, worker: Worker, n_fetched: int) -> None:
 
 
 def _wait_for_checkpoint(worker: Worker, step: int | None) -> None:
-    while step is not None and (worker.checkpoints.load_latest() or (0, {}))[0] < step:
+    def room(_step: int, _rest: object, shapes: Mapping[str, torch.Size]) -> dict[str, torch.Tensor]:
+        return {name: torch.zeros(shape) for name, shape in shapes.items()}
+
+    while step is not None and (worker.checkpoints.load_latest(room) or 0) < step:
         time.sleep(0.05)
 
 

@@ -12,7 +12,7 @@ from components.base import Batch
 from components.errors import ConfigError, DivergedError, RcgError, RetryableError
 from components.rng import BatchRng, derive_seed
 from components.store.local import LocalStore
-from components.training.checkpoint import CheckpointDir, NoCheckpoints
+from components.training.checkpoint import CheckpointDir, Latest, NoCheckpoints
 from components.training.config import EmaConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, Trainable, TrainResult, train
@@ -41,8 +41,16 @@ def bits(module: nn.Module) -> list[bytes]:
     return [tensor.numpy().tobytes() for tensor in module.state_dict().values()]
 
 
-def directory(tmp_path: Path, attempt: int = 1) -> CheckpointDir:
-    return CheckpointDir(LocalStore(tmp_path / "store"), "runs/rdm/f", attempt, 3, tmp_path)
+def directory(tmp_path: Path, attempt: int = 1, rank: int = 0, world_size: int = 1) -> CheckpointDir:
+    store = LocalStore(tmp_path / "store")
+    return CheckpointDir(store, "runs/rdm/f", attempt, 3, tmp_path, rank=rank, world_size=world_size)
+
+
+def newest(tmp_path: Path) -> int | None:
+    """Step of the newest checkpoint."""
+    key = "runs/rdm/f/checkpoints/latest.json"
+    store = LocalStore(tmp_path / "store")
+    return None if store.head(key) is None else Latest.model_validate_json(store.get(key)).kept[0].step
 
 
 def test_the_loop_is_adamw_with_clipping_schedule_and_ema_by_hand(tmp_path: Path) -> None:
@@ -145,11 +153,10 @@ def test_divergence_names_the_step_and_keeps_a_good_checkpoint(tmp_path: Path, c
     with pytest.raises(DivergedError, match="step 6") as caught:
         train(trainable(), poisoned, toys.N_EXAMPLES, CONFIG,
               toys.worker(tmp_path, checkpoints=store, checkpoint_every=checkpoint_every))  # fmt: skip
-    loaded = directory(tmp_path).load_latest()
+    loaded = newest(tmp_path)
     if checkpoint_every == 1:
         assert "last good checkpoint is of step 5" in str(caught.value)
-        assert loaded is not None
-        assert loaded[0] == 5
+        assert loaded == 5
     else:
         assert "there is no checkpoint" in str(caught.value)
         assert loaded is None
@@ -165,7 +172,7 @@ def test_weights_that_overflow_after_a_finite_loss_are_never_saved(tmp_path: Pat
     worker = toys.worker(tmp_path, checkpoints=directory(tmp_path), checkpoint_every=3)
     with pytest.raises(DivergedError, match="weights"):
         train(model, toys.fetch, toys.N_EXAMPLES, CONFIG, worker)
-    assert directory(tmp_path).load_latest() is None
+    assert newest(tmp_path) is None
 
 
 def test_told_to_stop_it_saves_and_goes_on_later(tmp_path: Path) -> None:
@@ -174,9 +181,7 @@ def test_told_to_stop_it_saves_and_goes_on_later(tmp_path: Path) -> None:
     worker = toys.worker(tmp_path, checkpoints=directory(tmp_path), stopping=lambda: next(calls) == 6)
     with pytest.raises(RetryableError, match="step 6"):
         fit(worker)
-    loaded = directory(tmp_path).load_latest()
-    assert loaded is not None
-    assert loaded[0] == 6
+    assert newest(tmp_path) == 6
     assert bits(fit(toys.worker(tmp_path, checkpoints=directory(tmp_path)))[0]) == bits(expected)
 
 
@@ -233,7 +238,7 @@ def test_compiled_kernels_compute_the_same_but_for_rounding(tmp_path: Path) -> N
 def ranks_train(rank: int, world_size: int, folder: Path) -> dict[str, object]:
     """What is compared between one and two ranks."""
     model, result = fit(toys.worker(folder, rank=rank, world_size=world_size))
-    store = directory(folder)
+    store = directory(folder, 1, rank, world_size)
     stopping = toys.worker(
         folder, rank=rank, world_size=world_size, checkpoints=store, stopping=lambda: rank == world_size - 1
     )
@@ -250,8 +255,33 @@ def ranks_train(rank: int, world_size: int, folder: Path) -> dict[str, object]:
         "resumed": bits(second) == bits(model),
         "resumed_curve": again.curve,
         "duel": duel(rank, world_size, folder),
+        "resumed_elsewhere": _resumed_from(folder / "other", rank, world_size, model),
         "diverged": _diverges_on_the_last_rank(rank, world_size, folder),
     }
+
+
+def _resumed_from(folder: Path, rank: int, world_size: int, uninterrupted: Trainable) -> float | None:
+    """Train on from what another number of ranks left there: how far the weights are from these ones."""
+    if not folder.exists():
+        return None
+    worker = toys.worker(folder, rank=rank, world_size=world_size, checkpoints=directory(folder, 2, rank, world_size))
+    reports: list[Report] = []
+    model, _ = fit(dataclasses.replace(worker, report=reports.append))
+    assert [report.step for report in reports if report.metrics] == [12, 13], "it began anew"
+    pairs = zip(model.parameters(), uninterrupted.parameters(), strict=True)
+    return max(float((mine - theirs).abs().max().detach()) for mine, theirs in pairs)
+
+
+def _stop_at_8(rank: int, world_size: int, folder: Path) -> None:
+    """Leave a checkpoint of step 8 there."""
+    calls = itertools.count(1)
+    store = directory(folder, 1, rank, world_size)
+    every = 8 if world_size == 1 else 1  # several ranks ask each other at every 8th step
+    worker = toys.worker(
+        folder, rank=rank, world_size=world_size, checkpoints=store, stopping=lambda: next(calls) == every
+    )
+    with pytest.raises(RetryableError, match="step 8"):
+        fit(worker)
 
 
 def _diverges_on_the_last_rank(rank: int, world_size: int, folder: Path) -> str:
@@ -273,6 +303,11 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
 
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
+    (tmp_path / "one/other").mkdir()
+    (tmp_path / "two/other").mkdir()
+    _stop_at_8(0, 1, tmp_path / "two/other")
+    run_ranks(2, _stop_at_8, tmp_path / "one/other")
+    assert len(list((tmp_path / "one/other").rglob("*.safetensors"))) == 2, "each rank saves a share"
     alone = ranks_train(0, 1, tmp_path / "one")
     first, second = run_ranks(2, ranks_train, tmp_path / "two")
     for mine, theirs in zip(first["weights"], alone["weights"], strict=True):
@@ -285,6 +320,8 @@ def test_two_ranks_train_like_one(tmp_path: Path) -> None:
     assert first["resumed"]
     assert second["resumed"]
     assert first["resumed_curve"] == first["curve"]
+    assert first["resumed_elsewhere"] == second["resumed_elsewhere"] < 1e-5
+    assert alone["resumed_elsewhere"] < 1e-5
     assert first["duel"][0] == pytest.approx(alone["duel"][0], abs=1e-5)
     assert first["duel"][0] == second["duel"][0]
     assert "training diverged" in first["diverged"]

@@ -211,7 +211,7 @@ def test_a_checkpoint_shortens_it(bench: Bench) -> None:
     steps = bench.project.sections["rdm"]["train"]["steps"]
     bench.edit(_steps(2 * steps))
     folder = bench.start("rdm")
-    saved = Saved(step=steps, key="x", sha256="0" * 64, attempt=1)
+    saved = Saved(step=steps, attempt=1, files=())
     folder.put("checkpoints/latest.json", Latest(kept=(saved,)).model_dump_json().encode())
     told = bench.told("rdm")
     assert "was interrupted (attempt 1)" in told

@@ -7,7 +7,7 @@ from components.store import LocalStore, Prefix
 from flows.runs.lease import Lease, Watch, acquire
 from flows.runs.records import CommittedRun, load_run
 from flows.runs.stored import StoredOutput
-from flows.runs.transfer import Adoption, adopt, data_copy, pull
+from flows.runs.transfer import Adoption, adopt, adopt_checkpoints, data_copy, pull
 from tests.support.made_runs import a_spec, make_run
 
 OLD, NEW = a_spec("rdm", modules={"components.rdm": "1"}), a_spec("rdm", modules={"components.rdm": "2"})
@@ -77,6 +77,16 @@ def test_an_unfinished_run_or_one_at_work_is_left_alone(store: LocalStore, run: 
     Prefix(store, NEW.prefix).put("spec.json", NEW.to_json())
     with pytest.raises(MissingError, match="not finished"):
         adopt(store, third, NEW.fingerprint, "why not")
+
+
+@pytest.mark.parametrize(
+    "pointer", [b"{", b'{"kept": []}', b'{"kept": [{"step": 3, "key": "k", "sha256": "", "attempt": 1}]}']
+)
+def test_checkpoints_that_cannot_be_read_are_not_adopted(store: LocalStore, run: CommittedRun, pointer: bytes) -> None:
+    """Torn, or of a version that wrote them in another way."""
+    store.put(f"{run.prefix}/checkpoints/latest.json", pointer)
+    with pytest.raises(ArtifactError, match="no checkpoint that can be read"):
+        adopt_checkpoints(store, NEW, OLD.fingerprint, "only renamed a variable")
 
 
 def test_a_copy_is_complete(store: LocalStore, other: LocalStore, run: CommittedRun) -> None:
