@@ -4,7 +4,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -61,6 +61,9 @@ class WorkerSettings(Section):
     """Most examples in one pass of a worker's model: gradients of a larger share of the batch are added up over several
     passes, in less memory. Of the stages rdm and pixels; the losses of encoder and codec need their rows together.
     Moves low-order bits, as `workers` does; run.json records it."""
+    shard: bool = False
+    """Split weights, gradients and optimizer state of rdm and pixels over the workers (FSDP2), for models that do not
+    fit one GPU; not with `compile`. Moves low-order bits, as `workers` does; run.json records it."""
     recompute: bool = False
     """Compute activations of transformer and UNet blocks again for the gradient in place of keeping them: less memory,
     about a third more time, the same bits."""
@@ -70,6 +73,12 @@ class WorkerSettings(Section):
     """Seconds between two objects of reports in the store."""
     fit_threads: bool | None = None
     """Train small models on fewer threads than torch has; unset: unless OMP_NUM_THREADS says how many."""
+
+    @model_validator(mode="after")
+    def _works_together(self) -> Self:
+        if self.shard and self.compile:
+            raise ValueError("shard and compile do not work together; set one of them")
+        return self
 
 
 class TrackingSettings(Section):

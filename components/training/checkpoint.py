@@ -194,8 +194,13 @@ def fetch(store: Store, saved: Saved, folder: Path) -> list[Path]:
 
 
 def share_of(tensors: Mapping[str, Tensor], rank: int, world_size: int) -> list[str]:
-    """Names that a rank saves: every world_size-th, by falling size, so that shares weigh about the same."""
-    return sorted(tensors, key=lambda name: (-tensors[name].numel(), name))[rank::world_size]
+    """Names of which a rank saves what it has: all that are split over the ranks, and a share of the others.
+
+    Every world_size-th by falling size, so that shares weigh about the same.
+    """
+    split = [name for name, tensor in tensors.items() if hasattr(tensor, "to_local")]
+    others = sorted(tensors.keys() - set(split), key=lambda name: (-tensors[name].numel(), name))
+    return split + others[rank::world_size]
 
 
 def snapshot(tensor: Tensor) -> Tensor:

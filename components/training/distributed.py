@@ -38,6 +38,12 @@ def sum_ranks(worker: Worker, tensor: Tensor) -> Tensor:
     return total
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that is split over the ranks, on every rank; any other tensor as it is. Collective."""
+    full: Callable[[], Tensor] | None = getattr(tensor, "full_tensor", None)
+    return tensor if full is None else full()
+
+
 def any_rank(worker: Worker, flag: bool) -> bool:
     """True everywhere when it is true on some rank."""
     if worker.world_size == 1:

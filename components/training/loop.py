@@ -21,7 +21,7 @@ from components.training.curve import Curve, diverged
 from components.training.distributed import any_rank, gather_objects
 from components.training.optim import lr_at
 from components.training.order import Batches
-from components.training.parallel import recomputing
+from components.training.parallel import gather, in_training, on_device, recomputing
 from components.training.report import Report
 from components.training.step import Stepper
 from components.training.threads import fitting_threads, in_eval_mode
@@ -61,7 +61,7 @@ def train(
         what = f"batch_size is {config.batch_size} but there are {worker.world_size} workers"
         raise ConfigError(what, fix="use at most batch_size workers")
     run = _Run(trainable, config, worker, preview)
-    with fitting_threads(trainable, fetch, n_examples, config, worker), recomputing(trainable, worker):
+    with fitting_threads(trainable, fetch, n_examples, config, worker), recomputing(run.live, worker):
         try:
             for step, batch in Batches(fetch, n_examples, config, worker).between(run.restore(), config.steps):
                 scalars = run.stepper(step, batch)
@@ -71,6 +71,8 @@ def train(
         except DivergedError:
             worker.checkpoints.flush()  # the error names the last good checkpoint, so it has to be there
             raise
+    gather(run.live, trainable)
+    trainable.to(worker.device)
     return TrainResult(run.curve.records)
 
 
@@ -79,8 +81,8 @@ class _Run:
 
     def __init__(self, trainable: Trainable, config: TrainConfig, worker: Worker, preview: Preview | None) -> None:
         self.trainable, self.config, self.worker, self.preview = trainable, config, worker, preview
-        trainable.to(worker.device).train()
-        self.stepper, self.curve = Stepper(trainable, config, worker), Curve(worker)
+        self.live = in_training(trainable, worker)
+        self.stepper, self.curve = Stepper(self.live, config, worker), Curve(worker)
         self.last_good: int | None = None
         self.told = (time.monotonic(), 0)
 
@@ -108,7 +110,7 @@ class _Run:
         if not (due or logs):
             return
         metrics = self._close(done) if logs else {}
-        images = self._draw(done) if due and self.worker.rank == 0 else {}
+        images = self._draw(done) if due else {}
         self.worker.report(Report(done, metrics, images, self.config.steps))
 
     def _close(self, done: int) -> Metrics:
@@ -119,8 +121,12 @@ class _Run:
 
     @torch.no_grad()
     def _draw(self, done: int) -> Mapping[str, np.ndarray]:
-        with in_eval_mode(self.trainable):
-            return self.preview.draw(done) if self.preview is not None else {}
+        """Pictures on rank 0. Collective."""
+        gather(self.live, self.trainable)
+        if self.preview is None or self.worker.rank != 0:
+            return {}
+        with on_device(self.trainable, self.worker), in_eval_mode(self.trainable):
+            return self.preview.draw(done)
 
     def keep(self, done: int) -> None:
         """Save a checkpoint when it is time, at the end, and before stopping on request."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from components.training.config import OptimConfig, TrainConfig
+from components.training.distributed import whole
 
 Named = Sequence[tuple[str, nn.Parameter]]
 
@@ -61,4 +62,11 @@ def clip_gradients(parameters: Sequence[nn.Parameter], max_norm: float | None) -
     """Scale gradients to an L2 norm of at most max_norm; returns the norm before, on its device. No-op for None."""
     if max_norm is None:
         return None
-    return nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+    norm = total_norm([p.grad for p in parameters if p.grad is not None])
+    nn.utils.clip_grads_with_norm_(parameters, max_norm, norm, foreach=True)
+    return norm
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """L2 norm of all of them together, also of such that are split over ranks. Collective for those."""
+    return whole(nn.utils.get_total_norm(tensors, foreach=True))

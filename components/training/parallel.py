@@ -1,9 +1,11 @@
 """How the passes of a step are spread over devices, time and memory. Models and losses know nothing of it.
 
-Replication (DDP), accumulation over parts of a rank's rows, recomputation of activations, bfloat16 and compilation.
+Replication (DDP) or sharding (FSDP2), accumulation over parts of a rank's rows, recomputation of activations, bfloat16
+and compilation.
 None of it is a param: all of it computes the same gradient, but for rounding.
 """
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -18,6 +20,7 @@ from components.base import Batch
 from components.nn.unit import Unit
 from components.rng import BatchRng
 from components.training.config import TrainConfig
+from components.training.distributed import whole
 from components.training.order import noise_rng
 from components.training.trainable import Trainable
 from components.training.worker import Worker
@@ -41,12 +44,13 @@ class Passes:
         self.trainable, self.config, self.worker = trainable, config, worker
         self._passes = [self._wrapped(which, group) for which, group in enumerate(trainable.optimizer_parameters())]
         self._parts = parts_of_rows(trainable, config, worker)
+        self._sharded: list[Any] = list(trainable.children()) if is_sharded(trainable, worker) else []
 
     def _wrapped(self, which: int, named: list[tuple[str, nn.Parameter]]) -> nn.Module:
         one = _Pass(self.trainable, which)
         if self.worker.compiled:
             one.compile()
-        if self.worker.world_size == 1:
+        if self.worker.world_size == 1 or is_sharded(self.trainable, self.worker):
             return one
         own = {id(p) for _, p in named}
         others = [name for name, p in one.named_parameters() if id(p) not in own]
@@ -79,6 +83,8 @@ class Passes:
 
     def _synchronized(self, which: int, *, last: bool) -> AbstractContextManager[None]:
         """The ranks' gradients are averaged once per step, behind the last part."""
+        for module in self._sharded:
+            module.set_requires_gradient_sync(last)
         one = self._passes[which]
         if last or not isinstance(one, DistributedDataParallel):
             return nullcontext()
@@ -94,6 +100,48 @@ def parts_of_rows(trainable: Trainable, config: TrainConfig, worker: Worker) -> 
         least, most = config.batch_size // worker.world_size, -(-config.batch_size // worker.world_size)
         n_parts = min(least, -(-most // worker.micro_batch))
     return [slice(n * i // n_parts, n * (i + 1) // n_parts) for i in range(n_parts)]
+
+
+def is_sharded(trainable: Trainable, worker: Worker) -> bool:
+    """Whether a training's weights are split over the ranks."""
+    return worker.shard and worker.world_size > 1 and trainable.by_row
+
+
+def in_training(trainable: Trainable, worker: Worker) -> Trainable:
+    """What is trained on the worker's device: the trainable itself, or a copy of which each rank has a shard.
+
+    Beside a copy the trainable stays on the CPU, and has old weights until gather().
+    """
+    if not is_sharded(trainable, worker):
+        return trainable.to(worker.device).train()
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    shard = copy.deepcopy(trainable.to("cpu").train())
+    mesh = init_device_mesh(worker.device.type, (worker.world_size,))
+    for module in (*(m for m in shard.modules() if isinstance(m, Unit)), *shard.children()):
+        fully_shard(module, mesh=mesh)  # a unit's weights are whole while it computes, and gone afterwards
+    return shard
+
+
+@torch.no_grad()
+def gather(shard: Trainable, trainable: Trainable) -> None:
+    """Give the trainable the weights of its shards. Collective."""
+    if shard is not trainable:
+        trained = shard.state_dict()
+        for name, tensor in trainable.state_dict().items():
+            tensor.copy_(whole(trained[name]))
+
+
+@contextmanager
+def on_device(trainable: Trainable, worker: Worker) -> Iterator[None]:
+    """Inside, the trainable is on the worker's device; beside shards it lies on the CPU."""
+    home = next(trainable.parameters()).device
+    trainable.to(worker.device)
+    try:
+        yield
+    finally:
+        trainable.to(home)
 
 
 @contextmanager

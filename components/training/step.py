@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from components.base import Batch
 from components.training.config import TrainConfig
-from components.training.optim import adamw, clip_gradients, lr_at, parameters_of, set_lr
+from components.training.optim import adamw, clip_gradients, lr_at, parameters_of, set_lr, total_norm
 from components.training.parallel import Passes
 from components.training.trainable import Trainable
 from components.training.worker import Worker
@@ -50,7 +50,7 @@ class Stepper:
     @torch.no_grad()
     def is_finite(self) -> bool:
         """Are all trained weights finite? Reads the device; the same on every rank."""
-        norms = [nn.utils.get_total_norm(parameters_of(o)) for o in self.optimizers]
+        norms = [total_norm(parameters_of(o)) for o in self.optimizers]
         return bool(torch.isfinite(torch.stack(norms)).all().item())
 
     def tensors(self) -> dict[str, Tensor]:
@@ -71,8 +71,10 @@ class Stepper:
         for owner, optimizer, parameter in self._owners():
             for key in saved.get(owner, []):
                 shape = shapes[f"{owner}.{key}"]
-                like = torch.zeros_like(parameter) if shape == parameter.shape else parameter.new_zeros(shape)
-                optimizer.state[parameter][key] = like.detach()
+                if shape == parameter.shape:
+                    optimizer.state[parameter][key] = torch.zeros_like(parameter).detach()
+                else:
+                    optimizer.state[parameter][key] = torch.zeros(shape, device=parameter.device)
         return self.tensors()
 
     def _owners(self) -> Iterator[tuple[str, torch.optim.Optimizer, nn.Parameter]]:

@@ -61,6 +61,8 @@ class Worker:
     """Train on torch.compile's kernels. Moves low-order bits, as the number of workers does."""
     micro_batch: int | None = None
     """Most rows of a forward and backward pass, where the loss is one of single rows; None: all of this rank's."""
+    shard: bool = False
+    """Split weights, gradients and optimizer state over the ranks, where the loss is one of single rows."""
     recompute: bool = False
     """Compute activations again for the gradient in place of keeping them; see components/training/parallel.py."""
     fit_threads: bool = False

@@ -311,7 +311,8 @@ class _Work:
         threads = {"threads": f"{result.threads}"} if result.device == "cpu" else {}
         settings = self.doing.settings
         micro_batch = {"micro_batch": f"{settings.micro_batch}"} if settings.micro_batch else {}
-        return threads | ({"compiled": "true"} if settings.compile else {}) | micro_batch
+        sharded = {"sharded": "true"} if settings.shard else {}
+        return threads | ({"compiled": "true"} if settings.compile else {}) | micro_batch | sharded
 
     def _record_failure(self, store: Store, attempt: int, error: Exception) -> None:
         """For followers and `rcg status`. A writer that was superseded has nothing to say any more."""

@@ -205,6 +205,7 @@ class _RankRun:
             threads=settings.threads,
             compiled=settings.compile,
             micro_batch=settings.micro_batch,
+            shard=settings.shard,
             recompute=settings.recompute,
             fit_threads=bool(settings.fit_threads),
             stopping=place.stopping,

@@ -176,6 +176,7 @@ _PASSED_ON = (
     "mix_versions",
     "compile",
     "micro_batch",
+    "shard",
     "recompute",
 )
 

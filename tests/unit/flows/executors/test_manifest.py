@@ -139,7 +139,7 @@ def test_the_head_is_told_where_and_how_fast_and_nothing_else() -> None:
     assert ours == {
         "RCG_EXECUTOR": "ray", "RCG_WORKERS": "2", "RCG_DEVICE": "cpu", "RCG_GPUS_PER_WORKER": "0", "RCG_THREADS": "2",
         "RCG_CHECKPOINT_EVERY": "7", "RCG_KEEP_CHECKPOINTS": "2", "RCG_MAX_FAILURES": "2", "RCG_MIX_VERSIONS": "True",
-        "RCG_COMPILE": "False", "RCG_RECOMPUTE": "False",
+        "RCG_COMPILE": "False", "RCG_SHARD": "False", "RCG_RECOMPUTE": "False",
         "RCG_MLFLOW_URI": "off", "RCG_IMAGE": IMAGE, "RCG_RAYJOB": ORDER.name,
     }  # fmt: skip
     assert ours.keys() <= set(variables())
