@@ -8,6 +8,13 @@ def class_counts(labels: np.ndarray, n_classes: int) -> np.ndarray:
     return np.bincount(labels[labels >= 0], minlength=n_classes)
 
 
+def class_shares(labels: np.ndarray, n_classes: int) -> list[float]:
+    """Shapes: (n,) int64 -> n_classes shares, all 0 where nothing is labeled."""
+    counts = class_counts(labels, n_classes)
+    shares: list[float] = (counts / max(1, counts.sum())).tolist()
+    return shares
+
+
 def entropy(counts: np.ndarray) -> float:
     """Entropy of the shares in nats: log(n_classes) when all classes are drawn alike, 0 when only one is."""
     p = counts[counts > 0] / counts.sum()

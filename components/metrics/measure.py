@@ -99,6 +99,18 @@ def project(z: Vectors, n_axes: int) -> tuple[Vectors, float]:
     return Vectors(train, held_out, generated), float(train.var(axis=0).sum() / total) if total > 0 else 0.0
 
 
+def plane(z: Vectors, n: int, *, seed: int) -> tuple[list[tuple[float, float]], list[tuple[float, float]], float]:
+    """At most n generated and n held-out vectors, taken at random, in the training set's two principal axes, as (x, y).
+
+    Also the share of the training set's variance that the plane holds.
+    """
+    flat, share = project(z, 2)
+    choose = np.random.default_rng(seed)
+    chosen = (points[choose.permutation(len(points))[:n]] for points in (flat.generated, flat.held_out))
+    generated, held_out = ([(float(x), float(y)) for x, y in points] for points in chosen)
+    return generated, held_out, share
+
+
 def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:
     """Mean cosine of matching rows. Shapes: (n, d), (n, d)."""
     a, b = a.astype(np.float64), b.astype(np.float64)

@@ -41,6 +41,14 @@ class Memorization:
         """Indices of the n generated images that are nearest to a training image, nearest first."""
         return np.argsort(self.distance, kind="stable")[:n]
 
+    def histogram(self, n_bins: int) -> tuple[list[float], list[float], list[float]]:
+        """(n_bins + 1 edges, shares of generated, shares of held-out images); the last bin holds all beyond it."""
+        far = float(np.quantile(np.concatenate([self.distance, self.floor]), 0.995)) or 1.0
+        edges = np.linspace(0.0, far, n_bins + 1)
+        both = (np.histogram(d.clip(max=edges[-1]), edges)[0] / len(d) for d in (self.distance, self.floor))
+        generated, held_out = (shares.tolist() for shares in both)
+        return edges.tolist(), generated, held_out
+
 
 def memorization(
     generated: np.ndarray, held_out: np.ndarray, train: Iterable[np.ndarray], *, percentile: float, k: int = 1

@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 
 PACKAGES = ("flows", "components")
+DATA = (".html", ".css")
+"""Files that travel with a package and count as its code: templates and style sheets."""
 PLUMBING = ("flows", "components.store", "components.errors")
 """Never counted, nor what they import: they move bytes and words, and every byte is checked by its digest.
 
@@ -20,7 +22,8 @@ _ROOT = Path(__file__).parents[2]
 def module_digests(module: str, root: Path = _ROOT) -> dict[str, str]:
     """Module -> digest of its code, for `module` and all that it imports, directly or not, from this repository.
 
-    Comments, docstrings, blank lines and formatting do not count. Data files and importlib calls are not seen.
+    Comments, docstrings, blank lines and formatting do not count, templates beside an __init__.py do. importlib calls
+    are not seen.
     """
     top = module.partition(".")[0]
     counted: dict[str, str] = {}
@@ -31,6 +34,8 @@ def module_digests(module: str, root: Path = _ROOT) -> dict[str, str]:
         if path is None:
             continue  # an attribute of a module: `from components.config import Config`
         counted[name], imported = _read(path.read_bytes(), name, path.name == "__init__.py")
+        if path.name == "__init__.py":
+            counted[name] = _with_data(counted[name], path.parent)
         found = {other for other in (*imported, *_parents(name)) if other not in seen and _counts(other, top)}
         waiting += found
         seen |= found
@@ -59,6 +64,15 @@ def _source(name: str, root: Path) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def _with_data(digest: str, folder: Path) -> str:
+    """The digest of a package whose folder holds data: as it was where there is none."""
+    files = sorted(path for path in folder.iterdir() if path.suffix in DATA)
+    if not files:
+        return digest
+    parts = [digest, *(f"{path.name}:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files)]
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()
 
 
 @lru_cache(maxsize=1024)

@@ -44,6 +44,11 @@ class Growth:
     clusters: Sequence[Cluster]
     """Of the newest chunk."""
 
+    @property
+    def later(self) -> Mapping[str, int]:
+        """Pictures by chunk beyond the base."""
+        return {name: n for name, n in self.counts.items() if name not in self.base}
+
 
 def read_growth(store: Store, stages: Mapping[str, Facts]) -> Growth | None:
     """What the store still knows of the collection behind a version; None when its collect run has left the store."""

@@ -1,1 +1,1 @@
-"""Pages for people: one HTML file each that holds all it shows, opens offline and asks no network for anything."""
+"""What a page of a model or an artifact shows, gathered for the templates beside it. components/pages draws."""

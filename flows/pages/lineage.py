@@ -1,15 +1,19 @@
 """The page of `rcg lineage --html`: the graph, and what is known of each artifact in it."""
 
 from collections.abc import Mapping
-from html import escape
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.errors import ConfigError
+from components.pages.graph import Node, graph
+from components.pages.page import render
+from components.pages.svg import Drawing
 from flows.lineage.trace import Lineage
-from flows.pages.graph import Node, graph
-from flows.pages.markup import facts, page, pre
 from flows.pipeline.table import KINDS
 from flows.runs.ancestry import Facts, made_at, took
+
+_TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 def write_html(found: Lineage, target: Path) -> None:
@@ -22,50 +26,57 @@ def write_html(found: Lineage, target: Path) -> None:
 
 def lineage_page(found: Lineage) -> str:
     """The document."""
-    count = sum(chunk["count"] for chunk in found.collection.get("chunks", []))
-    lead = f"Made from {count:,} pictures." if count else "What it was made of, from the top down."
-    picture = ""
-    if found.picture is not None:
-        shown = {k: v for k, v in found.picture.items() if k not in ("sampling", "platform", "schema_version")}
-        rows = {name: _plain(value) for name, value in shown.items()} | {
-            f"platform {name}": str(value) for name, value in (found.picture.get("platform") or {}).items()
-        }
-        picture = (
-            f'<h2 id="picture">The picture</h2>{facts(rows, "What its file says")}{pre(found.picture["sampling"])}'
+    picture = found.picture
+    shown = {k: v for k, v in (picture or {}).items() if k not in ("sampling", "platform", "schema_version")}
+    platform = (picture or {}).get("platform") or {}
+    return render(
+        _TEMPLATE,
+        title=found.subject,
+        count=sum(chunk["count"] for chunk in found.collection.get("chunks", [])),
+        picture={name: _plain(value) for name, value in shown.items()}
+        | {f"platform {name}": str(value) for name, value in platform.items()},
+        sampling=picture["sampling"] if picture is not None else None,
+        graph=graph_of(found.stages, extra=("picture",) if picture is not None else ()),
+        known=[describe(name, facts) for name, facts in found.stages.items()],
+        erased=found.erased,
+        metrics={name: f"{value:.6g}" for name, value in sorted(found.metrics.items())},
+    )
+
+
+def graph_of(stages: Mapping[str, Facts], *, extra: tuple[str, ...] = ()) -> Drawing:
+    """What was made from what; `extra` hangs below the last artifact."""
+    nodes = [
+        Node(
+            name,
+            known.content[:10],
+            tuple(need.stage for need in KINDS[name].needs) if name in KINDS else (),
+            faded=known.fingerprint is None,
         )
-    body = [
-        f'<p class="eyebrow">Lineage</p><h1>{escape(found.subject)}</h1><p class="lead">{escape(lead)}</p>',
-        picture,
-        "<h2>Where it comes from</h2>",
-        section(found.stages, extra=("picture",) if found.picture is not None else ()),
+        for name, known in stages.items()
     ]
-    if found.erased:
-        items = "".join(f"<li>{escape(text)}</li>" for text in found.erased)
-        body.append(f"<h2>Erased since</h2><p>Pictures of its collection:</p><ul>{items}</ul>")
-    if found.metrics:
-        rows = {name: f"{value:.6g}" for name, value in sorted(found.metrics.items())}
-        body.append("<h2>How it was measured</h2>" + facts(rows, "Metrics of the evaluation"))
-    return page(found.subject, body)
-
-
-def section(stages: Mapping[str, Facts], *, extra: tuple[str, ...] = ()) -> str:
-    """The graph beside what is known of each artifact."""
-    nodes = [_node(name, known) for name, known in stages.items()]
     last = "bundle" if "bundle" in stages else next(reversed(list(stages)), "")
-    nodes += [Node(name, "this file", (last,)) for name in extra]
-    described = "".join(_details(name, known) for name, known in stages.items())
-    return f'<div class="made"><div>{graph(nodes, title="What was made from what")}</div><div>{described}</div></div>'
+    return graph([*nodes, *(Node(name, "this file", (last,)) for name in extra)], title="What was made from what")
 
 
-def _node(name: str, known: Facts) -> Node:
-    parents = tuple(need.stage for need in KINDS[name].needs) if name in KINDS else ()
-    return Node(name, known.content[:10], parents, faded=known.fingerprint is None)
+@dataclass(frozen=True)
+class Described:
+    """One artifact in words."""
+
+    name: str
+    content: str
+    made: str
+    rows: Mapping[str, str | None]
+    params: Mapping[str, Any] | None
+    is_known: bool
+    """Of others only the name and the digest are known."""
 
 
-def _details(name: str, known: Facts) -> str:
+def describe(name: str, known: Facts) -> Described:
+    """What the page says of an artifact."""
     context = known.context or {}
     git = context.get("git_commit")
     dirty = " with uncommitted changes" if context.get("git_dirty") == "true" else ""
+    made = made_at(known)
     rows = {
         "content": known.content,
         "fingerprint": known.fingerprint,
@@ -73,7 +84,7 @@ def _details(name: str, known: Facts) -> str:
         "git commit": f"{git}{dirty}" if git else None,
         "image": context.get("image"),
         "RayJob": context.get("rayjob"),
-        "made": f"{made_at(known)} UTC" if made_at(known) else None,
+        "made": f"{made} UTC" if made else None,
         "took": took(known),
         "on": f"{known.world_size} × {known.device}, {known.host}" if known.world_size is not None else None,
         "seeds": ", ".join(f"{place} {seed}" for place, seed in known.seeds.items()),
@@ -81,12 +92,7 @@ def _details(name: str, known: Facts) -> str:
         "libraries": ", ".join(f"{library} {version}" for library, version in (known.versions or {}).items()),
         "adopted": f"from run {known.adopted_from[:10]}: {known.adopted_because}" if known.adopted_from else None,
     }
-    about = "" if known.fingerprint is not None else "; nothing else is known of it here"
-    summary = f'<b>{escape(name)}</b><span class="soft digest">{known.content[:10]}</span>'
-    summary += f'<span class="soft">{escape(made_at(known))}</span>'
-    params = pre(known.params) if known.params is not None else ""
-    body = facts(rows, f"The {name} artifact{about}") + params
-    return f'<details><summary>{summary}</summary><div id="{escape(name)}">{body}</div></details>'
+    return Described(name, known.content, made, rows, known.params, known.fingerprint is not None)
 
 
 def _plain(value: object) -> str:

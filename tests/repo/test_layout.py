@@ -4,9 +4,12 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+
+from flows.identity.closure import DATA
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted([*ROOT.glob("flows/**/*.py"), *ROOT.glob("components/**/*.py")])
@@ -40,6 +43,23 @@ def test_module_is_short_and_well_named(path: Path) -> None:
 @pytest.mark.parametrize("path", TESTS, ids=_id)
 def test_test_module_is_not_endless(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 500
+
+
+def test_files_beside_the_code_are_packaged_and_count_as_code() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packaged = project["tool"]["setuptools"]["package-data"]["*"]
+    assert packaged == [f"*{suffix}" for suffix in DATA]
+    others = {path for room in ("flows", "components") for path in ROOT.glob(f"{room}/**/*.*")} - set(SOURCES)
+    files = [path for path in others if path.is_file() and "__pycache__" not in path.parts]
+    assert {path.suffix for path in files} <= set(DATA)
+    assert all((path.parent / "__init__.py").is_file() for path in files)
+
+
+def test_only_pages_make_markup() -> None:
+    markup = re.compile(r"</?(svg|html|div|p|td|span|li)\b[^>]*>|\bhtml\.escape\b|from html import")
+    for path in SOURCES:
+        if not _id(path).startswith("components/pages/"):
+            assert not markup.search(path.read_text()), f"{_id(path)}: templates and components/pages make markup"
 
 
 def test_training_loop_fits_on_a_few_screens() -> None:

@@ -12,16 +12,16 @@ from components.cache.samples import Samples
 from components.collection.images import open_images
 from components.encoders.base import load_encoder
 from components.images.pictures import to_float
-from components.metrics import measure, presentation
+from components.metrics import measure
 from components.metrics.config import Task
 from components.metrics.features import FeatureNet, extract
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization
-from components.metrics.report import Figure, Page, Panel, build
 from components.training.report import Report
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
+from flows.stages.evaluate import page
 from flows.stages.evaluate.params import EvaluateParams
 
 _N_NEIGHBORS = 3  # training neighbors shown below a random sample
@@ -125,14 +125,19 @@ def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> 
     alone = replace(worker, world_size=1, report=heard)
     evaluation = _Evaluation(params, inputs, alone)
     found = evaluation.find()
-    shown = presentation.pictures(
+    shown = page.pictures(
         evaluation.samples.images, evaluation.held_out.load, evaluation.train.load,
         sizes=(len(evaluation.samples), len(evaluation.held_out)), copies=found.copies, seed=params.seed,
     )  # fmt: skip
     for name in ("real", "closest", "neighbors"):
         out.write_bytes(f"pictures/{name}.png", getattr(shown, name))
-    panels = _write_plots(evaluation, found, out)
-    out.write_bytes("report.html", build(_page(evaluation, found, shown, panels)).encode())
+    plots = list(_plots(evaluation, found))
+    for plot in plots:
+        out.write_json(f"plots/{plot.name}.json", plot.records)
+    info = evaluation.samples.info
+    parents = {stage: inputs[stage].digest for stage in ("sample", "encode", "encoder", "collect")} | info.parents
+    told = page.page(info, params, metrics=found.metrics, task=found.task, shown=shown, plots=plots, parents=parents)
+    out.write_bytes("report.html", told.encode())
     return found.metrics
 
 
@@ -140,50 +145,12 @@ def _unheard(report: Report) -> None:
     """Reports are collective, and the other ranks have nothing to say."""
 
 
-def _write_plots(evaluation: _Evaluation, found: _Findings, out: Output) -> list[Panel]:
-    panels = []
+def _plots(evaluation: _Evaluation, found: _Findings) -> Iterator[page.Plot]:
     labels = evaluation.held_out.labels
     if found.task == "labels" and evaluation.classes and labels is not None:
-        panel, records = presentation.class_panel(found.drawn_classes, labels, evaluation.classes)
-        out.write_json("plots/class_histogram.json", records)
-        panels.append(panel)
-    kinds = (
-        ("feature", found.copies, "distance of features"),
-        ("pixel", found.copies_in_pixels, "difference of pixels"),
-    )
-    for name, copies, axis in kinds:
-        panel, records = presentation.distance_panel(copies, f"Nearest training picture, by {name}s", axis)
-        out.write_json(f"plots/nearest_{name}s.json", records)
-        panels.append(panel)
+        yield page.class_plot(found.drawn_classes, labels, evaluation.classes)
+    yield page.distance_plot("feature", found.copies, "distance of features")
+    yield page.distance_plot("pixel", found.copies_in_pixels, "difference of pixels")
     if found.z is not None:
-        panel, records = presentation.representation_panel(found.z, evaluation.params.seed)
-        out.write_json("plots/representations.json", records)
-        panels.append(panel)
-    out.write_json("plots/network_loss.json", found.curve)
-    panels.append(presentation.curve_panel(found.curve, found.task, found.metrics.get("network_accuracy")))
-    return panels
-
-
-def _page(evaluation: _Evaluation, found: _Findings, shown: presentation.Pictures, panels: Sequence[Panel]) -> Page:
-    info, params, inputs = evaluation.samples.info, evaluation.params, evaluation.inputs
-    model = info.pixels["model"]
-    how = presentation.described([one["kind"] for one in model["conditions"]], info.sampling["representations"])
-    parents = {stage: inputs[stage].digest for stage in ("sample", "encode", "encoder", "collect")} | info.parents
-    return Page(
-        title=f"{info.n:,} pictures that do not exist",
-        lead=f"Drawn by a {model['kind']} {how}, after {len(evaluation.train):,} real pictures of {info.px} pixels.",
-        metrics=found.metrics,
-        generated=Figure(shown.generated, "Drawn by the model, in the order they came."),
-        real=Figure(shown.real, f"Real pictures of the {params.split} split, which the model has never seen."),
-        closest=Figure(shown.closest, "Above: drawn. Below: the nearest training picture. Most alike first."),
-        neighbors=Figure(shown.neighbors, "Top row: drawn, chosen at random. Below: the nearest training pictures."),
-        panels=panels,
-        params={
-            "sample": info.sampling,
-            "evaluate": params.model_dump(mode="json"),
-            "pixels": info.pixels,
-            "rdm": info.rdm,
-        },
-        parents=dict(sorted(parents.items())),
-        notes=presentation.notes(found.task, params.split, found.metrics),
-    )
+        yield page.representation_plot(found.z, evaluation.params.seed)
+    yield page.curve_plot(found.curve, found.task, found.metrics.get("network_accuracy"))

@@ -63,6 +63,17 @@ def test_the_closure_is_what_the_stage_imports(tree: Path) -> None:
     ]  # fmt: skip
 
 
+def test_templates_of_a_package_are_code_of_it(tree: Path) -> None:
+    before = rdm(tree)
+    (tree / "components/nn/page.html").write_text("<p>")
+    (tree / "components/nn/page.html~").write_text("no template")
+    (tree / "components/pixels/other.css").write_text("not imported")
+    with_page = rdm(tree)
+    assert {name for name in before if before[name] != with_page[name]} == {"components.nn"}
+    (tree / "components/nn/page.html").write_text("<b>")
+    assert rdm(tree)["components.nn"] not in (before["components.nn"], with_page["components.nn"])
+
+
 def edit(tree: Path, name: str, text: str) -> set[str]:
     """Modules whose digest differs after writing text to a file."""
     before = rdm(tree)

@@ -1,8 +1,11 @@
-"""A small graph as inline SVG, parents above children; boxes are links to what the page says of them."""
+"""A small graph, parents above children; boxes are links to what the page says of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from markupsafe import Markup
+
+from components.pages.svg import Drawing, tag, text
 
 _BOX_W, _BOX_H, _GAP_X, _GAP_Y, _EDGE = 148, 50, 20, 38, 2
 
@@ -52,7 +55,7 @@ def layers(parents: Mapping[str, Sequence[str]]) -> list[list[str]]:
     return [[name for name in parents if depth[name] == level] for level in range(max(depth.values(), default=-1) + 1)]
 
 
-def graph(nodes: Sequence[Node], *, title: str) -> str:
+def graph(nodes: Sequence[Node], *, title: str) -> Drawing:
     """The picture. Equal nodes give equal text."""
     edges = direct_parents({node.name: node.parents for node in nodes})
     rows = layers(edges)
@@ -66,22 +69,23 @@ def graph(nodes: Sequence[Node], *, title: str) -> str:
             corner[name] = (left + i * (_BOX_W + _GAP_X), _EDGE + level * (_BOX_H + _GAP_Y))
     lines = [_line(corner[parent], corner[name]) for name, its in edges.items() for parent in its]
     boxes = [_box(node, *corner[node.name]) for node in nodes]
-    opening = f'<svg class="graph" viewBox="0 0 {width} {height}" role="group" aria-label="{escape(title)}">'
-    return f"{opening}{''.join(lines)}{''.join(boxes)}</svg>"
+    return Drawing(title, [*lines, *boxes], width, height, css="graph", role="group")
 
 
-def _line(parent: tuple[float, float], child: tuple[float, float]) -> str:
+def _line(parent: tuple[float, float], child: tuple[float, float]) -> Markup:
     x1, y1 = parent[0] + _BOX_W / 2, parent[1] + _BOX_H
     x2, y2 = child[0] + _BOX_W / 2, child[1]
     middle = (y1 + y2) / 2
-    return f'<path class="edge" d="M{x1:g} {y1:g}C{x1:g} {middle:g} {x2:g} {middle:g} {x2:g} {y2:g}"/>'
+    return tag("path", class_="edge", d=f"M{x1:g} {y1:g}C{x1:g} {middle:g} {x2:g} {middle:g} {x2:g} {y2:g}")
 
 
-def _box(node: Node, x: float, y: float) -> str:
-    css = "node faded" if node.faded else "node"
+def _box(node: Node, x: float, y: float) -> Markup:
     center = x + _BOX_W / 2
-    return (
-        f'<a href="#{escape(node.name)}" class="{css}"><rect x="{x:g}" y="{y:g}" width="{_BOX_W}" height="{_BOX_H}" '
-        f'rx="8"/><text class="name" x="{center:g}" y="{y + 21:g}" text-anchor="middle">{escape(node.name)}</text>'
-        f'<text class="digest" x="{center:g}" y="{y + 38:g}" text-anchor="middle">{escape(node.text)}</text></a>'
+    return tag(
+        "a",
+        tag("rect", x=x, y=y, width=_BOX_W, height=_BOX_H, rx=8),
+        tag("g", text(center, y + 21, node.name), class_="name"),
+        tag("g", text(center, y + 38, node.text), class_="digest"),
+        href=f"#{node.name}",
+        class_="node faded" if node.faded else "node",
     )

@@ -5,7 +5,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.pages.graph import Node, direct_parents, graph, layers
+from components.pages.graph import Node, direct_parents, graph, layers
 from flows.pipeline.table import KINDS
 
 PARENTS = {name: [need.stage for need in stage.needs] for name, stage in KINDS.items()}
@@ -43,7 +43,7 @@ def test_the_pipeline() -> None:
     assert layers(direct_parents(PARENTS)) == [
         ["collect"], ["encoder", "codec"], ["encode"], ["rdm", "pixels"], ["sample"], ["evaluate"], ["bundle"],
     ]  # fmt: skip
-    text = graph([Node(name, "0" * 10, tuple(its)) for name, its in PARENTS.items()], title="all")
+    text = graph([Node(name, "0" * 10, tuple(its)) for name, its in PARENTS.items()], title="all").__html__()
     corners = [(float(x), float(y)) for x, y in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)"', text)]
     assert len(set(corners)) == len(KINDS)
     for i, (x, y) in enumerate(corners):
@@ -51,7 +51,7 @@ def test_the_pipeline() -> None:
 
 
 def test_names_are_escaped_and_unknown_parents_left_out() -> None:
-    text = graph([Node("<b>", "&", ("nobody",))], title='"quoted"')
+    text = graph([Node("<b>", "&", ("nobody",))], title='"quoted"').__html__()
     assert "&lt;b&gt;" in text
     assert "<b>" not in text
     assert "edge" not in text

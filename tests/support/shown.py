@@ -1,0 +1,58 @@
+"""What an evaluation shows, without one."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from components.cache.samples import SamplesInfo
+from components.images.pictures import png_bytes
+from flows.pipeline.params import load_params
+from flows.stages.evaluate import page
+from flows.stages.evaluate.page import Pictures
+from tests.support.hostile import HOSTILE
+
+METRICS = {
+    "fd": 2.5,
+    "fd_low": 2.0,
+    "fd_high": 3.0,
+    "fd_floor": 1.25,
+    "fd_ratio": 2.0,
+    "precision": 0.9,
+    "precision_real": 0.93,
+    "recall": 0.8,
+    "recall_real": 0.95,
+    "memorization_share": 0.041,
+    "memorization_share_pixels": 0.02,
+    "memorization_expected": 0.05,
+    "n_train": 1257.0,
+    "n_held_out": 270.0,
+}
+CLASSES = {
+    "inception_score": 8.1,
+    "inception_score_real": 9.2,
+    "class_entropy": 2.2,
+    "class_entropy_real": 2.3,
+    "class_kl": 0.01,
+}
+REPRESENTATIONS = {
+    "representation_fd": 1.0,
+    "representation_fd_floor": 0.5,
+    "condition_cosine": 0.7,
+    "condition_cosine_shuffled": 0.1,
+}
+PNG = png_bytes(np.full((2, 2, 3), 7, np.uint8))
+
+
+def evaluation_page(metrics: dict[str, float] = METRICS, **changes: Any) -> str:
+    """The page of an evaluation of made-up numbers, whose classes and parents have hostile names."""
+    info = SamplesInfo(
+        n=1200, batch_size=25, px=8, dim=None, has_class=False, sampling={"representations": "rdm", "why": HOSTILE},
+        pixels={"model": {"kind": "dit", "conditions": [{"kind": "representation"}]}}, rdm=None, parents={},
+    )  # fmt: skip
+    params = load_params(Path(__file__).parents[2] / "presets/smoke.yaml").evaluate
+    content: dict[str, Any] = {
+        "task": "labels", "shown": Pictures(PNG, PNG, PNG, PNG), "parents": {"sample": HOSTILE},
+        "plots": [page.class_plot(np.array([0, 1]), np.array([0, 1]), [HOSTILE, "b"])],
+    }  # fmt: skip
+    return page.page(info, params, metrics=metrics, **(content | changes))

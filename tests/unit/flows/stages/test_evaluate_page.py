@@ -1,0 +1,82 @@
+"""The page of an evaluation: self-contained, escaped, deterministic, and its plots hold what was measured."""
+
+import base64
+import re
+
+import numpy as np
+import pytest
+
+from components.metrics.measure import Vectors
+from components.metrics.memorization import Memorization
+from flows.stages.evaluate import page
+from tests.support.hostile import assert_harmless
+from tests.support.shown import CLASSES, METRICS, PNG, REPRESENTATIONS, evaluation_page
+
+
+def test_is_deterministic_holds_its_pictures_and_asks_for_nothing() -> None:
+    html = evaluation_page()
+    assert html == evaluation_page()
+    assert html.count(f'src="data:image/png;base64,{base64.b64encode(PNG).decode()}"') == 4
+    assert not re.search(r"https?://(?!www.w3.org/2000/svg)|<script|@import|url\(", html)
+    assert_harmless(html)
+
+
+def test_every_number_is_listed() -> None:
+    html = evaluation_page()
+    for name, value in METRICS.items():
+        assert f'<th scope="row">{name}</th><td>{value:.6g}</td>' in html
+
+
+def test_cards_follow_what_was_measured() -> None:
+    def names(metrics: dict[str, float]) -> list[str]:
+        return re.findall(r'<div class="card"><h3>(.*?)</h3>', evaluation_page(metrics))
+
+    assert len(names(METRICS)) == 4
+    assert names(METRICS | CLASSES)[4:] == ["Classes, how evenly", "Inception score"]
+    assert names(METRICS | REPRESENTATIONS)[4:] == ["Representations alone", "Follows its representation"]
+
+
+def test_the_headline_is_said_in_words() -> None:
+    text = " ".join(evaluation_page().split())
+    assert "1,200 pictures that do not exist" in text
+    assert "Drawn by a dit from representations dreamed up by a second model, after 1,257 real pictures" in text
+    assert "2.0 times as far away" in text
+    assert "4.1% lie suspiciously close" in text
+
+
+def _copies() -> Memorization:
+    rng = np.random.default_rng(0)
+    return Memorization(rng.uniform(1, 2, 50), rng.integers(0, 20, (50, 2)), rng.uniform(1, 2, 30), 5.0)
+
+
+def test_plots_hold_shares_that_add_up() -> None:
+    records = page.distance_plot("feature", _copies(), "distance").records
+    for name in page.SETS:
+        assert sum(float(str(r["share"])) for r in records if r["set"] == name) == pytest.approx(1)
+    records = page.class_plot(np.array([0, 0, 1]), np.array([1, -1, 1, 0]), ["x", "y"]).records
+    assert [round(float(str(r["share"])), 3) for r in records] == [0.667, 0.333, 0.333, 0.667]
+
+
+def test_scatter_shows_both_sets() -> None:
+    rng = np.random.default_rng(0)
+    z = Vectors(rng.normal(size=(40, 5)), rng.normal(size=(20, 5)), rng.normal(size=(700, 5)))
+    plot = page.representation_plot(z, 0)
+    assert len(plot.records) == 20 + page.N_DOTS
+    assert plot.chart is not None
+    assert plot.chart.__html__().count('r="2"') == len(plot.records)
+
+
+def test_pictures_pair_each_sample_with_its_neighbor() -> None:
+    copies = _copies()
+    asked: list[np.ndarray] = []
+
+    def train(indices: np.ndarray) -> np.ndarray:
+        asked.append(indices)
+        return np.zeros((len(indices), 8, 8, 3), np.uint8)
+
+    def other(indices: np.ndarray) -> np.ndarray:
+        return np.full((len(indices), 8, 8, 3), 255, np.uint8)
+
+    first = page.pictures(other, other, train, sizes=(50, 30), copies=copies, seed=0)
+    assert asked[-1].tolist() == copies.neighbor[copies.closest(page.N_PAIRS), 0].tolist()
+    assert first == page.pictures(other, other, train, sizes=(50, 30), copies=copies, seed=0)
