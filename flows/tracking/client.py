@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 from components.errors import ConfigError, RetryableError
 from flows.runs.events import Event
@@ -26,6 +27,7 @@ _BATCH = 100
 """Params and tags per request that every MLflow server accepts."""
 _VALUE_CHARS = 500
 _IMAGE_FILE = re.compile(r"(.+)\+step\+(\d+)\+")
+_CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"
 _ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -38,14 +40,17 @@ _ENVIRONMENT = {
 def probe(uri: str, timeout_s: float = 2) -> None:
     """Cheap look whether MLflow can be used, without importing it.
 
-    Raises: RetryableError when nothing listens, ConfigError for a database that this MLflow cannot read.
+    Raises: RetryableError when nothing listens there, or at the proxy that HTTPS_PROXY names for it; ConfigError for a
+    database that this MLflow cannot read.
     """
     check_database(uri)
     parts = urlsplit(uri)
     if parts.scheme in ("http", "https"):
-        port = parts.port or (443 if parts.scheme == "https" else 80)
+        proxy = None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+        asked = urlsplit(proxy) if proxy and "://" in proxy else parts
+        port = asked.port or (443 if asked.scheme == "https" else 80)
         try:
-            socket.create_connection((parts.hostname or "", port), timeout=timeout_s).close()
+            socket.create_connection((asked.hostname or "", port), timeout=timeout_s).close()
         except OSError as error:
             raise _unreachable(uri, error) from error
 
@@ -53,6 +58,14 @@ def probe(uri: str, timeout_s: float = 2) -> None:
 def _unreachable(uri: str, error: object) -> RetryableError:
     return RetryableError(
         "MLflow does not answer", got=f"{uri}: {error}", fix="start it, or correct RCG_MLFLOW_URI (`off` to do without)"
+    )
+
+
+def _untrusted(uri: str) -> ConfigError:
+    return ConfigError(
+        "the certificate of MLflow's server is not trusted",
+        got=urlsplit(uri).hostname,
+        fix="set REQUESTS_CA_BUNDLE to a file with the certificate of who signed it",
     )
 
 
@@ -65,9 +78,11 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     try:
         yield
     except (requests.exceptions.RequestException, OSError) as error:
-        raise _unreachable(uri, error) from error
+        raise (_untrusted(uri) if _CERTIFICATE in str(error) else _unreachable(uri, error)) from error
     except MlflowException as error:
         text = str(error)
+        if _CERTIFICATE in text:
+            raise _untrusted(uri) from error
         if "out-of-date database schema" in text:
             raise ConfigError(
                 "the MLflow database has another schema than the installed MLflow",
@@ -112,6 +127,13 @@ class StageRuns:
 
         for _ in range(2):
             found = self.client.get_experiment_by_name(tracking.experiment)
+            if found is not None and found.lifecycle_stage == "deleted":  # its name stays taken
+                raise ConfigError(
+                    "the MLflow experiment was deleted",
+                    got=f"{tracking.experiment}, experiment {found.experiment_id}",
+                    fix=f"`mlflow experiments restore --experiment-id {found.experiment_id}` (it reads "
+                    "MLFLOW_TRACKING_URI), or name another one: RCG_MLFLOW_EXPERIMENT",
+                )
             if found is not None:
                 return str(found.experiment_id)
             try:
@@ -119,11 +141,7 @@ class StageRuns:
             except MlflowException as error:
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was first
                     raise
-        raise ConfigError(
-            "the MLflow experiment cannot be used",
-            got=tracking.experiment,
-            fix="it was deleted: restore it, or name another",
-        )
+        raise RetryableError("others make and delete the MLflow experiment all the time", got=tracking.experiment)
 
     def _parent_tags(self) -> dict[str, str]:
         return {"rcg.pipeline": self.record.pipeline, "rcg.role": "pipeline"}

@@ -3,17 +3,20 @@
 import json
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from components.errors import ConfigError
+from components.errors import ConfigError, RetryableError
 from components.store import open_store
 from components.training.report import Report
 from flows.identity.artifact import SCHEMA, FileEntry, digest_of
@@ -21,9 +24,12 @@ from flows.runs.events import EventWriter
 from flows.runs.records import RunRecord, commit
 from flows.settings import TrackingSettings
 from flows.tracking import LiveLog, StageRecord, Tracking, note, pipeline_id, resolve_tracking
-from flows.tracking.client import open_client
+from flows.tracking.client import mlflow_errors, open_client, probe
+from flows.tracking.pending import leave_request
 from flows.tracking.record import check_database
 from flows.tracking.writer import replay
+from tests.support.s3_faults import faulty_proxy
+from tests.support.tls import self_signed
 
 PATIENCE_S = 90
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mlflow's own use of its libraries
@@ -293,6 +299,61 @@ def test_database_of_a_newer_mlflow_is_named(tmp_path: Path, tracking: Tracking)
     (tmp_path / "not.db").write_text("no database at all, but long enough to be looked at" * 10)
     with pytest.raises(ConfigError, match="not a database"):
         check_database(f"sqlite:///{tmp_path}/not.db")
+
+
+def test_a_deleted_experiment_is_named_with_the_way_back(tmp_path: Path, tracking: Tracking) -> None:
+    client = open_client(tracking.uri)
+    number = client.create_experiment(tracking.experiment)
+    client.delete_experiment(number)
+    record = _record(tmp_path)
+    _commit(record, {"fd": 2.0})
+    leave_request(tracking, record)
+    (problem,) = replay(tracking.state).values()
+    assert isinstance(problem, ConfigError)
+    assert "the MLflow experiment was deleted" in str(problem)
+    assert f"mlflow experiments restore --experiment-id {number}" in str(problem)
+    client.restore_experiment(number)
+    assert replay(tracking.state) == {}, "nothing was lost meanwhile"
+    assert len(_children(tracking)) == 1
+
+
+class _Answering(BaseHTTPRequestHandler):
+    """An MLflow that has no experiments, below a path."""
+
+    def do_GET(self) -> None:
+        body = json.dumps({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": self.path}).encode()
+        self.send_response(404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_an_https_proxy_with_its_own_ca_and_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    certificate, context = self_signed(tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answering) as upstream:
+        threading.Thread(target=upstream.serve_forever, daemon=True).start()
+        with faulty_proxy(f"http://127.0.0.1:{upstream.server_address[1]}", context) as proxy:
+            uri = f"{proxy.endpoint}/tracking"
+            with pytest.raises(ConfigError, match="certificate") as caught, mlflow_errors(uri):
+                open_client(uri).get_experiment_by_name("rcg")
+            assert "REQUESTS_CA_BUNDLE" in str(caught.value)
+            monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+            with mlflow_errors(uri):
+                assert open_client(uri).get_experiment_by_name("rcg") is None
+            assert proxy.seen[-1].path.startswith("/tracking/api/2.0/mlflow/experiments/get-by-name")
+        upstream.shutdown()
+
+
+def test_a_proxy_on_the_way_out_is_the_one_that_has_to_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        probe("https://mlflow.example.invalid")
+        monkeypatch.setenv("no_proxy", "mlflow.example.invalid")
+        with pytest.raises(RetryableError, match="does not answer"):
+            probe("https://mlflow.example.invalid")
 
 
 def test_pipeline_identity_sees_params_collection_and_code_but_not_key_order() -> None:
