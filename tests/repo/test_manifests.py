@@ -92,6 +92,9 @@ def test_rayjob_template() -> None:
     cluster = spec["rayClusterSpec"]
     assert spec["backoffLimit"] == 0
     assert spec["shutdownAfterJobFinishes"] is True
+    assert sum(10 * 2**n for n in range(spec["submitterConfig"]["backoffLimit"])) > 120, (
+        "a dashboard that comes up late"
+    )
     assert min(spec[f"{name}DeadlineSeconds"] for name in ("active", "preRunning")) > 0
     assert cluster["authOptions"] == {"mode": "token"}
     head, worker = (group["rayStartParams"] for group in (cluster["headGroupSpec"], cluster["workerGroupSpecs"][0]))

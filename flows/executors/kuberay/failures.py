@@ -90,36 +90,25 @@ def has_started(job: Object) -> bool:
     return deployment_status(job) not in _NOT_STARTED and job_status(job) != ""
 
 
-def is_done(job: Object) -> bool:
-    """Ray says how the job ended, whatever the operator still waits for."""
-    return job_status(job) in ("SUCCEEDED", "FAILED", "STOPPED")
-
-
 def ending_of(job: Object, failure: Failure | None, seen: str | None) -> Ending | None:
     """How a job ended; None while it goes on. `seen` is what its pods told last.
 
-    A FAILED jobStatus alone is not the end, and a STOPPED job ends as Complete.
+    A FAILED jobStatus alone is not the end, and a STOPPED job ends as Complete. A sidecar that keeps the
+    submitter's pod keeps no job: the operator ends it five minutes after Ray did.
     """
-    match deployment_status(job):
-        case "Complete" | "Failed" | "ValidationFailed":
-            return judged(job, failure, seen)
-    return None
-
-
-def judged(job: Object, failure: Failure | None, seen: str | None) -> Ending:
-    """The same for a job that ended."""
     status = job.get("status") or {}
     reason, message = str(status.get("reason", "")), str(status.get("message", ""))
     told = f"{reason}: {message}".strip(": ")
-    match deployment_status(job), job_status(job):
-        case "ValidationFailed", _:
-            return Ending("permanent", told)
-        case ("Failed", _) | (_, "FAILED"):
-            return _failed(reason, told, failure, seen)
-        case _, "SUCCEEDED":
+    match deployment_status(job):
+        case "Complete" if job_status(job) == "SUCCEEDED":
             return Ending("succeeded", "")
-        case _, other:
-            return Ending("stopped", f"the job was stopped ({other})")
+        case "Complete":
+            return Ending("stopped", f"the job was stopped ({job_status(job)})")
+        case "ValidationFailed":
+            return Ending("permanent", told)
+        case "Failed":
+            return _failed(reason, told, failure, seen)
+    return None
 
 
 def _failed(reason: str, told: str, failure: Failure | None, seen: str | None) -> Ending:

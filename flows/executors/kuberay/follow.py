@@ -19,10 +19,7 @@ from flows.executors.kuberay.failures import (
     deployment_status,
     ending_of,
     has_started,
-    is_done,
     is_live,
-    job_status,
-    judged,
     lost,
     no_room,
     refused,
@@ -30,7 +27,7 @@ from flows.executors.kuberay.failures import (
 from flows.executors.kuberay.patience import patiently
 from flows.runs.events import read_events
 from flows.runs.rayjobs import read_failure
-from flows.runs.records import Failure, Spec
+from flows.runs.records import Spec
 
 
 @dataclass(frozen=True)
@@ -41,8 +38,6 @@ class Pace:
     pods_s: float = 5.0
     hopeless_s: float = 20.0
     """A container that cannot start is given up after so long: the pull was tried more than once then."""
-    submitter_s: float = 60.0
-    """A job that is done while its submitter goes on is ended after so long: a sidecar keeps the submitter."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Listener:
 
 
 class Followed:
-    """One RayJob that this process watches. It changes only a job that can never start or is left behind."""
+    """One RayJob that this process watches. It changes nothing, but for a job whose pods can never start."""
 
     def __init__(self, cluster: Cluster, job: Object, spec: Spec, store: Store, listener: Listener, pace: Pace) -> None:
         self.cluster, self.spec, self.store, self.listener, self.pace = cluster, spec, store, listener, pace
@@ -65,7 +60,6 @@ class Followed:
         self._told: str | None = None
         self._seen: str | None = None
         self._fault: tuple[Fault, float] | None = None
-        self._done: float | None = None
         self._looked = -pace.pods_s
 
     def until_over(self, position: tuple[int, int]) -> Ending:
@@ -88,25 +82,10 @@ class Followed:
         if deployment_status(job) == "Failed":
             self._look_at_pods(job, at_once=True)
         elif is_live(job):
-            return self._left_behind(job)
-        return ending_of(job, self._failure(), self._seen)
-
-    def _left_behind(self, job: Object) -> Ending | None:
-        """Ends a job that is done and would hold its nodes until its deadline, for the sake of its submitter."""
-        if not is_done(job):
-            self._done = None
             return None
-        self._done = self._done or time.monotonic()
-        if time.monotonic() - self._done < self.pace.submitter_s:
-            return None
-        self.listener.say(f"{self.name}: done ({job_status(job)}), but its submitter goes on; deleted")
-        failure = self._failure()
-        patiently(lambda: self.cluster.delete_job(self.name, self.uid), self.listener.say)
-        return judged(job, failure, self._seen)
-
-    def _failure(self) -> Failure | None:
         folder = Prefix(self.store, self.spec.prefix)
-        return patiently(lambda: read_failure(folder, self.name), self.listener.say)
+        failure = patiently(lambda: read_failure(folder, self.name), self.listener.say)
+        return ending_of(job, failure, self._seen)
 
     def _hopeless(self, job: Object) -> Ending | None:
         """Ends a job that never started and whose pods cannot. Whoever refuses a pod says so at once and for good."""

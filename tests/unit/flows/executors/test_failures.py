@@ -23,6 +23,10 @@ RECORDED = json.loads((Path(__file__).parents[3] / "data/rayjobs.json").read_tex
 JOBS, PODS, WARNINGS = RECORDED["jobs"], RECORDED["pods"], RECORDED["warnings"]
 
 
+SIDECAR = "JobDeploymentStatusTransitionGracePeriodExceeded"
+"""The operator's word for a submitter whose pod goes on after the job, e.g. with a proxy beside it."""
+
+
 def failure(kind: Any) -> Failure:
     return Failure(schema_version=1, failure_class=kind, message="picture 3 is damaged")
 
@@ -49,6 +53,8 @@ def test_a_failed_status_alone_is_not_the_end() -> None:
     ("found", "told", "kind"),
     [
         (JOBS["complete"], None, "succeeded"),
+        (job(jobDeploymentStatus="Complete", jobStatus="SUCCEEDED", reason=SIDECAR), None, "succeeded"),
+        (job(jobDeploymentStatus="Failed", jobStatus="FAILED", reason=SIDECAR), "data", "permanent"),
         (JOBS["app failed"], None, "transient"),
         (JOBS["app failed"], "transient", "transient"),
         (JOBS["app failed"], "data", "permanent"),

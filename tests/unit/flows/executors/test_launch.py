@@ -44,7 +44,7 @@ class Rig:
         self.settings = Settings.model_validate(values | settings)
         self.lines: list[str] = []
         self.reports: list[Report] = []
-        pace = Pace(poll_s=0.001, pods_s=0.0, hopeless_s=0.0, submitter_s=0.01)
+        pace = Pace(poll_s=0.001, pods_s=0.0, hopeless_s=0.0)
         self.driver = KubeRay(lambda: self.cluster, self.settings, root, self.lines.append, pace)
 
     @property
@@ -309,28 +309,6 @@ def test_a_submitter_that_is_refused_ends_a_job_whose_cluster_runs(rig: Rig) -> 
     rig.cluster.events_now = ['Error creating: pods "h" is forbidden: violates PodSecurity "restricted:latest"']
     with pytest.raises(ConfigError, match="violates PodSecurity"):
         rig.run(lambda job: set_status(job, "Running", ""))
-
-
-def test_a_sidecar_that_keeps_the_submitter_does_not_keep_the_driver(rig: Rig) -> None:
-    """Ray says how the job ended, but the operator waits for the submitter's Job: for ever, with a proxy beside it."""
-
-    def done_but_running(job: Object) -> None:
-        if load_run(rig.store, rig.spec.prefix) is None:
-            rig.pod_works()
-        set_status(job, "Running", "SUCCEEDED")
-
-    run = rig.run(running, done_but_running)
-    assert run.digest == load_run(rig.store, rig.spec.prefix).digest
-    assert rig.cluster.deleted == rig.cluster.created, "it would hold its nodes until its deadline"
-
-
-def test_a_failure_behind_a_sidecar_is_told(rig: Rig) -> None:
-    def failed_but_running(job: Object) -> None:
-        note_failure(rig.folder, job["metadata"]["name"], "data", "picture 3 is damaged")
-        set_status(job, "Running", "FAILED")
-
-    with pytest.raises(RcgError, match="picture 3"):
-        rig.run(running, failed_but_running)
 
 
 def test_a_container_that_cannot_start_again_in_a_running_job_ends_nothing(rig: Rig) -> None:
