@@ -17,6 +17,7 @@ from typing import Any
 
 from benchmarks.table import Row, save, show
 from components.store import open_store
+from flows.identity.artifact import digest_of
 from flows.runs.transfer import data_copy
 from tests.support import cluster_rig
 from tests.support.cluster_jobs import JOBS, Checkout
@@ -64,7 +65,7 @@ def _bare(place: Checkout) -> float:
     uri = f"{place.store_uri}-bare"
     copy = open_store(uri)
     [prefix] = {"/".join(info.key.split("/")[:3]) for info in place.store.list("runs/collect")}
-    data_copy(place.store, copy, [prefix])
+    data_copy(place.store, copy, {prefix: digest_of(place.store.get(f"{prefix}/manifest.json"))})
     key = f"{place.run_prefix('encoder')}/spec.json"
     copy.put(key, place.store.get(key))
     driven = str(job["metadata"]["name"])

@@ -4,10 +4,12 @@ Python with -P does not import from the current folder. Git runs no hook, no fil
 repository, whatever its configuration says.
 """
 
+import contextlib
+import ctypes
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _GIT = {
@@ -37,7 +39,30 @@ def git(folder: Path, *arguments: str, env: Mapping[str, str] | None = None) -> 
     return subprocess.run(command, cwd=folder, env=os.environ | (env or {}), capture_output=True, check=False)
 
 
-def bare_environment(home: Path) -> dict[str, str]:
-    """What code of others is given: no credential, address or setting of this process, and `home` to write in."""
+def run_apart(command: list[str], home: Path) -> "subprocess.CompletedProcess[str]":
+    """A command that runs code of others, ended: it works in `home` and is given nothing secret of this process.
+
+    It is still a process of this user, and can read the user's files.
+    """
     given = {name: os.environ[name] for name in _BARE if name in os.environ}
-    return given | {"HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    env = given | {"HOME": str(home), "TMPDIR": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    with _closed():
+        return subprocess.run(command, cwd=home, env=env, capture_output=True, text=True, errors="replace", check=False)
+
+
+_PR_GET_DUMPABLE, _PR_SET_DUMPABLE = 3, 4
+
+
+@contextlib.contextmanager
+def _closed() -> Iterator[None]:
+    """Other processes of this user cannot read this one's memory and environment; root's can. Linux only."""
+    if sys.platform != "linux":
+        yield
+        return
+    prctl = ctypes.CDLL(None).prctl
+    before = prctl(_PR_GET_DUMPABLE, 0, 0, 0, 0)
+    prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_DUMPABLE, before, 0, 0, 0)

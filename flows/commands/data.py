@@ -28,11 +28,11 @@ def copy(
     absent = [stage for stage in stages or () if pointers[stage] is None]
     if absent:
         raise MissingError(f"this checkout has no artifacts/{absent[0]}", fix="`dvc pull` or `dvc checkout` it first")
-    prefixes = [pointer.prefix for pointer in pointers.values() if pointer is not None]
-    if not prefixes:
+    runs = {pointer.prefix: pointer.digest for pointer in pointers.values() if pointer is not None}
+    if not runs:
         raise MissingError("this checkout has no artifacts at all", fix="`dvc pull`, or run the stages: `rcg repro`")
-    copied = data_copy(open_store(source), project.store, prefixes)
-    say(f"copied {len(copied)} run(s) to {project.store.uri}, {len(prefixes) - len(copied)} were there")
+    copied = data_copy(open_store(source), project.store, runs)
+    say(f"copied {len(copied)} run(s) to {project.store.uri}, {len(runs) - len(copied)} were there")
 
 
 @app.command()

@@ -1,14 +1,16 @@
 """Images from a registered bundle, sampled as a consumer samples: by the bundle's own code, in its own process."""
 
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
-from components.errors import ArtifactError
+from components.errors import ArtifactError, MissingError
+from components.store.base import Store
+from flows.children import run_apart
 from flows.registry import Version, resolve
+from flows.runs.records import find_run
 from flows.tracking import Tracking
 
 _DRAW = """
@@ -43,8 +45,18 @@ np.save(out, np.concatenate(blocks))
 """
 
 
-def fetch_bundle(tracking: Tracking, name: str, version: Version, cache: Path) -> Path:
-    """The version's folder on this machine, checked byte by byte. Raises: MissingError, TamperedError."""
+def fetch_bundle(tracking: Tracking, name: str, version: Version, cache: Path, store: Store) -> Path:
+    """The version's folder on this machine, checked byte by byte.
+
+    Whoever may write to the registry can name any folder as a version, and its code would run here. So it has to be
+    the bundle of a run in the store. Raises: MissingError for one that is not; TamperedError.
+    """
+    if find_run(store, "bundle", version.digest) is None:
+        raise MissingError(
+            f"the code of version {version.number} is not known: the store has no such bundle",
+            got=f"no bundle artifact with content {version.digest[:10]} in {store.uri}",
+            fix="`rcg data copy --from` the store that has it",
+        )
     return resolve(f"models:/{name}/{version.number}", tracking, cache)
 
 
@@ -53,7 +65,7 @@ def draw_images(folder: Path, n: int, seed: int, device: str) -> np.ndarray:
     with tempfile.TemporaryDirectory(prefix="rcg-gate-") as scratch:
         out = Path(scratch, "images.npy")
         command = [sys.executable, "-I", "-c", _DRAW, str(folder), str(out), str(n), str(seed), device]
-        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)
+        done = run_apart(command, Path(scratch))
         if done.returncode != 0 or not out.is_file():
             said = done.stderr.strip().splitlines()
             raise ArtifactError(

@@ -131,7 +131,7 @@ class _Gate:
         device = pick_device(self.project.settings.worker.device)
         rivals = [v for v in (self.challenger, self.champion) if v is not None]
         self.begin(f"fetching {len(rivals)} bundle(s)")
-        folders = [fetch_bundle(self.tracking, self.name, v, self.project.models) for v in rivals]
+        folders = [fetch_bundle(self.tracking, self.name, v, self.project.models, self.project.store) for v in rivals]
         self.begin(f"sampling {self.params.n:,} images of each")
         images = [draw_images(folder, self.params.n, self.params.seed, device.type) for folder in folders]
         self.begin("training the network that measures")

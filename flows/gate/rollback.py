@@ -19,7 +19,7 @@ def rollback(project: Project, number: int | None) -> tuple[Version, Version | N
         target = aliases.version(number or _before(champion.decisions, present))
         if present is not None and target.number == present.number:
             raise ArtifactError(f"version {target.number} is the champion already", fix="name another one with --to")
-        folder = fetch_bundle(tracking, aliases.name, target, project.models)
+        folder = fetch_bundle(tracking, aliases.name, target, project.models, project.store)
         draw_images(folder, 1, 0, "cpu")
         entry = champion.change("rollback", target, present, champion.decisions.next_number() - 1)
     if entry.state == "void":

@@ -5,9 +5,9 @@ import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
-from pydantic import ValidationError
+from pydantic import StringConstraints, ValidationError
 
 from components.config import Config
 from components.errors import ArtifactError, DivergedError, TamperedError
@@ -19,6 +19,14 @@ MAX_INLINE_FILES = 10_000
 """A manifest with more files keeps its listing in an object of its own."""
 
 _CANONICAL: dict[str, Any] = {"sort_keys": True, "separators": (",", ":"), "ensure_ascii": False}
+
+
+SHA256 = "[0-9a-f]{64}"
+Sha256 = Annotated[str, StringConstraints(pattern=f"^{SHA256}$")]
+"""A digest, wherever one is read: it becomes part of keys and of paths."""
+Commit = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+RunPrefix = Annotated[str, StringConstraints(pattern=f"^runs/[a-z][a-z0-9_]*/{SHA256}$")]
+"""Where a run lies in a store."""
 
 
 class Record(Config):
@@ -72,7 +80,7 @@ class FileEntry(Record):
     """Size in bytes and sha256 (hex) of one file."""
 
     size: int
-    sha256: str
+    sha256: Sha256
 
 
 class Manifest(Record):

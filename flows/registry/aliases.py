@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from components.errors import ArtifactError, MissingError
-from flows.registry.references import DIGEST
+from components.errors import MissingError
+from flows.registry.references import DIGEST, tagged_digest
 from flows.tracking.client import mlflow_errors, open_client
 from flows.tracking.record import Tracking
 
@@ -71,13 +71,7 @@ class Aliases:
         return sorted((self._version(v) for v in found if DIGEST in v.tags), key=lambda version: version.number)
 
     def _version(self, found: "ModelVersion") -> Version:
-        digest = found.tags.get(DIGEST)
-        if digest is None:
-            raise ArtifactError(
-                "a version of the model was not registered by rcg",
-                got=f"models:/{self.name}/{found.version} -> {found.source}",
-                fix="take the alias away from it, or register under another name (RCG_MODEL_NAME)",
-            )
+        digest = tagged_digest(found.tags, f"models:/{self.name}/{found.version} -> {found.source}")
         return Version(int(found.version), digest, str(found.source), dict(found.tags))
 
     def point(self, alias: str, number: int | None) -> None:

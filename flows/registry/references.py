@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -9,6 +10,8 @@ from urllib.parse import unquote, urlsplit
 from components.bundle.integrity import bundle_digest
 from components.errors import ArtifactError, ConfigError, MissingError, TamperedError
 from components.store import open_store
+from components.store.base import check_key
+from flows.identity.artifact import SHA256
 from flows.tracking.client import mlflow_errors, open_client
 from flows.tracking.record import Tracking
 
@@ -39,23 +42,37 @@ def resolve(reference: str, tracking: Tracking | None, cache: Path) -> Path:
         )
     version = _lookup(tracking, match[1], match[2], match[3])
     source = str(version.source)
-    digest = version.tags.get(DIGEST)
-    if digest is None:
-        raise ArtifactError(
-            "the model was not registered by rcg",
-            got=f"{reference} -> {source}",
-            fix="name one that `rcg register` made",
-        )
-    folder = _checked(_localized(source, cache / digest), reference)
+    digest = tagged_digest(version.tags, f"{reference} -> {source}")
+    folder = _checked(_localized(source, cache / digest, digest), reference)
     found = bundle_digest(folder)
     if found != digest:
-        raise TamperedError(
-            f"the bundle of {reference} is not the one that was registered",
-            got=f"content {found} in {folder}",
-            expected=digest,
-            fix="`rcg data copy --from` a store that has it intact; `rcg rollback` if it is the champion",
-        )
+        raise _altered(f"{reference} in {folder}", found, digest)
     return folder
+
+
+def _altered(where: str, found: str, digest: str) -> TamperedError:
+    return TamperedError(
+        "the bundle is not the one that was registered",
+        got=f"content {found} at {where}",
+        expected=digest,
+        fix="`rcg data copy --from` a store that has it intact; `rcg rollback` if it is the champion",
+    )
+
+
+def tagged_digest(tags: Mapping[str, str], where: str) -> str:
+    """The bundle's digest by a version's tags: it becomes the name of a folder.
+
+    Raises: ArtifactError for a version that has none, or something else in its place.
+    """
+    digest = tags.get(DIGEST, "")
+    if re.fullmatch(SHA256, digest) is None:
+        raise ArtifactError(
+            "a version of the model was not registered by rcg",
+            got=f"{where}, {DIGEST}: {digest or 'none'}",
+            fix="name one that `rcg register` made, take the alias away from it, or register under another name "
+            "(RCG_MODEL_NAME)",
+        )
+    return digest
 
 
 def _lookup(tracking: Tracking, name: str, alias: str | None, number: str | None) -> "ModelVersion":
@@ -90,8 +107,8 @@ def _known(client: "MlflowClient", name: str) -> str:
     return f"{aliases}; versions 1..{max((int(v.version) for v in versions), default=0)}"
 
 
-def _localized(source: str, target: Path) -> Path:
-    """The bundle on this machine: where it lies, or fetched below `target`."""
+def _localized(source: str, target: Path, digest: str) -> Path:
+    """The bundle on this machine: where it lies, or fetched into `target` if it is the right one."""
     folder = local_folder(source)
     if folder is not None:
         return folder
@@ -102,9 +119,11 @@ def _localized(source: str, target: Path) -> Path:
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             fresh = Path(scratch, "bundle")
             for info in store.list(f"runs/{below}"):
-                path = fresh / info.key.removeprefix(f"runs/{below}/")
+                path = fresh / check_key(info.key).removeprefix(f"runs/{below}/")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 store.download(info.key, path)
+            if (found := bundle_digest(fresh)) != digest:
+                raise _altered(source, found, digest)
             fresh.rename(target)
     return target
 

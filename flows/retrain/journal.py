@@ -8,7 +8,7 @@ from typing import Literal
 
 from components.store.base import Prefix, Store
 from components.store.cell import Cell
-from flows.identity.artifact import SCHEMA, Record
+from flows.identity.artifact import SCHEMA, Commit, Record, Sha256
 
 CURRENT = "current.json"
 End = Literal["promoted", "refused", "held", "unusable"]
@@ -18,9 +18,9 @@ class Journal(Record):
     """retrain/current.json."""
 
     schema_version: int
-    key: str
+    key: Sha256
     """Digest of the collection, the params and the commit that it all started from."""
-    base: str
+    base: Commit
     """The commit that the branch starts at."""
     target: str
     """The branch to fast-forward in the end."""

@@ -15,6 +15,7 @@ runs/<stage>/<fingerprint>/
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -33,10 +34,13 @@ from components.errors import (
 from components.store.base import Prefix, Store, check_key
 from flows.identity.artifact import (
     SCHEMA,
+    SHA256,
     FileEntry,
     Manifest,
     Record,
+    RunPrefix,
     SealedRecord,
+    Sha256,
     digest_of,
     listing_name,
     pack_manifest,
@@ -57,15 +61,15 @@ _R = TypeVar("_R", bound=Record)
 class InputSpec(Record):
     """A parent's committed run, as a worker finds it."""
 
-    prefix: str
-    digest: str
+    prefix: RunPrefix
+    digest: Sha256
 
 
 class Spec(Record):
     """spec.json: all that a worker needs to do the work, wherever it is."""
 
     schema_version: int
-    fingerprint: str
+    fingerprint: Sha256
     identity: Identity
     inputs: dict[str, InputSpec]
     """Parent stage -> its run."""
@@ -90,8 +94,8 @@ class RunRecord(SealedRecord):
 
     schema_version: int
     stage: str
-    fingerprint: str
-    digest: str
+    fingerprint: Sha256
+    digest: Sha256
     """Content digest of the manifest that this record belongs to."""
     attempt: int
     keys: dict[str, str]
@@ -105,7 +109,7 @@ class RunRecord(SealedRecord):
     """git commit, image, RayJob: whatever the caller knows."""
     started_ms: int
     ended_ms: int
-    adopted_from: str | None
+    adopted_from: Sha256 | None
     """Fingerprint whose outputs were accepted for this one."""
     adopted_because: str | None
 
@@ -129,7 +133,7 @@ class Adoption(Record):
     """adopted.json: whose outputs or checkpoints were accepted, why, and what was different."""
 
     schema_version: int
-    source: str
+    source: Sha256
     reason: str
     differences: list[str]
     time_ms: int
@@ -195,6 +199,7 @@ def load_run(store: Store, prefix: str, *, verify: bool = False, memos: bool = T
     manifest = unpack_manifest(data, prefix.split("/")[1], where, run.get)
     if manifest.files.keys() != record.keys.keys():
         raise TamperedError(f"{run.uri}/run.json does not name the files of its manifest", fix=_mend(prefix))
+    _check_owners(prefix, manifest, record)
     committed = CommittedRun(prefix, manifest, digest, record)
     committed = replace(committed, erased=_check_sizes(store, committed, memos=memos))
     if verify:
@@ -210,6 +215,22 @@ def reusable_run(store: Store, prefix: str) -> CommittedRun | None:
     except (MissingError, TamperedError):
         load_run(store, prefix, memos=False)
         return None
+
+
+def _check_owners(prefix: str, manifest: Manifest, record: RunRecord) -> None:
+    """A file lies in the folder of its own run, of one that this run adopted, or is memoised under its own digest.
+
+    Raises: TamperedError: whoever copies, mends or erases files follows these keys.
+    """
+    home = f"runs/{manifest.stage}/{SHA256}" if record.adopted_from is not None else re.escape(prefix)
+    own, memo = re.compile(f"{home}/out/[0-9]+"), re.compile(f"{MEMO}{manifest.stage}/{SHA256}")
+    for name, entry in manifest.files.items():
+        key = check_key(record.keys[check_key(name)])
+        folder, is_own = key.removesuffix(f"/{name}"), key.endswith(f"/{name}")
+        is_memo = key.endswith(f"/{entry.sha256}") and memo.fullmatch(key.removesuffix(f"/{entry.sha256}"))
+        if not is_memo and not (is_own and own.fullmatch(folder)):
+            what, place = f"run.json of {prefix} names a key for {name} that is not its own", f"{prefix}/out/…/{name}"
+            raise TamperedError(what, got=key, expected=f"{place}, or a memoised file", fix=_mend(prefix))
 
 
 def _find_record(run: Store, prefix: str, digest: str) -> RunRecord:
@@ -241,7 +262,6 @@ def _check_sizes(store: Store, run: CommittedRun, *, memos: bool) -> frozenset[s
     erasure = read_record(Erasure, Prefix(store, run.prefix), ERASED) if missing else None
     erased = frozenset(missing).intersection(erasure.files if erasure is not None else ())
     for name, entry in entries.items():
-        check_key(name)
         key = run.keys[name]
         size = sizes.get(key)
         if size is None and name not in erased:

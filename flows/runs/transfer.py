@@ -3,10 +3,10 @@
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 
-from components.errors import ArtifactError, ConflictError, MissingError
+from components.errors import ArtifactError, ConflictError, MissingError, TamperedError
 from components.files import write_whole
 from components.store.base import Prefix, Store
 from flows.identity.artifact import SCHEMA, FileEntry, digest_of, file_entry, pack_manifest
@@ -27,7 +27,7 @@ from flows.runs.records import (
     run_prefix,
     tampered,
 )
-from flows.runs.stored import Memo
+from flows.runs.stored import Memo, memo_folder
 from flows.runs.workspace import fill
 
 _SMALL = ("spec.json", "adopted.json")
@@ -136,44 +136,65 @@ def _claim(store: Store, prefix: str, heartbeat_s: float) -> Lease:
     return claim
 
 
-def data_copy(source: Store, target: Store, prefixes: Iterable[str], *, heartbeat_s: float = 10.0) -> list[str]:
-    """Copy committed runs, with the memoised files that they name; returns the prefixes whose manifest was new.
+def data_copy(source: Store, target: Store, wanted: Mapping[str, str], *, heartbeat_s: float = 10.0) -> list[str]:
+    """Copy committed runs (prefix -> content digest); returns the prefixes whose manifest was new.
 
-    Objects that are there with the right bytes stay. Files go first and each manifest last, so a copy that is cut off
-    leaves no artifact, and the same call goes on. Raises: MissingError, TamperedError for a damaged source;
-    ArtifactError where the target has other outputs, ConflictError where it is just making some.
+    Memoised files come along. A run that is whole in the target stays as it is, down to its record; one that is damaged
+    is mended. Files go first and each manifest last, so a copy that is cut off leaves no artifact, and the same call
+    goes on. Of the source nothing is believed but bytes that match the digest.
+    Raises: MissingError, TamperedError for a source that is damaged or holds something else; ArtifactError where the
+    target has other outputs, ConflictError where it is just making some.
     """
     with tempfile.TemporaryDirectory(prefix="rcg-copy-") as folder:
         scratch = Path(folder) / "object"
-        return [prefix for prefix in prefixes if _copy_run(source, target, prefix, scratch, heartbeat_s)]
+        return [p for p, digest in wanted.items() if _copy_run(source, target, p, digest, scratch, heartbeat_s)]
 
 
-def _copy_run(source: Store, target: Store, prefix: str, scratch: Path, heartbeat_s: float) -> bool:
-    run = load_run(source, prefix)
-    if run is None:
-        raise MissingError("no such artifact in the store to copy from", got=f"{prefix} in {source.uri}")
+def _copy_run(source: Store, target: Store, prefix: str, digest: str, scratch: Path, heartbeat_s: float) -> bool:
     there = Prefix(target, prefix)
     if there.head(MANIFEST) is not None:
-        _check_same(there, run)
-        _copy_objects(source, target, run, scratch)
+        _check_same(there, digest)
+        if not _is_whole(target, prefix):
+            _copy_objects(source, target, _found(source, prefix, digest), scratch)
         return False
+    run = _found(source, prefix, digest)
     with _claim(target, prefix, heartbeat_s) as lease:  # keys are numbered by attempt: a live one may use the same
         fenced = FencedStore(target, lease.check)
         _copy_objects(source, fenced, run, scratch)
         with contextlib.suppress(ConflictError):
-            Prefix(fenced, prefix).put(MANIFEST, Prefix(source, prefix).get(MANIFEST), if_absent=True)
-    _check_same(there, run)
+            Prefix(fenced, prefix).put(MANIFEST, pack_manifest(run.manifest)[0], if_absent=True)
+    _check_same(there, digest)
     return True
 
 
-def _check_same(there: Prefix, run: CommittedRun) -> None:
+def _is_whole(store: Store, prefix: str) -> bool:
+    try:
+        return load_run(store, prefix, verify=True) is not None
+    except ArtifactError:
+        return False
+
+
+def _found(source: Store, prefix: str, digest: str) -> CommittedRun:
+    run = load_run(source, prefix)
+    if run is None:
+        raise MissingError("no such artifact in the store to copy from", got=f"{prefix} in {source.uri}")
+    if run.digest != digest:
+        what = f"the store to copy from holds other outputs of {prefix} than this checkout's manifest names"
+        raise TamperedError(what, got=run.digest, expected=digest)
+    return run
+
+
+def _check_same(there: Prefix, wanted: str) -> None:
     digest = digest_of(there.get(MANIFEST))
-    if digest != run.digest:
+    if digest != wanted:
         what = "the target holds other outputs of this run"
-        raise ArtifactError(what, got=f"{digest} in {there.uri}", expected=run.digest)
+        raise ArtifactError(what, got=f"{digest} in {there.uri}", expected=wanted)
 
 
 def _copy_objects(source: Store, target: Store, run: CommittedRun, scratch: Path) -> None:
+    spec = read_spec(source, run.stage, run.fingerprint)
+    if spec is not None and spec.identity.fingerprint != run.fingerprint:
+        raise TamperedError(f"spec.json of {run.prefix} is that of another run", got=spec.identity.fingerprint)
     for name, entry in run.manifest.files.items():
         _copy_file(source, target, run, name, entry, scratch)
     here, there = Prefix(source, run.prefix), Prefix(target, run.prefix)
@@ -191,13 +212,16 @@ def _copy_objects(source: Store, target: Store, run: CommittedRun, scratch: Path
 def _copy_file(source: Store, target: Store, run: CommittedRun, name: str, entry: FileEntry, scratch: Path) -> None:
     key = run.keys[name]
     if not _is_intact(target, key, entry, scratch):
+        if not key.startswith((f"{run.prefix}/", MEMO)) and target.head(key) is not None:
+            what = f"{name} of {run.prefix}, which adopted it, would replace a file of another run"
+            raise ArtifactError(what, got=key, fix=f"move {key} out of {target.uri} if that run is to go")
         source.download(key, scratch)
         found = file_entry(scratch)
         if found != entry:
             raise tampered(run, name, found.sha256)
         target.upload(key, scratch)
     if key.startswith(MEMO):
-        _copy_memo(source, target, key)
+        _copy_memo(source, target, run.stage, key, entry)
 
 
 def _is_intact(store: Store, key: str, entry: FileEntry, scratch: Path) -> bool:
@@ -211,13 +235,15 @@ def _is_intact(store: Store, key: str, entry: FileEntry, scratch: Path) -> bool:
     return file_entry(path) == entry
 
 
-def _copy_memo(source: Store, target: Store, key: str) -> None:
+def _copy_memo(source: Store, target: Store, stage: str, key: str, file: FileEntry) -> None:
     """The entry by which later runs find the memoised file, unless the target has one of its own."""
-    entry = f"{key.rpartition('/')[0]}/entry.json"
+    folder = key.rpartition("/")[0]
+    entry = f"{folder}/entry.json"
     if source.head(entry) is not None and target.head(entry) is None:
         data = source.get(entry)
         with contextlib.suppress(ArtifactError, ConflictError):  # a damaged one is not worth copying
-            if Memo.parse(data, entry).data == key:
+            memo = Memo.parse(data, entry)
+            if (memo.data, memo.file, memo_folder(stage, memo.key)) == (key, file, folder):
                 target.put(entry, data, if_absent=True)
 
 

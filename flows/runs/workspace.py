@@ -11,7 +11,7 @@ from pathlib import Path
 from components.errors import ArtifactError, MissingError, TamperedError
 from components.process import pid_exists
 from components.store.base import Store, check_key
-from flows.identity.artifact import SCHEMA, Record, digest_of, file_entry, pack_manifest, read_head
+from flows.identity.artifact import SCHEMA, Record, RunPrefix, Sha256, digest_of, file_entry, pack_manifest, read_head
 from flows.pipeline.table import Need, Stage
 from flows.runs.ancestry import CONTEXT, keep_context
 from flows.runs.records import MANIFEST, CommittedRun, find_run, load_run, tampered
@@ -24,9 +24,9 @@ class Pointer(Record):
     """artifacts/<stage>/run.json: which run in the store this is."""
 
     schema_version: int
-    fingerprint: str
-    prefix: str
-    digest: str
+    fingerprint: Sha256
+    prefix: RunPrefix
+    digest: Sha256
 
 
 class Workspace:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from components.bundle.integrity import bundle_digest
 from components.bundle.system import SystemSampling
 from components.errors import ArtifactError, ConflictError, MissingError, RcgError, RetryableError, TamperedError
 from components.training.checkpoint import NoCheckpoints
@@ -24,6 +25,7 @@ from flows.gate.rollback import rollback
 from flows.gate.verdict import checks
 from flows.lineage.story import read_story
 from flows.registry import CHALLENGER, CHAMPION, PREVIOUS, Aliases, register
+from flows.registry.references import DIGEST
 from flows.runs.records import CommittedRun
 from flows.settings import Settings
 from tests.support.bundles import SAMPLING, make_bundle
@@ -276,6 +278,24 @@ def test_a_champion_whose_bundle_is_damaged_is_named_and_nothing_changes(
 def _overwrite(path: Path) -> None:
     path.chmod(0o644)
     path.write_text("{}")
+
+
+def test_code_that_no_run_of_the_store_made_is_not_run(world: World) -> None:
+    """Whoever may write to the registry can name any folder, with its right digest."""
+    from flows.tracking.client import open_client
+
+    world.register(1)
+    world.promote()
+    theirs, ran = make_bundle(world.root / "theirs").root, world.root / "ran"
+    (theirs / "components/__init__.py").write_text(f"open({str(ran)!r}, 'w')")
+    tags = {DIGEST: bundle_digest(theirs), "rcg.content.collect": world.collect.digest}
+    number = open_client(world.aliases.uri).create_model_version("rcg", theirs.as_uri(), tags=tags).version
+    for act in (world.promote, lambda number: rollback(world.project, number)):
+        with pytest.raises(RcgError):
+            act(int(number))
+    with pytest.raises(MissingError, match="code of version 2 is not known"):
+        world.promote(int(number))
+    assert not ran.exists()
 
 
 def test_foreign_and_deleted_versions_are_named(world: World) -> None:

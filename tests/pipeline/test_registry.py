@@ -36,6 +36,7 @@ from flows.lineage.sampling import write_samples
 from flows.lineage.trace import lineage_of
 from flows.lineage.verification import VerifyRequest, verify
 from flows.registry import Registered, look, peek, register, resolve
+from flows.registry.references import DIGEST
 from flows.runs.records import CommittedRun
 from flows.settings import TrackingSettings
 from flows.tracking import Tracking, resolve_tracking
@@ -216,6 +217,11 @@ def test_foreign_models_and_folders_are_refused(tmp_path: Path, tracking: Tracki
     client.create_model_version("foreign", tmp_path.as_uri())
     with pytest.raises(ArtifactError, match="not registered by rcg"):
         resolve("models:/foreign/1", tracking, MODELS)
+    for digest in ("../../../planted", "0" * 63, "0" * 64 + "/../x"):
+        client.create_model_version("foreign", "s3://elsewhere/store/runs/bundle/x/out/1", tags={DIGEST: digest})
+    for number in (2, 3, 4):
+        with pytest.raises(ArtifactError, match="not registered by rcg"):
+            resolve(f"models:/foreign/{number}", tracking, MODELS)
     with pytest.raises(ArtifactError, match="not a bundle"):
         resolve(str(tmp_path), None, MODELS)
     with pytest.raises(ConfigError, match="switched off"):

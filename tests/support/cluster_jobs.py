@@ -21,6 +21,7 @@ import yaml
 from components.store import open_store
 from components.store.base import Store
 from flows.executors.kuberay.manifest import store_key
+from flows.identity.artifact import digest_of
 from flows.runs.transfer import data_copy
 from tests.support.cluster_rig import ROOT, await_system, kubectl, wait_until
 
@@ -110,7 +111,8 @@ class Checkout:
     def prepare_as(self, other: "Checkout") -> None:
         """The same, copied from a checkout that has it."""
         shutil.copytree(other.root / "artifacts", self.root / "artifacts")
-        data_copy(other.store, self.store, [other.run_prefix("collect")])
+        prefix = other.run_prefix("collect")
+        data_copy(other.store, self.store, {prefix: digest_of(other.store.get(f"{prefix}/manifest.json"))})
 
     def run_prefix(self, stage: str) -> str:
         """The folder of the stage's only run."""

@@ -17,7 +17,7 @@ def a_spec(stage: str, *, source: str = "demo", **changes: Any) -> Spec:
         schema_version=1,
         fingerprint=identity.fingerprint,
         identity=identity,
-        inputs={"encode": InputSpec(prefix="runs/encode/x", digest="e")},
+        inputs={"encode": InputSpec(prefix=f"runs/encode/{'e' * 64}", digest="e" * 64)},
         source=source,
         collection_lock=None,
         module="none",

@@ -1,12 +1,14 @@
 """Other programs run nothing of the folder in which they work."""
 
+import ctypes
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from flows.children import bare_environment, git, python
+from flows.children import git, python, run_apart
 
 
 def test_python_imports_nothing_from_the_current_folder(tmp_path: Path) -> None:
@@ -47,7 +49,22 @@ def test_git_asks_no_address_that_is_a_command(tmp_path: Path) -> None:
 def test_code_of_others_is_given_nothing_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_SECRET_ACCESS_KEY", "MLFLOW_TRACKING_PASSWORD", "RCG_MLFLOW_URI", "GIT_SSH_COMMAND", "ODD"):
         monkeypatch.setenv(name, "secret")
-    given = bare_environment(tmp_path)
-    assert "secret" not in given.values()
-    assert given["PATH"] == os.environ["PATH"]
-    assert given["HOME"] == str(tmp_path)
+    shown = run_apart([sys.executable, "-c", "import os; print(os.getcwd(), os.environ['HOME'], os.environ)"], tmp_path)
+    assert shown.stdout.split()[:2] == [str(tmp_path)] * 2
+    assert "secret" not in shown.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user, and needs to be one who may")
+def test_nor_does_it_find_it_in_the_memory_of_this_process() -> None:
+    """Root reads everything, so a child of ours becomes nobody first."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setuid(65534)
+            ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # as after exec
+            look = ["cat", f"/proc/{os.getpid()}/environ"]
+            open_before = subprocess.run(look, capture_output=True, check=False).returncode == 0
+            os._exit(0 if open_before and run_apart(look, Path("/tmp")).returncode != 0 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

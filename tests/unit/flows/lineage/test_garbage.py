@@ -54,11 +54,12 @@ class World:
     def memo(self, stage: str, data: bytes) -> str:
         """A memoised file with its entry; returns its key."""
         folder = f"memo/{stage}/{digest_of(data)}"
-        self.store.put(f"{folder}/data", data)
+        key = f"{folder}/{digest_of(data)}"
+        self.store.put(key, data)
         entry = FileEntry(size=len(data), sha256=digest_of(data))
-        memo = Memo(schema_version=SCHEMA, key="k", data=f"{folder}/data", file=entry, versions={})
+        memo = Memo(schema_version=SCHEMA, key="k", data=key, file=entry, versions={})
         self.store.put(f"{folder}/entry.json", memo.to_json())
-        return f"{folder}/data"
+        return key
 
     def gc(self, *, days: float = 7.0, delete: bool = True) -> Garbage:
         return collect_garbage(self.project, days=days, delete=delete)

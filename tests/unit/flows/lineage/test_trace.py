@@ -127,7 +127,7 @@ def test_context_survives_what_it_tells_of(made: MadeProject, tmp_path: Path) ->
     assert keep_context(made.store, bundle) == first
     assert lineage_of("artifacts/bundle").stages["encoder"].params is not None
     other = open_store(tmp_path / "other")
-    data_copy(made.store, other, [bundle.prefix])
+    data_copy(made.store, other, {bundle.prefix: bundle.digest})
     assert keep_context(other, bundle) == first
     assert lineage_of("rdm").stages["encoder"].fingerprint is None, "named by its content alone"
 

@@ -107,9 +107,10 @@ def test_damage_is_named(store: LocalStore) -> None:
 
 
 def test_memoised_files_are_checked_too(store: LocalStore) -> None:
-    run = make_run(store, SPEC, FILES, memos={"weights.bin": "memo/rdm/k/data"})
-    assert run.keys["weights.bin"] == "memo/rdm/k/data"
-    store.delete("memo/rdm/k/data")
+    key = f"memo/rdm/{'0' * 64}/{digest_of(FILES['weights.bin'])}"
+    run = make_run(store, SPEC, FILES, memos={"weights.bin": key})
+    assert run.keys["weights.bin"] == key
+    store.delete(key)
     with pytest.raises(MissingError, match=r"weights\.bin"):
         load_run(store, SPEC.prefix)
 

@@ -6,7 +6,7 @@ from components.errors import ArtifactError, ConflictError, MissingError, Tamper
 from components.store import LocalStore, Prefix
 from flows.runs.lease import Lease, Watch, acquire
 from flows.runs.records import CommittedRun, load_run
-from flows.runs.stored import StoredOutput
+from flows.runs.stored import Memo, StoredOutput
 from flows.runs.transfer import Adoption, adopt, adopt_checkpoints, data_copy, pull
 from tests.support.made_runs import a_spec, make_run
 
@@ -38,6 +38,18 @@ def damage(store: LocalStore, key: str) -> None:
     path = store.local_path(key)
     path.chmod(0o644)
     path.write_bytes(path.read_bytes()[::-1])
+
+
+def wanted(*runs: CommittedRun) -> dict[str, str]:
+    return {run.prefix: run.digest for run in runs}
+
+
+def rekeyed(store: LocalStore, run: CommittedRun, name: str, key: str) -> None:
+    """A run.json of somebody else: it names that key for a file, and the bytes lie there."""
+    store.put(key, store.get(run.keys[name]))
+    record = run.record.model_copy(update={"keys": {**run.keys, name: key}})
+    for file in ("run.json", "attempts/1.run.json"):
+        Prefix(store, run.prefix).put(file, record.to_json())
 
 
 def test_adopting_commits_the_same_content_without_copying(store: LocalStore, run: CommittedRun) -> None:
@@ -91,7 +103,7 @@ def test_checkpoints_that_cannot_be_read_are_not_adopted(store: LocalStore, run:
 
 def test_a_copy_is_complete(store: LocalStore, other: LocalStore, run: CommittedRun) -> None:
     adopted = adopt(store, NEW, OLD.fingerprint, "only renamed a variable")
-    assert data_copy(store, other, [NEW.prefix, OLD.prefix]) == [NEW.prefix, OLD.prefix]
+    assert data_copy(store, other, wanted(adopted, run)) == [NEW.prefix, OLD.prefix]
     assert load_run(other, OLD.prefix, verify=True) == run
     assert load_run(other, NEW.prefix, verify=True) == adopted
     assert other.get(f"{OLD.prefix}/events/1/000001.jsonl") == b"{}\n"
@@ -102,14 +114,14 @@ def test_a_copy_is_complete(store: LocalStore, other: LocalStore, run: Committed
 
     out = StoredOutput(other, NEW.prefix, 5, other.root.parent / "scratch", versions={}, mix_versions=False)
     out.memoised("shard.bin", "key", never)
-    assert data_copy(store, other, [OLD.prefix]) == []
+    assert data_copy(store, other, wanted(run)) == []
 
 
 def test_a_copy_mends_a_damaged_target(store: LocalStore, other: LocalStore, run: CommittedRun) -> None:
-    data_copy(store, other, [OLD.prefix])
+    data_copy(store, other, wanted(run))
     damage(other, run.keys["weights.bin"])
     other.delete(run.keys["shard.bin"])
-    data_copy(store, other, [OLD.prefix])
+    data_copy(store, other, wanted(run))
     assert load_run(other, OLD.prefix, verify=True) == run
 
 
@@ -117,17 +129,17 @@ def test_damaged_records_of_a_source_are_not_copied(store: LocalStore, other: Lo
     entry = f"{run.keys['shard.bin'].rpartition('/')[0]}/entry.json"
     store.put(f"{OLD.prefix}/run.json", b"{")
     store.put(entry, store.get(entry).replace(b"key", b"kez"))
-    data_copy(store, other, [OLD.prefix])
+    data_copy(store, other, wanted(run))
     assert other.get(f"{OLD.prefix}/run.json") == run.record.to_json()
     assert other.head(entry) is None
 
 
 def test_a_damaged_or_absent_source_is_not_copied(store: LocalStore, other: LocalStore, run: CommittedRun) -> None:
     with pytest.raises(MissingError, match="no such artifact"):
-        data_copy(store, other, [NEW.prefix])
+        data_copy(store, other, {NEW.prefix: run.digest})
     damage(store, run.keys["weights.bin"])
     with pytest.raises(TamperedError, match=r"weights\.bin"):
-        data_copy(store, other, [OLD.prefix])
+        data_copy(store, other, wanted(run))
     assert load_run(other, OLD.prefix) is None
 
 
@@ -136,7 +148,7 @@ def test_other_outputs_in_the_target_are_not_overwritten(
 ) -> None:
     mine = make_run(other, OLD, {"weights.bin": b"others"})
     with pytest.raises(ArtifactError, match="other outputs"):
-        data_copy(store, other, [OLD.prefix])
+        data_copy(store, other, wanted(run))
     assert load_run(other, OLD.prefix, verify=True) == mine
 
 
@@ -145,10 +157,10 @@ def test_a_run_at_work_in_the_target_is_not_disturbed(store: LocalStore, other: 
     assert isinstance(claim, Lease)
     before = [(info.key, info.etag) for info in other.list("")]
     with pytest.raises(ConflictError, match="is being run now"):
-        data_copy(store, other, [OLD.prefix])
+        data_copy(store, other, wanted(run))
     assert [(info.key, info.etag) for info in other.list("")] == before
     claim.release()
-    data_copy(store, other, [OLD.prefix])
+    data_copy(store, other, wanted(run))
     assert load_run(other, OLD.prefix, verify=True) == run
 
 
@@ -165,3 +177,59 @@ def test_pull_fetches_every_file_and_only_what_lacks(store: LocalStore, run: Com
     with pytest.raises(TamperedError, match=r"weights\.bin"):
         pull(store, run, tmp_path / "there")
     assert not (tmp_path / "there/weights.bin").exists()
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["decisions/rcg/history.json", "runs/rdm/" + "0" * 64 + "/out/1/weights.bin", f"{OLD.prefix}/lease.json",
+     f"{OLD.prefix}/out/1/plots/loss.json", "memo/rdm/" + "0" * 64 + "/entry.json", "retrain/current.json"],
+)  # fmt: skip
+def test_a_copy_writes_no_key_that_is_not_the_runs_own(
+    store: LocalStore, other: LocalStore, run: CommittedRun, key: str
+) -> None:
+    rekeyed(store, run, "weights.bin", key)
+    other.put("decisions/rcg/history.json", b"the champion's")
+    before = [(info.key, info.etag) for info in other.list("")]
+    with pytest.raises(TamperedError, match="not its own"):
+        data_copy(store, other, wanted(run))
+    assert [(info.key, info.etag) for info in other.list("")] == before
+
+
+def test_an_adopted_run_replaces_no_file_of_another(store: LocalStore, other: LocalStore, run: CommittedRun) -> None:
+    adopted = adopt(store, NEW, OLD.fingerprint, "only renamed a variable")
+    mine = make_run(other, OLD, {"weights.bin": b"of my own"})
+    with pytest.raises(ArtifactError, match="would replace a file of another run"):
+        data_copy(store, other, wanted(adopted))
+    assert load_run(other, OLD.prefix, verify=True) == mine
+
+
+def test_a_copy_takes_only_the_outputs_that_the_checkout_names(store: LocalStore, other: LocalStore) -> None:
+    mine, theirs = make_run(LocalStore(store.root / "mine"), OLD, FILES), make_run(store, OLD, {"weights.bin": b"bad"})
+    with pytest.raises(TamperedError, match="other outputs"):
+        data_copy(store, other, wanted(mine))
+    assert theirs.digest != mine.digest
+    assert list(other.list("")) == []
+
+
+def test_a_whole_run_in_the_target_keeps_its_own_record(
+    store: LocalStore, other: LocalStore, run: CommittedRun
+) -> None:
+    data_copy(store, other, wanted(run))
+    record = run.record.model_copy(update={"host": "elsewhere"})
+    Prefix(store, run.prefix).put("run.json", record.to_json())
+    assert data_copy(store, other, wanted(run)) == []
+    assert load_run(other, OLD.prefix) == run
+
+
+def test_a_memo_of_another_key_is_not_taken(store: LocalStore, other: LocalStore, run: CommittedRun) -> None:
+    entry = f"{run.keys['shard.bin'].rpartition('/')[0]}/entry.json"
+    memo = Memo.parse(store.get(entry), entry)
+    store.put(entry, memo.model_copy(update={"key": "another picture"}).to_json())
+    data_copy(store, other, wanted(run))
+    assert other.head(entry) is None
+
+
+def test_a_spec_of_another_run_is_not_taken(store: LocalStore, other: LocalStore, run: CommittedRun) -> None:
+    Prefix(store, run.prefix).put("spec.json", NEW.to_json())
+    with pytest.raises(TamperedError, match="another run"):
+        data_copy(store, other, wanted(run))
