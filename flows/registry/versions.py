@@ -45,7 +45,7 @@ def register(tracking: Tracking, store: Store, run: CommittedRun, *, name: str, 
             version = _create(client, name, source, run, {**tags, **facts})
     with mlflow_errors(tracking.uri):
         client.set_registered_model_alias(name, CHALLENGER, version)
-    replay(tracking.state, wait_s=_PATIENCE_S)  # what fails stays pending
+    replay(tracking.state, wait_s=_PATIENCE_S, uri=tracking.uri)  # what fails stays pending
     return f"models:/{name}/{version} ({CHALLENGER})"
 
 

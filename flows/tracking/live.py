@@ -16,6 +16,7 @@ from flows.tracking.record import StageRecord, Tracking
 
 SWEEPER_LOCK = "sweeper.lock"
 LOG = "writer.log"
+URI_VARIABLE = "RCG_MLFLOW_URI"
 _SHORT_STAGE_S = 8.0  # a stage that ends sooner is logged once, at its end
 _PATIENCE_S = 1.5
 _children: list[subprocess.Popen[str]] = []  # kept, so that none is collected while it still runs
@@ -31,7 +32,7 @@ def note(tracking: Tracking | None, record: StageRecord, warn: Warn) -> None:
         if not pending_path(tracking, record).exists():  # one that waits knows more: it is of whoever did the work
             leave_request(tracking, record)
         probe(tracking.uri)
-        start_sweeper(tracking.state)
+        start_sweeper(tracking)
     except (RcgError, OSError) as error:
         warn(warning_text(error))
 
@@ -40,25 +41,26 @@ def warning_text(error: object) -> str:
     return f"not tracked for now, the work goes on and MLflow catches up with a later command: {error}"
 
 
-def start_sweeper(state: Path) -> None:
+def start_sweeper(tracking: Tracking) -> None:
     """Work off pending requests in a process of its own, unless one is at it."""
-    with locked(state / SWEEPER_LOCK) as free:
+    with locked(tracking.state / SWEEPER_LOCK) as free:
         pass
     if free:
-        _spawn("--sweep", state, state)
+        _spawn("--sweep", tracking.state, tracking)
 
 
-def _spawn(mode: str, path: Path, state: Path) -> "subprocess.Popen[str]":
+def _spawn(mode: str, path: Path, tracking: Tracking) -> "subprocess.Popen[str]":
+    """A writer; the password of MLflow, which no file holds, is in its environment."""
     root = str(Path(__file__).parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    with (state / LOG).open("a") as log:
+    with (tracking.state / LOG).open("a") as log:
         process = subprocess.Popen(
             python("flows.tracking.writer", mode, str(path)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if mode == "--follow" else log,
             stderr=log,
             text=True,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), URI_VARIABLE: tracking.uri},
             start_new_session=True,  # Ctrl-C ends the stage; the writer notices and ends in order
         )
     _children.append(process)
@@ -113,9 +115,9 @@ class LiveLog:
             probe(self.tracking.uri)
             self._worth_following.wait(_SHORT_STAGE_S)
             if self._ended.is_set():
-                start_sweeper(self.tracking.state)
+                start_sweeper(self.tracking)
             else:
-                process = _spawn("--follow", self._request, self.tracking.state)
+                process = _spawn("--follow", self._request, self.tracking)
                 self._started.set()
                 self._listen(process)
         except (RcgError, OSError) as error:

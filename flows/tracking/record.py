@@ -5,12 +5,13 @@ import json
 import re
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import ConfigError
+from components.text import redacted
 from flows.settings import TrackingSettings
 
 if TYPE_CHECKING:
@@ -85,18 +86,21 @@ class StageRecord:
 
     def key(self, tracking: Tracking) -> str:
         """Name of the request: equal for every attempt at the same stage of the same pipeline."""
-        return digest_of(tracking.uri, self.pipeline, self.stage, self.fingerprint)[:20]
+        return digest_of(redacted(tracking.uri), self.pipeline, self.stage, self.fingerprint)[:20]
 
 
 def to_json(tracking: Tracking, record: StageRecord) -> str:
-    values = {"tracking": asdict(tracking) | {"state": str(tracking.state)}, "record": asdict(record)}
-    return json.dumps(values, sort_keys=True, indent=1)
+    """A request on disk; it holds no password."""
+    place = asdict(tracking) | {"state": str(tracking.state), "uri": redacted(tracking.uri)}
+    return json.dumps({"tracking": place, "record": asdict(record)}, sort_keys=True, indent=1)
 
 
-def from_json(text: str) -> tuple[Tracking, StageRecord]:
+def from_json(text: str, uri: str) -> tuple[Tracking, StageRecord]:
+    """What to_json() wrote; of the same server, `uri` has the password."""
     values = json.loads(text)
     tracking = values["tracking"]
-    return Tracking(**tracking | {"state": Path(tracking["state"])}), StageRecord(**values["record"])
+    found = Tracking(**tracking | {"state": Path(tracking["state"])})
+    return replace(found, uri=uri) if redacted(uri) == found.uri else found, StageRecord(**values["record"])
 
 
 def pipeline_id(params: Mapping[str, Any], collection_lock: str, code_digest: str) -> str:

@@ -19,7 +19,7 @@ from components.store import Store, open_store
 from flows.runs.events import read_events
 from flows.runs.records import CommittedRun, load_run
 from flows.tracking.client import StageRuns
-from flows.tracking.live import SWEEPER_LOCK, warning_text
+from flows.tracking.live import SWEEPER_LOCK, URI_VARIABLE, warning_text
 from flows.tracking.pending import end_of, lock_of, locked, mark_done, owner_lock_of
 from flows.tracking.record import from_json
 
@@ -31,11 +31,14 @@ _SHOWN = ("metrics.json", "lineage.json", "report.html", "plots/*", "pictures/*"
 
 
 class Ledger:
-    """One request: a record, the store that has its run, and how many of its events MLflow has."""
+    """One request: a record, the store that has its run, and how many of its events MLflow has.
 
-    def __init__(self, request: Path) -> None:
+    `uri`: MLflow's with its password, which the request lacks.
+    """
+
+    def __init__(self, request: Path, uri: str) -> None:
         self.request = request
-        self.tracking, self.record = from_json(request.read_text())
+        self.tracking, self.record = from_json(request.read_text(), uri)
         self.store = open_store(self.record.store)
         self._runs: StageRuns | None = None
         self._position = (0, 0)
@@ -57,7 +60,8 @@ class Ledger:
             self.runs.log_events(events)
         for event in events:
             for name, key in event.images.items():
-                self._log_image(name, event.step, key)
+                if key.startswith(f"{self.record.prefix}/"):  # whoever wrote the event does not choose what is shown
+                    self._log_image(name, event.step, key)
         if events:
             self._position = events[-1].position
 
@@ -96,9 +100,9 @@ def _log_results(runs: StageRuns, store: Store, run: CommittedRun) -> None:
                 runs.log_file(local, str(Path("artifact", name).parent))
 
 
-def follow(request: Path, answers: IO[str]) -> None:
+def follow(request: Path, answers: IO[str], uri: str) -> None:
     """Log events as they come, until the stage ends or its process does; when MLflow fails, say so once and go on."""
-    ledger = Ledger(request)
+    ledger = Ledger(request, uri)
     said = resumed = False
     while True:
         with locked(owner_lock_of(request)) as ended:
@@ -127,7 +131,7 @@ def _say(answers: IO[str], text: str) -> None:
         return
 
 
-def replay(state: Path, wait_s: float = 0) -> dict[Path, RcgError]:
+def replay(state: Path, wait_s: float = 0, *, uri: str = "") -> dict[Path, RcgError]:
     """Work off every pending request here and now; those that could not be, and why.
 
     Left out are those whose stage still runs. Others that another writer is at are waited for, `wait_s` at most.
@@ -143,7 +147,7 @@ def replay(state: Path, wait_s: float = 0) -> dict[Path, RcgError]:
                 busy |= ended and not mine
                 if mine and ended and request.exists():
                     try:
-                        Ledger(request).close()
+                        Ledger(request, uri).close()
                     except RcgError as error:
                         failed[request] = error
         if not busy or time.monotonic() > deadline:
@@ -155,7 +159,7 @@ def _pending(state: Path) -> list[Path]:
     return sorted(state.glob("*.pending.json"))
 
 
-def sweep(state: Path) -> None:
+def sweep(state: Path, uri: str) -> None:
     """Replay until nothing new is left, holding the sweeper lock; what fails is left to a later command."""
     seen: set[Path] = set()
     while set(_pending(state)) - seen:
@@ -163,22 +167,22 @@ def sweep(state: Path) -> None:
             if not mine:
                 return
             seen = set(_pending(state))
-            for request, problem in replay(state).items():
+            for request, problem in replay(state, uri=uri).items():
                 sys.stderr.write(f"{request.name}: {problem}\n")
         # Looked at again once the lock is free: a request may have come in between.
 
 
 def main(arguments: list[str]) -> None:
     os.nice(_NICENESS)
-    mode, path = arguments[0], Path(arguments[1])
+    mode, path, uri = arguments[0], Path(arguments[1]), os.environ.get(URI_VARIABLE, "")
     if mode == "--sweep":
-        return sweep(path)
+        return sweep(path, uri)
     # What MLflow prints must not go to the stage process, which may have ended: writing to it would be an error.
     answers = sys.stdout
     with contextlib.redirect_stdout(sys.stderr), locked(lock_of(path), wait_s=_LOCK_WAIT_S) as mine:
         if mine:
-            follow(path, answers)
-    return sweep(path.parent)
+            follow(path, answers, uri)
+    return sweep(path.parent, uri)
 
 
 if __name__ == "__main__":
