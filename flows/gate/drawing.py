@@ -51,13 +51,14 @@ def fetch_bundle(tracking: Tracking, name: str, version: Version, cache: Path, s
     Whoever may write to the registry can name any folder as a version, and its code would run here. So it has to be
     the bundle of a run in the store. Raises: MissingError for one that is not; TamperedError.
     """
+    folder = resolve(f"models:/{name}/{version.number}", tracking, cache)
     if find_run(store, "bundle", version.digest) is None:
         raise MissingError(
             f"the code of version {version.number} is not known: the store has no such bundle",
             got=f"no bundle artifact with content {version.digest[:10]} in {store.uri}",
             fix="`rcg data copy --from` the store that has it",
         )
-    return resolve(f"models:/{name}/{version.number}", tracking, cache)
+    return folder
 
 
 def draw_images(folder: Path, n: int, seed: int, device: str) -> np.ndarray:

@@ -32,6 +32,7 @@ from flows.pipeline.params import check_params
 from flows.pipeline.plan import FILE as PLAN
 from flows.pipeline.plan import write_plan
 from flows.registry import CHAMPION
+from flows.retrain.branch import check_branch
 from flows.retrain.checkout import Checkout, run
 from flows.retrain.journal import End, Journal, Journals, new_journal
 from flows.retrain.lock import Check, RunLock
@@ -67,6 +68,7 @@ class _Retraining:
         self.checkout, self.journals = Checkout(project.root), Journals(project.store)
 
     def result(self) -> Result:
+        check_branch(self.checkout, self.checkout.head())
         journal, _ = self.journals.read()
         if journal is None or journal.end is not None:
             opened = self._open(journal)
@@ -183,6 +185,7 @@ class _Branch:
 
     def __init__(self, project: Project, checkout: Checkout, journal: Journal) -> None:
         self.journal, self._main, self._checkout = journal, project, checkout
+        check_branch(checkout, checkout.tip(journal.branch) or journal.base)
         self.folder = checkout.worktree(journal.branch, journal.base)
         _share_caches(project.root, self.folder)
 
