@@ -82,6 +82,7 @@ def main() -> None:
     """Run the command; an error meant for a person goes to stderr, with its exit code and no traceback."""
     # OpenMP threads that spin while others need the core make a step on a busy machine many times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.umask(os.umask(0o077) | 0o002)  # what is written here is for this user and, if he likes, his group
     show_log()
     try:
         app()

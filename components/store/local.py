@@ -132,14 +132,14 @@ class LocalStore:
                 fill(file)
                 file.flush()
                 os.fsync(file.fileno())
-            _make_folder(final.parent)
+            self._make_folder(final.parent)
             with self._lock(key):
                 return _publish(temporary, final, key, if_absent=if_absent, if_match=if_match)
 
     @contextlib.contextmanager
     def _temporary(self) -> Iterator[Path]:
         folder = self.root / RESERVED / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder(folder)
         if not self._swept:
             self._swept = True
             _sweep(folder)
@@ -149,12 +149,25 @@ class LocalStore:
         finally:
             path.unlink(missing_ok=True)
 
+    def _is_shared(self) -> bool:
+        """Whether the group of the store's folder may write to it; nobody else ever may, whatever the umask says."""
+        return self.root.is_dir() and bool(self.root.stat().st_mode & stat.S_IWGRP)
+
+    def _make_folder(self, folder: Path) -> None:
+        """mkdir -p whose new entries survive a power cut."""
+        if folder.is_dir():
+            return
+        self._make_folder(folder.parent)
+        folder.mkdir(0o775 if self._is_shared() else 0o755, exist_ok=True)
+        _sync_folder(folder.parent)
+
     @contextlib.contextmanager
     def _lock(self, key: str) -> Iterator[None]:
         folder = self.root / RESERVED / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder(folder)
         name = hashlib.sha256(key.encode()).digest()[0] % _N_LOCKS
-        descriptor = os.open(folder / f"{name:02x}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        group = 0o060 if self._is_shared() else 0
+        descriptor = os.open(folder / f"{name:02x}", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600 | group)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -228,15 +241,6 @@ def _regular(path: Path) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status if stat.S_ISREG(status.st_mode) else None
-
-
-def _make_folder(folder: Path) -> None:
-    """mkdir -p whose new entries survive a power cut."""
-    if folder.is_dir():
-        return
-    _make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ def repro(arguments: list[str], folder: Path = Path(), env: Mapping[str, str] | 
     """
     check_folder(folder)
     command = [dvc_command(), "repro", "--no-run-cache", *arguments]
-    return subprocess.run(command, cwd=folder, env=dvc_env() | dict(env or {}), check=False).returncode
+    return subprocess.run(command, cwd=folder, env=dvc_env(folder) | dict(env or {}), check=False).returncode
 
 
 def check_folder(folder: Path) -> Settings:
@@ -42,6 +42,13 @@ def dvc_command() -> str:
     return str(dvc) if dvc.exists() else "dvc"
 
 
-def dvc_env() -> dict[str, str]:
-    """The environment in which dvc finds plain `rcg`, which its stages call."""
-    return os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+def dvc_env(folder: Path) -> dict[str, str]:
+    """The environment in which dvc finds plain `rcg`, which its stages call, and keeps its caches to this user.
+
+    Those hold pickles, and DVC's own place for them is a folder of /var/tmp that every user may write to.
+    """
+    cache = folder.absolute() / ".rcg" / "dvc"
+    cache.mkdir(parents=True, exist_ok=True)
+    cache.chmod(0o700)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {"DVC_SITE_CACHE_DIR": str(cache)} | os.environ | {"PATH": path, "PYTHONSAFEPATH": "1"}

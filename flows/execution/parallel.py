@@ -41,7 +41,7 @@ def repro_parallel(
     settings = check_folder(folder)
     if jobs is None:
         jobs = len(stages) if settings.executor == "kuberay" else os.cpu_count() or 1
-    return _Run(arguments, folder, dvc_env() | dict(env or {}), stages, jobs).run()
+    return _Run(arguments, folder, dvc_env(folder) | dict(env or {}), stages, jobs).run()
 
 
 class _Run:

@@ -25,7 +25,6 @@ _KEYS = {
     "remote": {"connect_timeout", "endpointurl", "jobs", "read_timeout", "region", "url", "verify", "version_aware"},
 }
 """Settings of DVC that name no command, no file with credentials and no code."""
-_SITE_CACHE = "site_cache_dir = .rcg/dvc"
 
 
 class _Entry(NamedTuple):
@@ -86,7 +85,7 @@ def _of_config(text: str) -> Iterator[str]:
         head, setting = _SECTION.fullmatch(line), _SETTING.fullmatch(line)
         if head is not None:
             section = head[1] or head[2]
-        elif line != _SITE_CACHE and (setting is None or setting[1] not in _KEYS.get(section, ())):
+        elif setting is None or setting[1] not in _KEYS.get(section, ()):
             yield f".dvc/config: {line}"
 
 

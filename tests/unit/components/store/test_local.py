@@ -182,3 +182,20 @@ def test_mtimes_grow_also_where_the_file_system_rounds_them(store: LocalStore, t
     second = store.put("key", b"b", if_match=info.etag)
     assert store.local_path("key").stat().st_mtime_ns > future
     store.put("key", b"c", if_match=second)
+
+
+@pytest.mark.parametrize(("root", "lock", "folder"), [(0o755, 0o600, 0o755), (0o775, 0o660, 0o775)])
+def test_nobody_else_may_write_whatever_the_umask(tmp_path: Path, root: int, lock: int, folder: int) -> None:
+    """Who may write a lock, or replace it in its folder, can stop every writer."""
+    top = tmp_path / "store"
+    top.mkdir()
+    top.chmod(root)
+    before = os.umask(0)
+    try:
+        LocalStore(top).put("a/b", b"x")
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(top): path.stat().st_mode & 0o777 for path in top.rglob("*")}
+    assert {mode for path, mode in modes.items() if path.parent.name == "locks"} == {lock}
+    assert {mode for path, mode in modes.items() if (top / path).is_dir()} == {folder}
+    assert modes[Path("a/b")] == 0o444

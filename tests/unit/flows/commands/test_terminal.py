@@ -1,7 +1,9 @@
 import logging
+import os
 
 import pytest
 
+from flows.__main__ import main
 from flows.commands.terminal import phases, say, say_lines, show_log
 
 
@@ -35,3 +37,14 @@ def test_text_of_others_moves_no_cursor_and_makes_no_line(capsys: pytest.Capture
         "condition: cat\\nidentical",
     ]
     assert shown.err == "warning: tag \\u001b]0;title\\u0007 of s3://***@h/b\n"
+
+
+def test_nothing_is_written_for_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["rcg", "--help"])
+    before = os.umask(0)
+    try:
+        with pytest.raises(SystemExit):
+            main()
+        assert os.umask(0) == 0o002
+    finally:
+        os.umask(before)
