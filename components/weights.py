@@ -5,13 +5,13 @@ import hashlib
 import pickle
 import tempfile
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -139,7 +139,7 @@ def read_tables(path: Path, sha256: str | None = None) -> Tables:
     if sha256 is not None and (found := _sha256(path)) != sha256.lower():
         raise WeightsError(f"{path} is not the expected file", got=f"sha256 {found}", expected=f"sha256 {sha256}",
                            fix="download it again, or correct sha256 in params.yaml")  # fmt: skip
-    return {"": _read_safetensors(path)} if path.suffix == ".safetensors" else _tables_of(_read_torch(path), path)
+    return {"": _read_safetensors(path)} if path.suffix == ".safetensors" else _tables_of(load_torch(path), path)
 
 
 def likeliest(tables: Tables, source: str) -> dict[str, Tensor]:
@@ -154,25 +154,47 @@ def likeliest(tables: Tables, source: str) -> dict[str, Tensor]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, ValueError, OSError) as error:
+    except Exception as error:  # parsers raise anything at all on damaged bytes
         what = f"{path} is not a whole safetensors file"
         raise WeightsError(what, got=error, fix="copy or download it again") from error
 
 
-def _read_torch(path: Path) -> Any:
+def load_torch(path: Path) -> Any:
+    """What torch.save wrote, on CPU, without running code. Raises: WeightsError, also for a file that unpacks to more.
+
+    torch writes its zip records as they are: a file with compressed ones is none of its own.
+    """
     try:
+        _check_records(path)
         allowed = torch.serialization.safe_globals([(_Namespace, "argparse.Namespace")])
         with warnings.catch_warnings(), allowed:
             warnings.simplefilter("ignore")  # torch remarks on odd pickles before refusing them
-            return torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors; loading it would run code from the file",
-            got=str(error).splitlines()[0], expected="a file that torch.load(weights_only=True) accepts",
+            got=f"{error}".partition("\n")[0], expected="a file that torch.load(weights_only=True) accepts",
             fix="convert it to safetensors where you trust it",
         ) from error  # fmt: skip
-    except (RuntimeError, EOFError, OSError, ValueError, TypeError, AttributeError, LookupError) as error:
+    except Exception as error:  # parsers raise anything at all on damaged bytes
         raise WeightsError(f"{path} is not a whole torch file", got=error, fix="copy or download it again") from error
+    return loaded
+
+
+def _check_records(path: Path) -> None:
+    """Raises: WeightsError for a zip archive whose records are compressed; BadZipFile."""
+    if not zipfile.is_zipfile(path):
+        return  # of torch before 1.6
+    with zipfile.ZipFile(path) as archive:
+        packed = [info.filename for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+        n_bytes = sum(info.file_size for info in archive.infolist())
+    if packed or n_bytes > path.stat().st_size:
+        raise WeightsError(
+            f"{path} would unpack to more than it holds", got=f"{n_bytes} bytes; compressed: {_few(packed) or 'none'}",
+            expected="records as torch.save writes them, not compressed", fix="save it again with torch.save",
+        )  # fmt: skip
 
 
 def _tables_of(loaded: Any, path: Path) -> Tables:
@@ -188,8 +210,13 @@ def _tables_of(loaded: Any, path: Path) -> Tables:
 def _is_table(entry: Any) -> bool:
     return (
         isinstance(entry, Mapping) and bool(entry)
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in entry.items())
+        and all(isinstance(k, str) and isinstance(v, Tensor) and not _is_swollen(v) for k, v in entry.items())
     )  # fmt: skip
+
+
+def _is_swollen(tensor: Tensor) -> bool:
+    """Whether it stands for more numbers than it holds, by strides of 0."""
+    return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
 
 
 def _sha256(path: Path) -> str:

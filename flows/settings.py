@@ -20,6 +20,7 @@ from pydantic_settings import (
 from components.config import Config
 from components.errors import ConfigError
 from components.files import write_whole
+from flows.yaml_files import read_yaml
 
 LOCAL_FILE = Path(".rcg/local.yaml")
 """Written by `rcg snapshot`: this checkout's own settings, git-ignored."""
@@ -160,6 +161,7 @@ class Settings(BaseSettings):
         extra="forbid",
         frozen=True,
         env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     profile: Path | None = None
@@ -241,10 +243,7 @@ def _profile() -> dict[str, Any]:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML", got=error, fix="mend the file or delete it") from error
+    values = read_yaml(path, fix="mend the file or delete it") or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold settings by name", got=type(values).__name__, expected="key: value lines")
     return values

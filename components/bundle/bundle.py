@@ -1,13 +1,11 @@
 """A bundle: the folder of a finished model, loaded as a system that answers requests."""
 
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float
-from pydantic import ValidationError
 from torch import Tensor
 
 from components.bundle.provenance import SCHEMA as PROVENANCE_SCHEMA
@@ -16,6 +14,7 @@ from components.bundle.request import Picture, Request
 from components.bundle.system import System, SystemSampling
 from components.codecs.base import load_codec
 from components.config import Config
+from components.documents import read_json, validated
 from components.encoders.base import Encoder, constant_rows, load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
 from components.images.config import DecodeRecipe
@@ -76,13 +75,7 @@ class Bundle:
                 expected=SCHEMA,
                 fix="use the components folder inside the bundle, which belongs to it",
             )
-        try:
-            card = BundleCard.model_validate(values)
-        except ValidationError as error:
-            wrong = error.errors()[0]["msg"]
-            fix = "copy or pull the bundle again"
-            raise ArtifactError(f"{folder / CARD} is damaged", got=wrong, fix=fix) from error
-        return cls(folder, card, digest, torch.device(device))
+        return cls(folder, validated(BundleCard, values, f"{folder / CARD}"), digest, torch.device(device))
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -150,9 +143,4 @@ class _Part:
         return path
 
     def read_json(self, name: str) -> Any:
-        path = self.path(name)
-        try:
-            return json.loads(path.read_text())
-        except ValueError as error:
-            fix = "copy or pull it again"
-            raise ArtifactError("the bundle is damaged", got=f"{path}: {error}", fix=fix) from error
+        return read_json(self.path(name), fix="copy or pull the bundle again")

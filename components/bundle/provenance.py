@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from components.bundle.integrity import MANIFEST, digest_of_files, find_damage, read_files
 from components.config import Config
+from components.documents import first_fault, parse_mapping
 from components.errors import ArtifactError, DataError, TamperedError
 
 SCHEMA = 1
@@ -23,6 +24,8 @@ KEYWORD = "rcg.provenance"
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MOST_DRAWN = 10_000
+_MOST_TEXT = 2**20
+_WHERE, _FIX = "the picture's provenance", "use the original file"
 
 
 class Provenance(Config):
@@ -96,28 +99,23 @@ def read_provenance(data: bytes) -> Provenance:
         )
     if len(found) > 1:
         raise _forged(f"{len(found)} records in one picture")
+    values = parse_mapping(found[0].partition(b"\0")[2], _WHERE, fix=_FIX)
+    version = values.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA:
+        raise ArtifactError(
+            "the picture's provenance was written by a newer version of this program",
+            got=f"schema_version {version}", expected=f"at most {SCHEMA}", fix="update this checkout",
+        )  # fmt: skip
     try:
-        values = json.loads(found[0].partition(b"\0")[2])
-        version = values.get("schema_version") if isinstance(values, dict) else None
-        if isinstance(version, int) and version > SCHEMA:
-            raise ArtifactError(
-                "the picture's provenance was written by a newer version of this program",
-                got=f"schema_version {version}", expected=f"at most {SCHEMA}", fix="update this checkout",
-            )  # fmt: skip
         provenance = Provenance.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise _forged(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    except ValueError as error:
-        raise _forged(error) from error
+        raise _forged(first_fault(error)) from error
     provenance.check()
     return provenance
 
 
 def _forged(got: object) -> ArtifactError:
-    return ArtifactError(
-        "the picture's provenance is not as rcg writes it: edited or forged", got=got, fix="use the original file"
-    )
+    return ArtifactError(f"{_WHERE} is not as rcg writes it: edited or forged", got=got, fix=_FIX)
 
 
 def _chunk(kind: bytes, body: bytes) -> bytes:

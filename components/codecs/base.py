@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from components.base import Reader, Writer
 from components.codecs.config import CodecConfig, KlConfig, NoneConfig, VqF8Config, VqganConfig
 from components.config import Config
+from components.documents import validated
 from components.errors import ShapeError
 from components.nn.groups import in_groups
 from components.target import TargetSpec
@@ -68,7 +69,7 @@ def save_codec(config: Config, codec: Codec, out: Writer) -> None:
 
 def load_codec(artifact: Reader) -> Codec:
     """The codec of a codec artifact, on CPU, frozen, in eval mode. Raises: WeightsError."""
-    codec: Codec = _ADAPTER.validate_python(artifact.read_json("config.json")).build()
+    codec: Codec = validated(_ADAPTER, artifact.read_json("config.json"), f"{artifact.path('config.json')}").build()
     if codec.state_dict():
         load_weights(codec, artifact.path("weights.safetensors"))
     return codec.requires_grad_(False).eval()

@@ -3,16 +3,17 @@
 A picture may have several captions: a list as `text` in metadata.jsonl, or one row for each, in either file.
 """
 
+import codecs
 import csv
 import hashlib
 import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple, Self
 
 from components.collection.lock import Lock, MetadataFile
 from components.collection.source_base import Source
+from components.documents import json_lines
 from components.errors import DataError
 
 
@@ -118,16 +119,7 @@ def _rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
         except csv.Error as error:
             raise DataError(f"{name} line {reader.line_num} is not CSV", got=error) from error
         return
-    for number, line in enumerate(text, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{name} line {number} is not JSON", got=error) from error
-        if not isinstance(row, dict):
-            raise DataError(f"{name} line {number} is not an object", got=line.strip()[:80])
-        yield f"{name} line {number}", row
+    yield from json_lines(data.removeprefix(codecs.BOM_UTF8), name, DataError)
 
 
 def _captions(value: Any, where: str) -> tuple[str, ...]:

@@ -4,16 +4,17 @@ from typing import Any, Protocol, Self
 
 import torch
 from jaxtyping import Float, Int
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from components.base import Reader
+from components.documents import validated
 from components.encoders.config import (
     RGB,
     EncoderConfig,
     EncoderModel,
 )
-from components.errors import ConfigError, ShapeError, WeightsError
+from components.errors import ConfigError, ShapeError
 from components.nn.groups import in_groups
 from components.weights import load_weights
 
@@ -110,12 +111,8 @@ CONFIG, WEIGHTS = "config.json", "weights.safetensors"
 
 def load_encoder(artifact: Reader) -> FrozenEncoder:
     """The frozen encoder of an encoder artifact, on CPU. Raises: WeightsError."""
-    try:
-        config: EncoderModel = TypeAdapter(EncoderConfig).validate_python(artifact.read_json(CONFIG))
-    except ValidationError as error:
-        raise WeightsError(
-            f"the encoder's {CONFIG} is not valid", got=error, fix="run the encoder stage again"
-        ) from error
+    where = f"{artifact.path(CONFIG)}"
+    config: EncoderModel = validated(TypeAdapter(EncoderConfig), artifact.read_json(CONFIG), where)
     encoder = config.build()
     load_weights(encoder.network, artifact.path(WEIGHTS))
     return encoder

@@ -5,9 +5,18 @@ from typing import Any, cast
 from pydantic import TypeAdapter
 
 from components.base import Reader, Writer
+from components.config import Config
+from components.documents import validated
 from components.generators.base import Generator
 from components.generators.config import GeneratorData
 from components.weights import load_weights, save_weights
+
+
+class _Saved(Config):
+    """config.json."""
+
+    model: dict[str, Any]
+    data: GeneratorData
 
 
 def save_generator(generator: Generator, out: Writer) -> None:
@@ -20,8 +29,9 @@ def save_generator(generator: Generator, out: Writer) -> None:
 
 def load_generator(artifact: Reader, models: Any) -> Generator:
     """The trained generator of an artifact, in eval mode, without gradients. `models`: the union of its configs."""
-    saved = artifact.read_json("config.json")
-    model: Any = TypeAdapter(models).validate_python(saved["model"])
-    generator = cast(Generator, model.build(GeneratorData.model_validate(saved["data"])))
+    where = f"{artifact.path('config.json')}"
+    saved = validated(_Saved, artifact.read_json("config.json"), where)
+    model: Any = validated(TypeAdapter(models), saved.model, where)
+    generator = cast(Generator, model.build(saved.data))
     load_weights(generator, artifact.path("weights.safetensors"))
     return generator.eval().requires_grad_(False)

@@ -172,7 +172,7 @@ AugmentConfig = Annotated[
 
 DECODE_VERSION = 2
 """Rises when equal files become other pixels; 2: color profiles are converted, odd files are taken."""
-_PILLOW_LIMIT = 89_000_000  # a little above, Pillow itself begins to complain
+MOST_PIXELS = 89_000_000  # a little above, Pillow itself begins to complain
 _REMARKS = 16 << 20  # a file may hold so many bytes of text, profiles and thumbnails beside its pixels
 _BYTES_PER_PIXEL = 16  # no picture file needs more, so a bigger file is not worth reading
 
@@ -182,7 +182,7 @@ class DecodeRecipe(Config):
 
     background: tuple[int, int, int] = Field(min_length=3, max_length=3)
     """RGB 0..255 that transparent pictures are laid on."""
-    max_pixels: int = Field(ge=1, le=_PILLOW_LIMIT)
+    max_pixels: int = Field(ge=1, le=MOST_PIXELS)
     """Pictures with more pixels are rejected before any is decoded."""
 
     def max_bytes(self) -> int:

@@ -28,14 +28,13 @@ def show(name: str) -> None:
 @app.command()
 def use(name: str) -> None:
     """Check a preset and make it params.yaml."""
-    import yaml
-
     from components.files import write_whole
     from flows.pipeline.params import check_params
     from flows.pipeline.plan import write_plan
+    from flows.yaml_files import parse_yaml
 
     text, target = _read(name), Path("params.yaml")
-    params = check_params(yaml.safe_load(text), f"presets/{name}.yaml")
+    params = check_params(parse_yaml(text, f"presets/{name}.yaml"), f"presets/{name}.yaml")
     write_whole(target, text)
     say(f"{target} is now the preset {name}; `rcg explain` says what would run")
     changes = write_plan(target.parent, params.model_dump(mode="json"))

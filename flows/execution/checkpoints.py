@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from components.documents import read_json, validated
 from components.errors import ConfigError, WeightsError
 from components.files import replacing, write_whole
 from components.interop.checkpoint import (
@@ -22,9 +23,10 @@ from components.interop.checkpoint import (
 from components.interop.layout import KEPT, LIVE
 from components.weights import read_tensors
 from flows.execution.project import Project
-from flows.pipeline.params import check_params, check_section, read_yaml
+from flows.pipeline.params import check_params, check_section, read_params
 from flows.pipeline.table import check_name
 from flows.runs.workspace import fill
+from flows.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -79,7 +81,7 @@ def write_sections(found: Import) -> tuple[list[str], str | None]:
 
 
 def _present() -> dict[str, Any]:
-    return read_yaml(PARAMS) if PARAMS.is_file() else {}
+    return read_params(PARAMS) if PARAMS.is_file() else {}
 
 
 def export_weights(project: Project, stage: str, path: Path, kind: str | None) -> tuple[str, Mapping[str, "Tensor"]]:
@@ -93,7 +95,7 @@ def export_weights(project: Project, stage: str, path: Path, kind: str | None) -
         raise ConfigError(f"the {stage} artifact has no weights", expected=" | ".join(sorted(set(_STAGES.values()))))
     with tempfile.TemporaryDirectory() as folder:
         fill(project.store, run, names, Path(folder))
-        config = yaml.safe_load((Path(folder) / _CONFIG).read_text())
+        config = read_json(Path(folder) / _CONFIG)
         kind = kind or _kind_of(stage, config)
         kept = read_tensors(Path(folder) / KEPT) if KEPT in names else {}
         weights = read_tensors(Path(folder) / _WEIGHTS)
@@ -141,8 +143,10 @@ def _facts_beside(kind: str, path: Path) -> dict[str, Any]:
     config = path.with_name("config.json")
     if kind != "kl" or not config.is_file():
         return {}
-    found = yaml.safe_load(config.read_text())
-    return {"scale": float(found["scaling_factor"])} if isinstance(found, dict) and "scaling_factor" in found else {}
+    found = read_json(config, WeightsError)
+    if not isinstance(found, dict) or "scaling_factor" not in found:
+        return {}
+    return {"scale": validated(float, found["scaling_factor"], f"scaling_factor of {config}", WeightsError)}
 
 
 def _followers(found: Checkpoint, current: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -184,8 +188,8 @@ def _write(name: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> N
     pattern = re.compile(rf"^{name}:.*\n(?:[ \t#].*\n|\n)*", re.MULTILINE)
     new = pattern.sub(lambda _: text + "\n", old, count=1) if pattern.search(old) else old + text
     try:
-        kept = yaml.safe_load(new) == whole
-    except yaml.YAMLError:
+        kept = parse_yaml(new, str(PARAMS)) == whole
+    except ConfigError:
         kept = False
     if not kept:
         new = _dumped(whole)

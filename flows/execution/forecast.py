@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.cache.memo_keys import facts_key, shard_key
+from components.documents import parse_json
 from components.errors import ArtifactError
 from components.store.base import Prefix, Store
-from flows.identity.artifact import parse_json
 from flows.identity.fingerprint import Difference, differences
 from flows.runs.lookup import read_spec
-from flows.runs.records import MANIFEST, CommittedRun, Spec, load_run, run_prefix
+from flows.runs.records import MANIFEST, CommittedRun, Spec, load_run, read_json_file, run_prefix
 
 _MOST_SPECS = 200
 
@@ -145,7 +145,7 @@ def _encode_keys(store: Store, spec: Spec) -> Iterator[tuple[int, str]]:
     collect = load_run(store, spec.inputs["collect"].prefix)
     if collect is None:
         return
-    listing = parse_json(store.get(collect.keys["collection.json"]), "collection.json")
+    listing = read_json_file(store, collect, "collection.json")
     for chunk in listing["chunks"]:
         key = shard_key(
             spec.identity.params,

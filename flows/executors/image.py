@@ -8,6 +8,7 @@ import json
 import sys
 from pathlib import Path
 
+from components.documents import read_json, validated
 from components.errors import ConfigError
 from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests
@@ -16,6 +17,7 @@ from flows.runs.records import Spec
 
 IMAGES = Path(".rcg/images.json")
 """Written by `make image`: image reference -> {stage: code digest}."""
+_FIX = "delete it, or build again: make image"
 
 
 def code_digest(module: str) -> str:
@@ -32,10 +34,8 @@ def check_image(spec: Spec, image: str, root: Path) -> None:
     path = root / IMAGES
     if not path.is_file():
         return
-    try:
-        found = json.loads(path.read_text()).get(image, {}).get(spec.stage)
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"{path} cannot be read", got=error, fix="delete it, or build again: make image") from error
+    known = validated(dict[str, dict[str, str]], read_json(path, ConfigError, fix=_FIX), str(path), ConfigError)
+    found = known.get(image, {}).get(spec.stage)
     if found is not None and found != spec.identity.code:
         raise _other_code(spec, f"{found[:10]} in {image}")
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from components.store.base import Prefix, Store
 from components.store.cell import Cell
-from flows.identity.artifact import SCHEMA, Record
+from flows.identity.artifact import SCHEMA, Millis, Record
 
 Verdict = Literal["promoted", "refused"]
 Action = Literal["promote", "rollback"]
@@ -73,7 +73,7 @@ class Decision(Record):
     """Collection, split, feature network: what makes the numbers of one decision comparable, and only those."""
     notes: list[str]
     who: str
-    time_ms: int
+    time_ms: Millis
 
 
 class Entry(Record):
@@ -88,7 +88,7 @@ class Entry(Record):
     decision: int
     """Number of the gate's decision; for a rollback that of the newest one by then."""
     who: str
-    time_ms: int
+    time_ms: Millis
     state: EntryState
     """pending: the registry may not know yet, and the next command tells it. void: given up, see `why`."""
     why: str | None

@@ -7,13 +7,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any, Protocol, Self
 
-from pydantic import StringConstraints, ValidationError
+from pydantic import Field, StringConstraints
 
 from components.config import Config
+from components.documents import json_lines, parse_json, validated
 from components.errors import ArtifactError, DivergedError, TamperedError
 
 SCHEMA = 1
 """Version of everything that is written here. Part of every fingerprint: raise it when the bytes of outputs change."""
+
+Millis = Annotated[int, Field(ge=0, lt=253_402_300_800_000)]
+"""Milliseconds since 1970, before the year 10000: what has a date."""
 
 MAX_INLINE_FILES = 10_000
 """A manifest with more files keeps its listing in an object of its own."""
@@ -48,12 +52,7 @@ class Record(Config):
                 expected=f"at most {SCHEMA}",
                 fix="update this checkout",
             )
-        try:
-            return cls.model_validate(value)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(map(str, first["loc"]))
-            raise ArtifactError(f"{where} is not as it was written", got=f"{place}: {first['msg']}") from error
+        return validated(cls, value, where)
 
     def to_json(self) -> bytes:
         """Canonical JSON: equal records give equal bytes."""
@@ -95,6 +94,12 @@ class Listing(FileEntry):
     """Stands in a manifest for more files than fit: JSON lines, named by their digest."""
 
     n_files: int
+
+
+class _Row(FileEntry):
+    """A line of a listing."""
+
+    name: str
 
 
 class LongManifest(Record):
@@ -179,14 +184,6 @@ def readable_json(value: Any, name: str) -> bytes:
         raise DivergedError(f"{name} would hold a number that is not finite", got=str(error)) from error
 
 
-def parse_json(data: bytes, where: str) -> Any:
-    """Raises: ArtifactError naming `where` when data is not JSON."""
-    try:
-        return json.loads(data)
-    except ValueError as error:
-        raise ArtifactError(f"{where} is not valid JSON: torn or edited by hand", got=_excerpt(data)) from error
-
-
 def digest_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
@@ -239,8 +236,8 @@ def unpack_manifest(data: bytes, stage: str, where: str, fetch: Callable[[str], 
 def _with_listing(head: LongManifest, listing: bytes, where: str) -> Manifest:
     if digest_of(listing) != head.listing.sha256:
         raise TamperedError(f"the listing of {where} does not match its digest", expected=head.listing.sha256)
-    rows = [json.loads(line) for line in listing.splitlines()]
-    files = {row.pop("name"): FileEntry(**row) for row in rows}
+    rows = [validated(_Row, row, place) for place, row in json_lines(listing, f"the listing of {where}")]
+    files = {row.name: FileEntry(size=row.size, sha256=row.sha256) for row in rows}
     return Manifest(schema_version=head.schema_version, stage=head.stage, files=files)
 
 

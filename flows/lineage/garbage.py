@@ -12,9 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
-from components.errors import ConflictError, RcgError
+from components.errors import ConfigError, ConflictError, RcgError
 from components.store.base import Prefix, Store
 from flows.children import git
 from flows.execution.project import Project
@@ -26,6 +24,7 @@ from flows.runs.lease import LEASE, FencedStore, Lease, Watch, acquire, holder_o
 from flows.runs.lookup import read_spec
 from flows.runs.rayjobs import noted_jobs
 from flows.runs.records import MANIFEST, CommittedRun, Spec, load_run
+from flows.yaml_files import parse_yaml
 
 _DAY_S = 86400
 _HEARTBEAT_S = 10.0
@@ -198,8 +197,8 @@ def _of_refs(project: Project, runs: Mapping[str, _Run]) -> Iterator[str]:
         if not params or not lock:
             continue
         try:
-            sections = yaml.safe_load(params)
-        except yaml.YAMLError:
+            sections = parse_yaml(params, f"params.yaml of {commit[:10]}")
+        except ConfigError:
             _log.warning("params.yaml of %s cannot be read: nothing is kept for it", commit[:10])
             continue
         yield from _of_commit(sections if isinstance(sections, dict) else {}, digest_of(lock), runs)

@@ -11,10 +11,9 @@ import numpy as np
 from components.errors import ArtifactError
 from components.spacing import evenly_spaced
 from components.store.base import Store
-from flows.identity.artifact import parse_json
 from flows.lineage.story import open_run
 from flows.runs.ancestry import Facts
-from flows.runs.records import CommittedRun
+from flows.runs.records import CommittedRun, read_json_file
 from flows.runs.stored import StoredArtifact
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def read_growth(store: Store, stages: Mapping[str, Facts]) -> Growth | None:
     if collect is None:
         return None
     counts, base = (
-        {chunk["name"]: int(chunk["count"]) for chunk in parse_json(store.get(collect.keys[name]), name)["chunks"]}
+        {chunk["name"]: int(chunk["count"]) for chunk in read_json_file(store, collect, name)["chunks"]}
         for name in ("collection.json", "base.json")
     )
     if encode is None or not counts or any(f"shards/{name}.arrow" not in encode.keys for name in counts):

@@ -1,17 +1,18 @@
 """Finding the bundle that a picture names: beside it, in the store, or in the registry."""
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from components.bundle.integrity import bundle_digest
 from components.bundle.provenance import Provenance
+from components.documents import read_json, validated
 from components.errors import ArtifactError, MissingError, RcgError
 from flows.execution.project import Project
-from flows.identity.artifact import parse_json
 from flows.runs.ancestry import keep_context
-from flows.runs.records import MANIFEST, CommittedRun, load_run
+from flows.runs.records import MANIFEST, CommittedRun, load_run, read_json_file
 
 LINEAGE = "lineage.json"
 
@@ -29,7 +30,7 @@ def bundle_of(claim: Provenance, model: str | None, project: Project) -> Path:
     if (beside / LINEAGE).is_file() and _is_it(claim, read_lineage(beside), lambda: bundle_digest(beside)):
         return beside
     for run in bundles(project):
-        lineage = parse_json(project.store.get(run.keys[LINEAGE]), run.keys[LINEAGE])
+        lineage = read_json_file(project.store, run, LINEAGE)
         if _is_it(claim, lineage, lambda: run.digest):  # noqa: B023  (called at once)
             return bundle_folder(project, run)
     found = _registered(claim, project)
@@ -96,10 +97,36 @@ def read_lineage(folder: Path) -> dict[str, Any]:
     path = folder / LINEAGE
     if not path.is_file():
         raise MissingError("no lineage here", got=folder, expected=f"a bundle folder with {LINEAGE}")
-    try:
-        lineage = json.loads(path.read_text())
-    except ValueError as error:
-        raise ArtifactError(f"{path} is damaged", got=error, fix="copy or pull the bundle again") from error
-    if not isinstance(lineage, dict) or not isinstance(lineage.get("parents"), dict):
-        raise ArtifactError(f"{path} is damaged", got="no parents in it", fix="copy or pull the bundle again")
+    lineage: dict[str, Any] = read_json(path, fix="copy or pull the bundle again")
+    validated(_Lineage, lineage, str(path))
     return lineage
+
+
+class _Known(BaseModel):
+    """Base of what has to be so in a file that may say more."""
+
+    model_config = ConfigDict(extra="ignore", allow_inf_nan=False)
+
+
+class _Parent(_Known):
+    content: str
+    metrics: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+
+
+class _Chunk(_Known):
+    name: str
+    count: int = Field(ge=0)
+
+
+class _Collection(_Known):
+    chunks: list[_Chunk] = []
+    classes: list[str] | None = None
+
+
+class _Lineage(_Known):
+    """What is read of lineage.json."""
+
+    parents: dict[str, _Parent]
+    collection: _Collection = _Collection()
+    params: dict[str, Any] | None = None

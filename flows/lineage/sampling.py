@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from components.bundle.provenance import Provenance, with_provenance
 from components.bundle.request import Picture, Request
+from components.documents import read_bytes
 from components.errors import ConfigError, DataError, MissingError
 from components.files import write_whole
 from flows.execution.project import Project
@@ -49,10 +50,7 @@ def open_picture(path: Path) -> Picture:
     """A given picture's file. Raises: MissingError, DataError."""
     if not path.is_file():
         raise MissingError("there is no such picture", got=path)
-    try:
-        return Picture(path.read_bytes(), str(path))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read", got=error) from error
+    return Picture(read_bytes(path, DataError), str(path))
 
 
 def _write(path: Path, image: "np.ndarray", provenance: Provenance) -> None:

@@ -1,18 +1,17 @@
 """What the report shows of a model: its versions, what was decided about them, and how they learned."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from components.documents import parse_json
 from components.errors import ArtifactError, MissingError, RcgError
 from components.store.base import Store
 from flows.execution.project import Project
 from flows.gate.decisions import Decision, Decisions, Entry
-from flows.identity.artifact import parse_json
 from flows.lineage.origin import LINEAGE, bundles
 from flows.pipeline.table import KINDS
 from flows.runs.ancestry import Context, Facts, keep_context
-from flows.runs.records import CommittedRun, load_run, run_prefix
+from flows.runs.records import CommittedRun, load_run, read_file, read_json_file, run_prefix
 
 _CURVES = ("pixels", "rdm")
 
@@ -110,7 +109,7 @@ def _registry(project: Project, model: str) -> tuple[dict[str, int], dict[int, t
 def _version(
     store: Store, run: CommittedRun, numbers: Mapping[str, int], aliases: Mapping[int, tuple[str, ...]]
 ) -> StoryVersion:
-    lineage = parse_json(store.get(run.keys[LINEAGE]), run.keys[LINEAGE])
+    lineage = read_json_file(store, run, LINEAGE)
     kept = keep_context(store, run)
     known = Context.parse(kept, "context.json").stages if kept is not None else {}
     stages = {name: known[name] for name in KINDS if name in known}
@@ -134,7 +133,7 @@ def _curves(store: Store, stages: Mapping[str, Facts]) -> Iterator[tuple[str, li
     for stage in _CURVES:
         data = _file(store, stages.get(stage), "plots/loss.json")
         if data is not None:
-            records = json.loads(data)
+            records = parse_json(data, "plots/loss.json")
             yield stage, [(float(r["step"]), float(r["loss"])) for r in records if "loss" in r]
 
 
@@ -144,7 +143,7 @@ def _file(store: Store, facts: Facts | None, name: str) -> bytes | None:
     if run is None or name not in run.keys:
         return None
     try:
-        return store.get(run.keys[name])
+        return read_file(store, run, name)
     except ArtifactError:
         return None
 

@@ -1,7 +1,7 @@
 """What was erased from a store, one tombstone per picture. Written by `rcg forget`, read by `rcg lineage`."""
 
 from components.store.base import Store
-from flows.identity.artifact import Record
+from flows.identity.artifact import Millis, Record
 
 
 class Tombstone(Record):
@@ -18,7 +18,7 @@ class Tombstone(Record):
     erased: list[str]
     """Keys of the objects that were deleted."""
     who: str
-    time_ms: int
+    time_ms: Millis
 
 
 def tombstones(store: Store) -> list[Tombstone]:

@@ -8,15 +8,16 @@ from typing import Any
 
 from components.bundle.integrity import bundle_digest
 from components.bundle.provenance import Provenance, read_provenance
+from components.documents import parse_json
 from components.errors import ArtifactError, MissingError, RcgError, TamperedError
 from components.store.base import Store
 from flows.execution.project import Project
-from flows.identity.artifact import digest_of, parse_json, read_head
+from flows.identity.artifact import digest_of, read_head
 from flows.lineage.origin import bundle_of, read_lineage
 from flows.lineage.tombstones import tombstones
 from flows.pipeline.table import KINDS
 from flows.runs.ancestry import CONTEXT, Context, Facts, ancestry
-from flows.runs.records import find_run
+from flows.runs.records import find_run, read_json_file
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def _of_run(stage: str, project: Project, digest: str | None = None) -> Lineage:
     stages = ancestry(project.store, run)
     metrics = {}
     if "metrics.json" in run.keys and stage == "evaluate":
-        metrics = parse_json(project.store.get(run.keys["metrics.json"]), "metrics.json")
+        metrics = read_json_file(project.store, run, "metrics.json")
     return Lineage(f"{stage} {run.digest[:10]}", stages, metrics=metrics)
 
 

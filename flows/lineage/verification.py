@@ -1,6 +1,5 @@
 """Sample a picture's micro-batch again from its bundle, and compare."""
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,6 +9,7 @@ import numpy as np
 from components.bundle.provenance import Provenance, check_bundle, platform_facts, read_provenance
 from components.bundle.request import Request
 from components.errors import ArtifactError, ConfigError, RcgError
+from components.images.config import MOST_PIXELS, DecodeRecipe
 from components.metrics.psnr import psnr_db
 from flows.execution.project import Project
 from flows.executors.base import pick_device
@@ -51,7 +51,7 @@ def verify(request: VerifyRequest, project: Project) -> Finding:
     """Raises: ArtifactError for a picture without provenance, or for another bundle than the one that it names."""
     data = open_picture(request.picture).data
     claim = read_provenance(data)
-    shown = _pixels(data)
+    shown = shown_pixels(data)
     unknown = _undecidable(claim, request)
     if unknown is not None:
         return Finding("not decidable", unknown)
@@ -159,11 +159,11 @@ def _request(claim: Provenance, given: tuple[Path, ...]) -> Request:
     )
 
 
-def _pixels(data: bytes) -> np.ndarray:
-    from PIL import Image
+def shown_pixels(data: bytes) -> np.ndarray:
+    """Shapes: (h, w, 3) uint8. Raises: DataError for a damaged picture, or one of far too many pixels."""
+    from components.images.decode import decode
 
-    with Image.open(io.BytesIO(data)) as picture:
-        return np.asarray(picture.convert("RGB"))
+    return np.asarray(decode(data, DecodeRecipe(background=(255, 255, 255), max_pixels=MOST_PIXELS)))
 
 
 def compare(shown: np.ndarray, drawn: np.ndarray, *, same_platform: bool, tokens: bool) -> Finding:

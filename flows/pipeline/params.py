@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import TypeAdapter, ValidationError, model_validator
 
 from components.config import Config
@@ -24,6 +23,7 @@ from flows.stages.evaluate.params import EvaluateParams
 from flows.stages.pixels.params import PixelsParams
 from flows.stages.rdm.params import RdmParams
 from flows.stages.sample.params import SampleParams
+from flows.yaml_files import read_yaml
 
 
 class Params(Config):
@@ -109,31 +109,13 @@ def _labels(params: Params) -> Iterator[str]:
             yield f"{stage}.model is conditioned on the class but collect.labels is none; set collect.labels"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's own rule, which PyYAML does not enforce: a key may stand once in a mapping."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=deep) for key, _ in node.value]
-        twice = sorted({str(k) for k in keys if keys.count(k) > 1})
-        if twice:
-            raise ConfigError(
-                f"a key stands twice in line {node.start_mark.line + 1} ff.",
-                got=", ".join(twice),
-                fix="keep one of them",
-            )
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
+def read_params(path: Path) -> dict[str, Any]:
     """params.yaml as plain data. Raises: ConfigError when it is absent or not a mapping."""
     if not path.is_file():
         raise ConfigError(
             f"{path} does not exist", fix="run this in the project folder, or make one with `rcg preset use digits`"
         )
-    try:
-        data = yaml.load(path.read_text(), _UniqueKeyLoader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML", got=error) from error
+    data = read_yaml(path)
     if not isinstance(data, dict):
         raise ConfigError(f"{path} must hold one section per stage", got=type(data).__name__)
     return data
@@ -141,7 +123,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def load_params(path: Path = Path("params.yaml")) -> Params:
     """Read and check the whole file. Raises: ConfigError naming every wrong key at once."""
-    return check_params(read_yaml(path), str(path))
+    return check_params(read_params(path), str(path))
 
 
 def load_sections(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from flows.identity.closure import PACKAGES, module_digests
 from flows.identity.fingerprint import LOCK
 from flows.pipeline.params import load_sections
 from flows.pipeline.table import Sections, Stage, pipeline
+from flows.yaml_files import parse_yaml
 
 FILE = "dvc.yaml"
 _HEADER = """\
@@ -102,8 +103,8 @@ def _changes(old: str | None, new: str) -> list[str]:
 
 def _stages(text: str) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError:
+        data = parse_yaml(text, FILE)
+    except ConfigError:
         return {}
     stages = data.get("stages") if isinstance(data, dict) else None
     return stages if isinstance(stages, dict) else {}

@@ -1,6 +1,5 @@
 """Bundles become versions of one registered model, where they lie."""
 
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from components.errors import ArtifactError, ConfigError
 from components.store.base import Store
 from flows.registry.references import DIGEST, local_folder
 from flows.runs.ancestry import keep_context
-from flows.runs.records import CommittedRun
+from flows.runs.records import CommittedRun, read_json_file
 from flows.runs.transfer import pull
 from flows.tracking.client import mlflow_errors, numbers, open_client
 from flows.tracking.record import Tracking
@@ -90,7 +89,7 @@ def _create(client: "MlflowClient", name: str, source: str, run: CommittedRun, t
 
 def _facts(store: Store, run: CommittedRun) -> dict[str, str]:
     """Version tags: where the bundle came from, and its headline metrics."""
-    lineage = json.loads(store.get(run.keys["lineage.json"]))
+    lineage = read_json_file(store, run, "lineage.json")
     metrics = numbers(lineage["parents"].get("evaluate", {}).get("metrics", {}))
     facts = {"fingerprint": run.fingerprint, "run": f"{store.uri}/{run.prefix}"}
     facts |= {f"content.{stage}": parent["content"] for stage, parent in lineage["parents"].items()}

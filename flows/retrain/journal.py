@@ -8,7 +8,7 @@ from typing import Literal
 
 from components.store.base import Prefix, Store
 from components.store.cell import Cell
-from flows.identity.artifact import SCHEMA, Commit, Record, Sha256
+from flows.identity.artifact import SCHEMA, Commit, Millis, Record, Sha256
 
 CURRENT = "current.json"
 End = Literal["promoted", "refused", "held", "unusable"]
@@ -31,7 +31,7 @@ class Journal(Record):
     why: list[str]
     """How the params were resolved, for people."""
     who: str
-    time_ms: int
+    time_ms: Millis
     end: End | None
     """None: under way."""
     told: str | None

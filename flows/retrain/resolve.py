@@ -10,12 +10,12 @@ import yaml
 from components.collection.lock import Lock
 from components.errors import ConfigError, MissingError
 from flows.execution.project import Project
-from flows.identity.artifact import parse_json
 from flows.pipeline.policy import RetrainParams
 from flows.registry import Version
 from flows.retrain.drift import drift_of
-from flows.runs.records import CommittedRun, find_run
+from flows.runs.records import CommittedRun, find_run, read_json_file
 from flows.runs.stored import StoredArtifact
+from flows.yaml_files import parse_yaml
 
 _WARM = ("rdm", "pixels")
 
@@ -39,7 +39,7 @@ def resolve_params(
     moved, reason = fits_anew(retrain, lock, base, champion, artifacts)
     changes["collect.base"] = [chunk.name for chunk in lock.chunks] if moved else base
     why.append(f"encoder and codec are {'fitted anew' if moved else 'kept'}: {reason}")
-    sections = yaml.safe_load(text)
+    sections = parse_yaml(text, "params.yaml")
     for stage in _WARM if retrain.init == "champion" else ():
         if sections.get(stage) is None:
             continue
@@ -71,7 +71,7 @@ class Artifacts:
         return run
 
     def read_json(self, version: Version, stage: str, name: str) -> Any:
-        return parse_json(self.project.store.get(self.run(version, stage).keys[name]), f"{name} of {stage}")
+        return read_json_file(self.project.store, self.run(version, stage), name)
 
     def open(self, version: Version, stage: str, scratch: Path) -> StoredArtifact:
         return StoredArtifact(self.project.store, self.run(version, stage), scratch)

@@ -13,8 +13,6 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import yaml
-
 from components.collection.lock import Lock, read_lock
 from components.collection.snapshot import Snapshot, take_snapshot
 from components.collection.source import open_source
@@ -37,6 +35,8 @@ from flows.retrain.checkout import Checkout, run
 from flows.retrain.journal import End, Journal, Journals, new_journal
 from flows.retrain.lock import Check, RunLock
 from flows.retrain.resolve import Artifacts, Resolved, resolve_params
+from flows.runs.records import read_file
+from flows.yaml_files import parse_yaml
 
 PARAMS = "params.yaml"
 _log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ class _Retraining:
             old = self._write_committed(base, path)
             found = take_snapshot(open_source(project.settings.source), path, rebuild=False)
             text = self._committed_params(base)
-            params = check_params(yaml.safe_load(text), PARAMS).retrain
+            params = check_params(parse_yaml(text, PARAMS), PARAMS).retrain
             fewest = params.min_new_images
             if found.n_new < fewest:
                 return Result(None, f"no change: {found.n_new} new image(s), {fewest} wanted")
@@ -126,7 +126,7 @@ class _Retraining:
     def _journal(
         self, base: str, target: str, lock: Lock, found: Snapshot, resolved: Resolved, old: set[str]
     ) -> Journal:
-        check_params(yaml.safe_load(resolved.text), PARAMS)
+        check_params(parse_yaml(resolved.text, PARAMS), PARAMS)
         key = digest_of(canonical_json([lock.identity, resolved.text, base]))
         return new_journal(
             key=key,
@@ -261,7 +261,7 @@ class _Branch:
 
         run, n = self.project.committed("collect"), 0
         for chunk in self.journal.chunks:
-            table = pa.ipc.open_file(io.BytesIO(self.project.store.get(run.keys[index_name(chunk)]))).read_all()
+            table = pa.ipc.open_file(io.BytesIO(read_file(self.project.store, run, index_name(chunk)))).read_all()
             n += sum(split != LEFT_OUT for split in table["split"].to_pylist())
         return n
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from components.errors import ArtifactError, ConflictError, MissingError
 from components.store.base import Store
-from flows.identity.artifact import SCHEMA, Record, pack_manifest
+from flows.identity.artifact import SCHEMA, Millis, Record, pack_manifest
 from flows.runs.lookup import read_spec
 from flows.runs.records import MANIFEST, CommittedRun, load_run
 
@@ -36,8 +36,8 @@ class Facts(Record):
     host: str | None = None
     context: dict[str, str] | None = None
     """git commit, image, RayJob: whatever the caller knew."""
-    started_ms: int | None = None
-    ended_ms: int | None = None
+    started_ms: Millis | None = None
+    ended_ms: Millis | None = None
     adopted_from: str | None = None
     adopted_because: str | None = None
 

@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from components.documents import parse_mapping, validated
 from components.errors import ArtifactError, DivergedError
 from components.store.base import Store
 from components.training.report import Report
-from flows.identity.artifact import Record, canonical_json, parse_json
+from flows.identity.artifact import Millis, Record, canonical_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +27,7 @@ class Event(Record):
     """Number of the object that holds it; grows within an attempt."""
     step: int
     total_steps: int | None
-    time_ms: int
+    time_ms: Millis
     metrics: dict[str, float]
     images: dict[str, str]
     """Name -> key of a PNG in the store."""
@@ -100,8 +101,8 @@ def _parsed(data: bytes, attempt: int, seq: int, where: str) -> Iterator[Event]:
     """The reports in an object; damaged lines are told and passed over, as they must not hide the run."""
     for line in data.splitlines():
         try:
-            yield Event.model_validate({**parse_json(line, where), "attempt": attempt, "seq": seq})
-        except (ArtifactError, ValueError, TypeError, RecursionError):
+            yield validated(Event, {**parse_mapping(line, where), "attempt": attempt, "seq": seq}, where)
+        except ArtifactError:
             _log.warning("%s is damaged: a report is passed over", where)
 
 

@@ -5,6 +5,8 @@ import socket
 from pathlib import Path
 from typing import Self
 
+from pydantic import Field
+
 from components.process import boot, pid_exists
 from flows.identity.artifact import Record
 
@@ -15,7 +17,7 @@ class Process(Record):
     host: str
     boot: str
     """Boot id and pid namespace; empty where the system has none."""
-    pid: int
+    pid: int = Field(ge=1, lt=2**31)
     started: str
     """Start time in clock ticks since boot; empty where the system does not tell."""
 

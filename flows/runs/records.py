@@ -19,8 +19,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from components.documents import parse_json
 from components.errors import (
     ArtifactError,
     ConfigError,
@@ -37,6 +38,7 @@ from flows.identity.artifact import (
     SHA256,
     FileEntry,
     Manifest,
+    Millis,
     Record,
     RunPrefix,
     SealedRecord,
@@ -107,8 +109,8 @@ class RunRecord(SealedRecord):
     host: str
     context: dict[str, str]
     """git commit, image, RayJob: whatever the caller knows."""
-    started_ms: int
-    ended_ms: int
+    started_ms: Millis
+    ended_ms: Millis
     adopted_from: Sha256 | None
     """Fingerprint whose outputs were accepted for this one."""
     adopted_because: str | None
@@ -136,7 +138,7 @@ class Adoption(Record):
     source: Sha256
     reason: str
     differences: list[str]
-    time_ms: int
+    time_ms: Millis
 
 
 class Erasure(Record):
@@ -291,6 +293,22 @@ def check_file(store: Store, run: CommittedRun, name: str) -> None:
     found = sha256_in_store(store, run.keys[name])
     if found != run.manifest.files[name].sha256:
         raise tampered(run, name, found)
+
+
+def read_file(store: Store, run: CommittedRun, name: str) -> bytes:
+    """A small file of a run, whole. Raises: MissingError, TamperedError for other bytes than were committed."""
+    if name not in run.keys:
+        raise MissingError(f"the {run.stage} artifact has no file {name}", got=", ".join(sorted(run.keys)[:10]))
+    data = store.get(run.keys[name])
+    found = digest_of(data)
+    if found != run.manifest.files[name].sha256:
+        raise tampered(run, name, found)
+    return data
+
+
+def read_json_file(store: Store, run: CommittedRun, name: str) -> Any:
+    """The same of a JSON file."""
+    return parse_json(read_file(store, run, name), f"{name} of {run.stage}")
 
 
 def tampered(run: CommittedRun, name: str, found: str) -> TamperedError:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from components.documents import parse_json
 from components.errors import ArtifactError, ConflictError, MissingError, TamperedError
 from components.store.base import Store, check_key
 from flows.identity.artifact import (
@@ -19,7 +20,6 @@ from flows.identity.artifact import (
     SealedRecord,
     digest_of,
     file_entry,
-    parse_json,
     readable_json,
 )
 from flows.runs.records import MEMO, CommittedRun, tampered

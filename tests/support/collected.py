@@ -12,9 +12,10 @@ from components.base import Metrics
 from components.collection.config import SplitConfig
 from components.collection.snapshot import take_snapshot
 from components.collection.source import open_source
+from components.documents import parse_json
 from components.images.config import DecodeRecipe
 from components.store import open_store
-from flows.identity.artifact import Manifest, parse_json
+from flows.identity.artifact import Manifest
 from flows.runs.stored import StoredOutput
 from flows.stages.collect import run as collect
 from flows.stages.collect.params import CollectParams

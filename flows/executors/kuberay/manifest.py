@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from components.errors import ConfigError
 from flows.executors.kuberay.cluster import Object
 from flows.runs.records import Spec
 from flows.settings import ClusterSettings, Settings
+from flows.yaml_files import read_yaml
 
 TEMPLATE = Path(__file__).parents[3] / "k8s" / "base" / "rayjob.yaml"
 STAGE, FINGERPRINT, STORE = "rcg/stage", "rcg/fingerprint", "rcg/store"
@@ -76,12 +75,7 @@ def is_same_work(job: Object, order: Order) -> bool:
 def read_template(path: Path | None) -> Object:
     """Raises: ConfigError for a file that is no RayJob."""
     path = path or TEMPLATE
-    try:
-        template = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "the RayJob template cannot be read", got=f"{path}: {error}", fix="unset or mend RCG_RAYJOB_TEMPLATE"
-        ) from error
+    template = read_yaml(path, fix="unset or mend RCG_RAYJOB_TEMPLATE")
     kind = template.get("kind") if isinstance(template, dict) else None
     if kind != "RayJob":
         raise ConfigError("the template is no RayJob", got=f"{path}: kind {kind}", fix="see k8s/base/rayjob.yaml")
