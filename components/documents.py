@@ -23,13 +23,15 @@ MAX_NUMBER = 2**63
 _T = TypeVar("_T")
 
 
-def read_bytes(path: Path, error: type[RcgError] = ArtifactError, *, limit: int = MAX_BYTES) -> bytes:
+def read_bytes(
+    path: Path, error: type[RcgError] = ArtifactError, *, limit: int = MAX_BYTES, fix: str | None = None
+) -> bytes:
     """A small file whole. Raises: `error` naming a file that cannot be read or is bigger than `limit`."""
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)
     except (OSError, ValueError) as cause:
-        raise error(f"{path} cannot be read", got=cause) from cause
+        raise error(f"{path} cannot be read", got=cause, fix=fix) from cause
     if len(data) > limit:
         raise error(f"{path} is too large to be read", got=f"more than {limit} bytes", expected=f"at most {limit}")
     return data
@@ -43,8 +45,7 @@ def parse_json(data: bytes, where: str, error: type[RcgError] = ArtifactError, *
         value = json.loads(data.decode())
     except (ValueError, RecursionError) as cause:
         why = "too deep" if isinstance(cause, RecursionError) else cause
-        what = f"{where} is not valid JSON: torn or edited by hand"
-        raise error(what, got=f"{why}: {data[:60]!r}", fix=fix) from cause
+        raise error(f"{where} is not valid JSON", got=f"{why}: {data[:60]!r}", fix=fix) from cause
     fault = plain_fault(value)
     if fault is not None:
         raise error(f"{where} holds what no document of ours holds", got=fault, fix=fix)
@@ -53,7 +54,7 @@ def parse_json(data: bytes, where: str, error: type[RcgError] = ArtifactError, *
 
 def read_json(path: Path, error: type[RcgError] = ArtifactError, *, fix: str | None = None) -> Any:
     """The same of a file."""
-    return parse_json(read_bytes(path, error), str(path), error, fix=fix)
+    return parse_json(read_bytes(path, error, fix=fix), str(path), error, fix=fix)
 
 
 def parse_mapping(data: bytes, where: str, error: type[RcgError] = ArtifactError, *, fix: str | None = None) -> Any:

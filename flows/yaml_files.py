@@ -31,7 +31,7 @@ def parse_yaml(text: str | bytes, where: str, error: type[RcgError] = ConfigErro
 
 def read_yaml(path: Path, error: type[RcgError] = ConfigError, *, fix: str | None = None) -> Any:
     """The same of a file."""
-    return parse_yaml(read_bytes(path, error, limit=MAX_BYTES), str(path), error, fix=fix)
+    return parse_yaml(read_bytes(path, error, limit=MAX_BYTES, fix=fix), str(path), error, fix=fix)
 
 
 _MERGE = "tag:yaml.org,2002:merge"

@@ -103,7 +103,9 @@ def folder_label(key: str) -> str | None:
 
 def sorted_classes(labels: set[str]) -> list[str]:
     """Class names in the order of their ids: numbers by value, then names."""
-    return sorted(labels, key=lambda name: (0, int(name), name) if name.isdecimal() else (1, 0, name))
+    return sorted(
+        labels, key=lambda name: (0, int(name), name) if name.isdecimal() and len(name) < 20 else (1, 0, name)
+    )
 
 
 def _rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:

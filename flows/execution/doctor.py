@@ -10,6 +10,7 @@ from typing import Any
 from components.errors import ConfigError, ConflictError, RcgError, StoreError
 from components.store import LocalStore, Store, open_store, prove_store
 from flows.execution.cluster import cluster_text
+from flows.execution.dvc_state import faults
 from flows.execution.project import Project
 from flows.tracking.client import probe
 from flows.tracking.record import check_database
@@ -127,4 +128,7 @@ def _dvc(project: Project) -> str:
     for name in (".git", "dvc.yaml"):
         if not (project.root / name).exists():
             raise ConfigError(f"{name} is missing", got=project.root, fix="run this in a clone of the project")
+    if found := faults(project.root):
+        left = "; ".join(f"{fault.path.relative_to(project.root)}" for fault in found)
+        raise ConfigError("a DVC that was killed left damaged files", got=left, fix="`rcg repro` mends them first")
     return "ready"

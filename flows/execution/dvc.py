@@ -1,5 +1,6 @@
 """`rcg repro`: DVC with the switches that our store needs, checked before anything runs."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -8,13 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.errors import ConfigError
+from flows.execution.dvc_state import mend
 from flows.settings import Settings, load_settings
+
+_log = logging.getLogger(__name__)
 
 
 def repro(arguments: list[str], folder: Path = Path(), env: Mapping[str, str] | None = None) -> int:
     """Run `dvc repro` in the folder and return its exit code; `env` is added to the environment.
 
-    DVC's run-cache is off: it would "restore" stages whose bytes the store does not hold.
+    What an earlier DVC that was killed left there is mended first. DVC's run-cache is off: it would "restore" stages
+    whose bytes the store does not hold.
     Raises: ConfigError when this folder cannot be reproduced at all.
     """
     check_folder(folder)
@@ -23,7 +28,7 @@ def repro(arguments: list[str], folder: Path = Path(), env: Mapping[str, str] | 
 
 
 def check_folder(folder: Path) -> Settings:
-    """The settings, after a look whether the folder is a project. Raises: ConfigError."""
+    """The settings, after a look whether the folder is a project that DVC can work in. Raises: ConfigError."""
     for name, fix in (
         ("dvc.yaml", "run this in the project folder"),
         ("collection.lock", "list your pictures first: `rcg snapshot FOLDER`, or `rcg snapshot demo`"),
@@ -31,6 +36,8 @@ def check_folder(folder: Path) -> Settings:
     ):
         if not (folder / name).exists():
             raise ConfigError(f"{name} is missing here", got=folder.absolute(), fix=fix)
+    for line in mend(folder):
+        _log.warning("%s", line)
     return load_settings()
 
 

@@ -71,15 +71,28 @@ class Checkout:
     def worktree(self, branch: str, base: str) -> Path:
         """A folder where the branch is checked out, as it was left by an earlier, interrupted run."""
         folder = self.root / ".rcg" / branch
-        if (folder / ".git").exists():
+        if (folder / ".git").exists() and self._mended(folder):
             return folder
         shutil.rmtree(folder, ignore_errors=True)
         self.git("worktree", "prune")
         start = [branch] if self.tip(branch) else ["-b", branch, base]
         folder.parent.mkdir(parents=True, exist_ok=True)
         order = [str(folder), branch] if start == [branch] else ["-b", branch, str(folder), base]
-        self.git("worktree", "add", "--quiet", *order)
+        # Forced twice: git marks a worktree that it is making as locked, and may have been killed then.
+        self.git("worktree", "add", "--quiet", "--force", "--force", *order)
         return folder
+
+    def _mended(self, folder: Path) -> bool:
+        """Whether the worktree is one; what a git that was killed left of its lock and its files is put right."""
+        with contextlib.suppress(ConfigError):
+            own = Path(self.git("rev-parse", "--absolute-git-dir", cwd=folder))
+            (own / "index.lock").unlink(missing_ok=True)  # whoever retrains is alone
+            (own / "locked").unlink(missing_ok=True)
+            changes = self.git("status", "--porcelain", "--untracked-files=no", cwd=folder).splitlines()
+            if any("D" in line[:2] for line in changes):
+                self.git("reset", "--hard", "--quiet", cwd=folder)
+            return True
+        return False
 
     def remove_worktree(self, branch: str) -> None:
         """The branch stays."""

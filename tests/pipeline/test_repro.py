@@ -47,6 +47,28 @@ def test_status_and_explain_say_that_all_is_done(project: Project) -> None:
     assert project.run("rcg", "explain").count("will not run") == len(STAGES)
 
 
+def test_what_a_killed_dvc_left_is_mended(project: Project) -> None:
+    """Plain dvc stops at each of these, or forgets; `rcg doctor` names them; `rcg repro` goes on."""
+    rwlock, lock = project.root / ".dvc/tmp/rwlock", project.root / "dvc.lock"
+    whole = lock.read_bytes()
+    for path, data, text in (
+        (rwlock, b'{"write": {"a', "file of locks was torn"),
+        (rwlock, b'{"read": {"%s": [{"pid": 1, "cmd": "dvc repro"}]}, "write": {"%s": {"pid": 1, "cmd": "dvc repro"}}}'
+         % ((str(project.root / "artifacts/rdm").encode(),) * 2), "named processes that have ended"),
+        (lock, whole[:900], "dvc.lock was torn"),
+        (lock, b"", "dvc.lock was torn"),
+    ):  # fmt: skip
+        path.write_bytes(data)
+        if path == rwlock:
+            project.run("dvc", "repro", "--force", "--single-item", "rdm", code=255)
+        assert f"{path.relative_to(project.root)}" in project.run("rcg", "doctor", code=2)
+        told = project.run("rcg", "repro")
+        assert text in told
+        assert "Running stage" not in told
+        assert lock.read_bytes() == whole
+    project.run("rcg", "doctor")
+
+
 def test_comment_makes_no_new_run(project: Project) -> None:
     before, path = project.runs(), project.root / "components/rdm/denoiser.py"
     text = path.read_text()

@@ -84,8 +84,8 @@ def _text(**changes: Any) -> str:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (png_with("not json"), "edited or forged"),
-        (png_with("[]"), "edited or forged"),
+        (png_with("not json"), "provenance is not valid JSON"),
+        (png_with("[]"), "provenance is no mapping"),
         (png_with("{}"), r"edited or forged[\s\S]*schema_version"),
         (png_with(_text(seed=-1)), r"forged[\s\S]*seed"),
         (png_with(_text(extra=1)), r"forged[\s\S]*extra"),
@@ -97,6 +97,7 @@ def _text(**changes: Any) -> str:
         (png_with(_text(n=10**9, sampling={"batch_size": 10**9})), "forged"),
         (png_with(_text(), times=2), r"forged[\s\S]*2 records"),
         (png_with(_text(schema_version=2)), "newer version"),
+        (png_with(_text(n=10**30)), "more than 64 bits at n"),
     ],
 )
 def test_forgeries_are_named(data: bytes, message: str) -> None:

@@ -61,8 +61,8 @@ def test_separators_of_windows_and_detours_within_the_collection(tmp_path: Path)
         ("metadata_csv", b"file_name,label,text\na.png,cat,x\na.png,dog,y\n", "line 3 describes a.png again"),
         ("metadata_jsonl", b'{"file_name": "a.png", "text": ["x", {"en": "y"}]}\n', "line 1 has a text that is none"),
         ("metadata_csv", b"file_name\n\xff\xfe.png\n", "not UTF-8"),
-        ("metadata_jsonl", b'{"file_name": "a.png"}\n{oops}\n', "line 2 is not JSON"),
-        ("metadata_jsonl", b"[1]\n", "line 1 is not an object"),
+        ("metadata_jsonl", b'{"file_name": "a.png"}\n{oops}\n', "line 2 is not valid JSON"),
+        ("metadata_jsonl", b"[1]\n", "line 1 is no mapping"),
         ("metadata_jsonl", b'{"file_name": 3}\n', "no file_name"),
     ],
 )

@@ -400,7 +400,7 @@ def test_of_the_log_only_news_is_shown(line: str, shown: bool) -> None:
         ({"device": "cuda"}, "no GPU"),
         ({"store": ".rcg/store"}, "cannot see this store"),
         ({"shared_folder": None}, "cannot see this store"),
-        ({"rayjob_template": "/nowhere.yaml"}, "template cannot be read"),
+        ({"rayjob_template": "/nowhere.yaml"}, "/nowhere.yaml cannot be read"),
     ],
 )
 def test_what_is_wrong_from_the_start_creates_nothing(tmp_path: Path, settings: dict[str, Any], words: str) -> None:

@@ -86,8 +86,8 @@ def edited(**changes: object) -> bytes:
     [
         (pack_manifest(MANIFEST)[0] + b"\n", TamperedError, "edited by hand"),
         (json.dumps(json.loads(pack_manifest(MANIFEST)[0]), indent=1).encode(), TamperedError, "edited by hand"),
-        (pack_manifest(MANIFEST)[0][:-20], ArtifactError, "torn or edited"),
-        (b"\xff\xfe", ArtifactError, "torn or edited"),
+        (pack_manifest(MANIFEST)[0][:-20], ArtifactError, "is not valid JSON"),
+        (b"\xff\xfe", ArtifactError, "is not valid JSON"),
         (b"[]", ArtifactError, "no schema_version"),
         (b"null", ArtifactError, "no schema_version"),
         (edited(schema_version="1"), ArtifactError, "no schema_version"),

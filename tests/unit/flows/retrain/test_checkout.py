@@ -1,5 +1,6 @@
 """Git around a retraining, with real repositories: nothing of the user's is touched, nothing is lost."""
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -64,6 +65,32 @@ def test_a_worktree_that_was_left_behind_is_used_again_and_one_that_was_lost_is_
     assert (folder / "b").read_text() == "new"
     checkout.commit(folder, ["b"], "nothing changed")
     assert checkout.tip("retrain/x") == tip
+
+
+@pytest.mark.parametrize("left", ["a lock", "half of the files", "no index", "no files", "nothing", "a broken link"])
+def test_a_worktree_that_git_was_killed_in_is_whole_again(checkout: Checkout, left: str) -> None:
+    _retrained(checkout)
+    folder, kept = checkout.root / ".rcg/retrain/x", checkout.root / ".git/worktrees/x"
+    (kept / "locked").write_text("initializing")
+    (kept / "index.lock").touch()
+    if left == "half of the files":
+        (folder / "a").unlink()
+    if left in ("no index", "no files"):
+        (kept / "index").unlink()
+    if left == "no files":
+        (folder / "a").unlink()
+        (folder / "b").unlink()
+    if left == "nothing":
+        shutil.rmtree(folder)
+    if left == "a broken link":
+        shutil.rmtree(kept)
+    folder = checkout.worktree("retrain/x", "nonsense")
+    assert ((folder / "a").read_text(), (folder / "b").read_text()) == ("1", "new")
+    (folder / "b").write_text("newer")
+    checkout.commit(folder, ["b"], "b again")
+    assert not _git(folder, "status", "--porcelain")
+    checkout.remove_worktree("retrain/x")
+    assert not folder.exists()
 
 
 def test_main_that_moved_meanwhile_stays_and_the_branch_too(checkout: Checkout) -> None:

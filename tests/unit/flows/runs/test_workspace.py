@@ -155,7 +155,7 @@ def test_a_manifest_that_dvc_checked_out_counts_although_the_pointer_is_older(
     [
         (lambda data: data.replace(b'"size":7', b'"size":8'), TamperedError, "no manifest that this store committed"),
         (lambda data: data + b"\n", TamperedError, "edited by hand"),
-        (lambda data: data[:-3], ArtifactError, "torn or edited"),
+        (lambda data: data[:-3], ArtifactError, "is not valid JSON"),
         (lambda data: data.replace(b'"rdm"', b'"pixels"'), ArtifactError, "another stage"),
         (lambda data: data.replace(b'version":1', b'version":9'), ArtifactError, "newer version"),
         (lambda _: canonical_json({}), ArtifactError, "no schema_version"),
