@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from struct import pack
 
 from components.errors import ConfigError
 
 MAX_IMAGES = 10_000
 """Images of a request that are held in memory at once."""
+_MOST = 10**9
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ class Request:
         given = [name for name, value in {**conditions, "representation": self.representation}.items() if value]
         if len(given) > 1:
             raise ConfigError("these conditions exclude each other", got=", ".join(given), fix="give one of them")
-        if self.n < 1 or self.first < 0:
-            raise ConfigError("the number of images is out of range", got=self.n, expected="1 or more")
-        if self.seed < 0:
-            raise ConfigError("a seed is not negative", got=self.seed)
+        if not 1 <= self.n <= _MOST or not 0 <= self.first <= _MOST:
+            raise ConfigError("the number of images is out of range", got=self.n, expected=f"1 … {_MOST}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError("a seed is not negative, and of 63 bits at most", got=self.seed)
+        if not all(map(isfinite, self.representation or ())):
+            raise ConfigError("a representation consists of finite numbers")
         if self.share is not None:
             self._check_share(self.share)
         elif self.between is not None and not 2 <= self.n <= MAX_IMAGES:

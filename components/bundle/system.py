@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from components.base import Batch
-from components.bundle.request import Picture, Request
+from components.bundle.request import MAX_IMAGES, Picture, Request
 from components.codecs.base import Codec
 from components.conditions.frequencies import sample_index
 from components.config import Config
@@ -41,7 +41,7 @@ class SystemSampling(Config):
             pixels = type(self.pixels).model_validate(self.pixels.model_dump() | changed)
         except ValidationError as error:
             wrong = error.errors()[0]
-            name = wrong["loc"][-1]
+            name = wrong["loc"][-1] if wrong["loc"] else "number"
             raise ConfigError(f"cannot sample with this {name}", got=wrong["input"], expected=wrong["msg"]) from error
         batch_size = request.batch_size or self.batch_size
         return self.model_copy(update={"pixels": pixels, "batch_size": batch_size})
@@ -80,6 +80,8 @@ class System:
 
     def sample(self, request: Request) -> Float[Tensor, "n 3 px px"]:
         """Images in [0, 1]. Raises: ConfigError for a request that this system cannot answer; DataError."""
+        if request.n > MAX_IMAGES:
+            raise ConfigError("so many images are not held in memory", got=request.n, expected=f"at most {MAX_IMAGES}")
         return torch.cat([self.images(batch) for batch in self.batches(request)])
 
     def batches(self, request: Request, positions: range | None = None) -> Iterator[Batch]:

@@ -4,12 +4,14 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.terminal import say
+from flows.commands.terminal import finite, say
 
 
 def command(
     delete: Annotated[bool, typer.Option("--delete", help="Do it; otherwise only say what would go.")] = False,
-    days: Annotated[float, typer.Option(help="Runs that ended or showed life since so many days stay.", min=0)] = 7.0,
+    days: Annotated[
+        float, typer.Option(help="Runs that ended or showed life since so many days stay.", min=0, callback=finite)
+    ] = 7.0,
 ) -> None:
     """Delete runs that no branch, tag, registered version or checkout stands on, and checkpoints of finished ones."""
     from flows.execution.cluster import sweep_jobs

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.terminal import say
+from flows.commands.terminal import finite, say
 
 
 def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
@@ -18,7 +18,8 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     like: Annotated[Path | None, typer.Option(help="Variations of this picture, through its representation.")] = None,
     between: Annotated[tuple[Path, Path] | None, typer.Option(help="Pictures between these two.")] = None,
     share: Annotated[
-        float | None, typer.Option(help="With --between: one mix, of so much of the second.", min=0, max=1)
+        float | None,
+        typer.Option(help="With --between: one mix, of so much of the second.", min=0, max=1, callback=finite),
     ] = None,
     nearest: Annotated[
         int | None, typer.Option(help="Also nearest.png: so many nearest training pictures below each.", min=1)
@@ -26,7 +27,9 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to draw, for class-conditional models.")
     ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.", callback=finite)
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
 ) -> None:
     """Draw pictures from a trained model: a grid and single PNGs."""

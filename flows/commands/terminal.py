@@ -1,6 +1,7 @@
 """What the commands share: a stage's progress as a bar or lines, one line about its outcome, and the log on stderr."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,6 +33,13 @@ def say(text: str, *, err: bool = False, color: str | None = None, end: str = "\
 def say_lines(lines: Iterable[str]) -> None:
     """Lines that stay lines, whatever text of others is in them."""
     say("\n".join(map(one_line, lines)))
+
+
+def finite(value: float | None) -> float | None:
+    """Callback of every option that takes a float: NaN passes each range."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("it has to be a finite number")
+    return value
 
 
 class _LogLines(logging.Handler):

@@ -36,6 +36,8 @@ RunPrefix = Annotated[str, StringConstraints(pattern=f"^runs/[a-z][a-z0-9_]*/{SH
 class Record(Config):
     """Base of what flows writes as JSON."""
 
+    sized = False
+
     @classmethod
     def parse(cls, data: bytes, where: str) -> Self:
         """Read what to_json() wrote. Raises: ArtifactError naming `where` for anything else."""

@@ -77,6 +77,10 @@ def test_defaults_are_the_bundles(predictor: Predictor) -> None:
         ({}, {"n": 10**6}, "out of range"),
         ({"class": "bar"}, {}, "does not take a class"),
         ({}, {"steps": 0}, "steps"),
+        ({}, {"steps": 10**12}, "steps"),
+        ({}, {"seed": 2**70}, "seed"),
+        ({}, {"guidance": float("nan")}, "guidance"),
+        ({"representation": [float("inf")] * DIM}, {}, "finite"),
     ],
 )
 def test_wrong_requests_are_named(
