@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-cluster check format docs lock bench bench-cluster study study-clipart clipart clean
+.PHONY: help setup demo test test-unit test-chaos test-cluster check format docs lock bench bench-cluster study study-clipart clipart clean
 .PHONY: image image-check full-image cluster-up cluster-down
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -37,6 +37,10 @@ test: setup ## every test that needs no cluster and no GPU
 
 test-unit: setup ## the fast tests only
 	$(PYTEST) -m "not processes" tests/unit tests/contract tests/reference tests/repo
+
+test-chaos: setup ## kills, failing disks, flipped bytes, hostile files: several hundred trials (SECONDS=1800); goes on where it stopped
+	CHAOS_MORE=20 pytest -q tests/chaos/test_readers.py tests/chaos/test_bombs.py
+	OMP_NUM_THREADS=1 python -m tests.chaos --seconds $(or $(SECONDS),1800)
 
 test-cluster: setup ## the tests on a real one-node Kubernetes (root; scripts in RCG_RIGS, default ../shared)
 	RCG_CLUSTER_REQUIRED=1 pytest -m cluster --durations 20 tests/cluster

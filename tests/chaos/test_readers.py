@@ -49,7 +49,7 @@ from tests.support.made_runs import a_record, a_spec
 from tests.support.mutations import documents
 
 ROOT = Path(__file__).parents[2]
-MORE = int(os.environ.get("RCG_CHAOS", "1"))
+MORE = int(os.environ.get("CHAOS_MORE", "1"))
 """How many times as many documents as `make test` tries."""
 PICTURE = torch.arange(8 * 8 * 3).reshape(8, 8, 3).to(torch.uint8).numpy()
 RECIPE = DecodeRecipe(background=(255, 255, 255), max_pixels=100_000)

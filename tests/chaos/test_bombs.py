@@ -1,0 +1,145 @@
+"""Small files that ask for much: refused early, with bounded memory."""
+
+import os
+import pickle
+import resource
+import signal
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from components.bundle.provenance import KEYWORD, read_provenance
+from components.collection.lock import MetadataFile
+from components.collection.metadata import read_notes
+from components.collection.source import FolderSource
+from components.errors import RcgError
+from components.images.config import DecodeRecipe
+from components.images.decode import decode
+from components.weights import read_tables
+from flows.identity.artifact import digest_of
+from flows.lineage.verification import shown_pixels
+from flows.pipeline.params import load_params
+from flows.runs.records import Spec
+
+ROOT = Path(__file__).parents[2]
+RECIPE = DecodeRecipe(background=(255, 255, 255), max_pixels=50_000_000)
+MOST_MIB, MOST_S = 150, 20
+
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(side: int, *chunks: bytes) -> bytes:
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + b"".join(chunks) + chunk(b"IEND", b"")
+
+
+def aliases(merge: bool) -> str:
+    """10^9 values in 10 lines."""
+    key = "<<: " if merge else ""
+    lines = ["a0: &a0 {x: 1}" if merge else "a0: &a0 [x]"]
+    for i in range(1, 10):
+        inside = f"[{', '.join([f'*a{i - 1}'] * 10)}]"
+        lines.append(f"a{i}: &a{i} {{{key}{inside}}}" if merge else f"a{i}: &a{i} {inside}")
+    return "\n".join(lines)
+
+
+def swollen(path: Path) -> None:
+    torch.save({"model": {"w": torch.zeros(1).expand(10**12)}}, path)
+
+
+def packed(path: Path) -> None:
+    """A torch file whose one record unpacks to 256 MiB."""
+    torch.save({"model": {"w": torch.zeros(64)}}, plain := path.with_suffix(".plain"))
+    with zipfile.ZipFile(plain) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for info in old.infolist():
+            data = old.read(info)
+            new.writestr(info.filename, bytes(2**28) if info.filename.endswith("data/0") else data)
+
+
+def text_bomb() -> bytes:
+    return chunk(b"zTXt", KEYWORD.encode() + b"\0\0" + zlib.compress(bytes(2**26), 9))
+
+
+def write(path: Path, data: bytes | str) -> Path:
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+def deep_pickle() -> bytes:
+    return b"\x80\x02" + b"]" * 200_000 + b"." + pickle.dumps(3)
+
+
+def params_with(old: str, new: str) -> str:
+    text = (ROOT / "presets/smoke.yaml").read_text()
+    assert old in text
+    return text.replace(old, new)
+
+
+def notes(folder: Path, name: str, data: bytes) -> object:
+    write(folder / name, data)
+    return read_notes(FolderSource(folder), [MetadataFile(name, len(data), digest_of(data))])
+
+
+BOMBS: dict[str, Callable[[Path], object]] = {
+    "aliases": lambda tmp: load_params(write(tmp / "p.yaml", aliases(merge=False))),
+    "merges": lambda tmp: load_params(write(tmp / "p.yaml", aliases(merge=True))),
+    "an alias of itself": lambda tmp: load_params(write(tmp / "p.yaml", "a: &a [*a]")),
+    "deep YAML": lambda tmp: load_params(write(tmp / "p.yaml", "[" * 100_000)),
+    "a large YAML": lambda tmp: load_params(write(tmp / "p.yaml", "a: 1\n" * 10**6)),
+    "10^12 layers": lambda tmp: load_params(write(tmp / "p.yaml", params_with("depth: 2", "depth: 1000000000000"))),
+    "10^12 wide": lambda tmp: load_params(write(tmp / "p.yaml", params_with("width: 32", "width: 1000000000000"))),
+    "deep JSON": lambda _: Spec.parse(b'{"a":' * 100_000, "spec.json"),
+    "deep lists": lambda _: Spec.parse(b"[" * 100_000 + b"]" * 100_000, "spec.json"),
+    "digits": lambda _: Spec.parse(b'{"schema_version": ' + b"9" * 10**6 + b"}", "spec.json"),
+    "a wide column": lambda tmp: notes(tmp, "metadata.csv", b"file_name\n" + b"x" * 10**7),
+    "a deep row": lambda tmp: notes(tmp, "metadata.jsonl", b"[" * 100_000),
+    "numbers that are not there": lambda tmp: (swollen(tmp / "w.pt"), read_tables(tmp / "w.pt")),
+    "compressed records": lambda tmp: (packed(tmp / "w.pt"), read_tables(tmp / "w.pt")),
+    "a deep pickle": lambda tmp: read_tables(write(tmp / "w.pt", deep_pickle())),
+    "60000 x 60000": lambda _: decode(png(60_000, chunk(b"IDAT", zlib.compress(bytes(10**6)))), RECIPE),
+    "60000 x 60000, verified": lambda _: shown_pixels(png(60_000, chunk(b"IDAT", zlib.compress(bytes(10**6))))),
+    "no pixels": lambda _: decode(png(8), RECIPE),
+    "no pixels, verified": lambda _: shown_pixels(png(8)),
+    "a text that unpacks to 64 MiB": lambda _: decode(png(8, text_bomb()), RECIPE),
+    "such a text, verified": lambda _: shown_pixels(png(8, text_bomb())),
+    "such a text, read": lambda _: read_provenance(png(8, text_bomb())),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_is_refused_early(name: str, tmp_path: Path) -> None:
+    outcome, grown_mib = _in_a_child(lambda: BOMBS[name](tmp_path))
+    assert outcome == "refused"
+    assert grown_mib < MOST_MIB
+
+
+def _in_a_child(action: Callable[[], object]) -> tuple[str, int]:
+    """(what came of it, by how many MiB the process grew) in a fork that is killed after MOST_S."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(MOST_S)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            action()
+            outcome = "accepted"
+        except RcgError:
+            outcome = "refused"
+        except BaseException as error:
+            outcome = repr(error)[:500]
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+        os.write(writer, f"{grown} {outcome}".encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    grown, _, outcome = text.partition(" ")
+    return outcome or "killed", int(grown or 0)
