@@ -16,10 +16,12 @@ RcgError
     └── SupersededError  another attempt holds the lease; this writer must stop
 """
 
+import errno
 from typing import ClassVar, Literal
 
 from components.text import redacted
 
+_SOMEBODY_MUST_ACT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 FailureClass = Literal["config", "data", "code", "transient"]
 
 
@@ -95,6 +97,15 @@ class StoreRefusedError(StoreError):
 
     exit_code = 3
     failure_class: ClassVar[FailureClass] = "data"
+
+
+def disk_error(error: OSError) -> StoreError:
+    """What a person is told of a file that cannot be read or written, wherever it lies."""
+    place = f"{error.filename}: " if error.filename else ""
+    got = f"{place}{error.strerror or error}"
+    if error.errno in _SOMEBODY_MUST_ACT:
+        return StoreRefusedError("a file cannot be written", got=got, fix="make room or allow it, then run it again")
+    return StoreError("a file cannot be read or written", got=got, fix="run the same command again; look at the disk")
 
 
 class ConflictError(RetryableError):

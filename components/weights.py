@@ -35,7 +35,7 @@ def fetch_tables(file: WeightsFile, what: str, where: str) -> Tables:
     from components.store import open_store  # a bundle carries no store: its weights lie beside it
 
     folder, _, name = file.uri.rpartition("/")
-    with tempfile.TemporaryDirectory(prefix="rcg-weights-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="rcg-weights-", ignore_cleanup_errors=True) as scratch:
         path = Path(scratch) / (name or "weights")
         with contextlib.suppress(MissingError):
             open_store(folder).download(name, path)

@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from components.errors import RcgError
+from components.errors import RcgError, disk_error
 from flows.commands import (
     adopt,
     cancel,
@@ -89,6 +89,10 @@ def main() -> None:
     except RcgError as error:
         say(f"error: {error}", color="red", err=True)
         sys.exit(error.exit_code)
+    except OSError as error:  # of a disk, whose every place cannot be named beforehand
+        named = disk_error(error)
+        say(f"error: {named}", color="red", err=True)
+        sys.exit(named.exit_code)
     except KeyboardInterrupt:
         say("interrupted; the same command continues where it stopped", err=True)
         sys.exit(130)

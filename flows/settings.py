@@ -246,6 +246,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     values = read_yaml(path, fix="mend the file or delete it") or {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold settings by name", got=type(values).__name__, expected="key: value lines")
+    if wrong := [name for name in SECTIONS if not isinstance(values.get(name, {}), dict)]:
+        raise ConfigError(f"{wrong[0]} in {path} is no section", got=values[wrong[0]], expected="settings by name")
     return values
 
 

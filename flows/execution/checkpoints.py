@@ -93,7 +93,7 @@ def export_weights(project: Project, stage: str, path: Path, kind: str | None) -
     names = [name for name in (_CONFIG, _WEIGHTS, KEPT) if name in run.manifest.files]
     if _WEIGHTS not in names:
         raise ConfigError(f"the {stage} artifact has no weights", expected=" | ".join(sorted(set(_STAGES.values()))))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         fill(project.store, run, names, Path(folder))
         config = read_json(Path(folder) / _CONFIG)
         kind = kind or _kind_of(stage, config)

@@ -153,7 +153,8 @@ def _scratch(stage: str) -> Iterator[str]:
         pid = path.name.split("-")[2]
         if pid.isdigit() and not pid_exists(int(pid)):
             shutil.rmtree(path, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f"rcg-{machine()}-{os.getpid()}-{stage}-") as folder:
+    prefix = f"rcg-{machine()}-{os.getpid()}-{stage}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as folder:
         yield folder
 
 

@@ -63,7 +63,7 @@ def fetch_bundle(tracking: Tracking, name: str, version: Version, cache: Path, s
 
 def draw_images(folder: Path, n: int, seed: int, device: str) -> np.ndarray:
     """Shapes: (n, px, px, 3) uint8. Raises: ArtifactError when the bundle cannot be loaded or sampled."""
-    with tempfile.TemporaryDirectory(prefix="rcg-gate-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="rcg-gate-", ignore_cleanup_errors=True) as scratch:
         out = Path(scratch, "images.npy")
         command = [sys.executable, "-I", "-c", _DRAW, str(folder), str(out), str(n), str(seed), device]
         done = run_apart(command, Path(scratch))

@@ -135,7 +135,7 @@ class _Gate:
         self.begin(f"sampling {self.params.n:,} images of each")
         images = [draw_images(folder, self.params.n, self.params.seed, device.type) for folder in folders]
         self.begin("training the network that measures")
-        with tempfile.TemporaryDirectory(prefix="rcg-gate-") as folder:
+        with tempfile.TemporaryDirectory(prefix="rcg-gate-", ignore_cleanup_errors=True) as folder:
             scratch = Path(folder)
             worker = Worker(
                 rank=0,

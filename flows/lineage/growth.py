@@ -60,7 +60,7 @@ def read_growth(store: Store, stages: Mapping[str, Facts]) -> Growth | None:
     )
     if encode is None or not counts or any(f"shards/{name}.arrow" not in encode.keys for name in counts):
         return Growth(counts, list(base), {}, [])
-    with tempfile.TemporaryDirectory(prefix="rcg-report-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="rcg-report-", ignore_cleanup_errors=True) as scratch:
         artifact, later = StoredArtifact(store, encode, Path(scratch)), [name for name in counts if name not in base]
         codec = open_run(store, stages.get("codec"))
         try:

@@ -33,7 +33,7 @@ def nearest_sheet(bundle: "Bundle", drawn: np.ndarray, k: int, project: Project)
     if k < 1:
         raise ConfigError("--nearest needs at least one picture", got=k, fix="--nearest 3")
     encoder = bundle.encoder
-    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, torch.inference_mode():
         split = open_cache(_cache(bundle.folder, project, Path(folder))).training(("target", "representation"))
         if len(split) < k:
             raise ConfigError(

@@ -116,7 +116,7 @@ def _localized(source: str, target: Path, digest: str) -> Path:
         head, _, below = source.rpartition("/runs/")
         store = open_store(head)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as scratch:
             fresh = Path(scratch, "bundle")
             for info in store.list(f"runs/{below}"):
                 path = fresh / check_key(info.key).removeprefix(f"runs/{below}/")

@@ -112,6 +112,6 @@ def _folder_of(store: Store, run: CommittedRun) -> Iterator[Path]:
     if local is not None:
         yield local.parent
         return
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         pull(store, run, Path(scratch))
         yield Path(scratch)

@@ -35,7 +35,7 @@ def drift_of(project: Project, lock: Lock, base: Sequence[str], champion: Versio
     chunks = [(chunk.name in base, lock.entries(chunk)) for chunk in lock.chunks]
     old, new = ([e for is_old, entries in chunks if is_old == wanted for e in entries] for wanted in (True, False))
     n = min(_MOST, len(new), len(old) // 2)
-    with tempfile.TemporaryDirectory(prefix="rcg-drift-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="rcg-drift-", ignore_cleanup_errors=True) as scratch:
         encoder = load_encoder(open_artifact(champion, "encoder", Path(scratch, "encoder")))
         listing = open_artifact(champion, "collect", Path(scratch, "collect")).read_json("collection.json")
         recipe = DecodeRecipe.model_validate(listing["decode"])

@@ -87,7 +87,7 @@ class _Retraining:
         if checkout.is_dirty():
             _log.info("files that are edited here are left out: retraining starts from commit %s", base[:10])
         _, aliases = open_aliases(project)
-        with TemporaryDirectory(prefix="rcg-retrain-") as folder:
+        with TemporaryDirectory(prefix="rcg-retrain-", ignore_cleanup_errors=True) as folder:
             path = Path(folder, LOCK)
             old = self._write_committed(base, path)
             found = take_snapshot(open_source(project.settings.source), path, rebuild=False)

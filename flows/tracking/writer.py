@@ -88,7 +88,7 @@ class Ledger:
 
 
 def _log_results(runs: StageRuns, store: Store, run: CommittedRun) -> None:
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         for name in sorted(run.manifest.files):
             if any(fnmatchcase(name, glob) for glob in _SHOWN):
                 data = store.get(run.keys[name])

@@ -1,12 +1,13 @@
-"""A sample of `make test-chaos`: about a minute of it."""
+"""A sample of `make test-chaos`: about half a minute of it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.support.chaos import Rig
+from tests.support.chaos import NAMED, Rig, rcg
 
-N_TRIALS = 18
+N_TRIALS = 12
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Rig:
 def test_whatever_goes_wrong_the_same_command_goes_on_or_says_what_is_wrong(rig: Rig) -> None:
     trials = rig.trials()
     assert len(trials) > 500
-    assert len({trial.kind for trial in trials[:N_TRIALS]}) >= 4
+    assert len({trial.kind for trial in trials[:N_TRIALS]}) >= 3
     findings = [rig.run(trial) for trial in trials[:N_TRIALS]]
     assert [f"{f.name}: {f.outcome}\n{f.text}" for f in findings if not f.passed] == []
 
@@ -26,8 +27,10 @@ def test_whatever_goes_wrong_the_same_command_goes_on_or_says_what_is_wrong(rig:
 @pytest.mark.processes
 def test_the_faults_come(rig: Rig, tmp_path: Path) -> None:
     """A trial whose fault never comes would pass without a word."""
-    from tests.support.chaos import rcg
-
-    assert rcg(rig.made, "run", "codec", fault="kill", at=1)[0] < 0
-    code, text = rcg(rig.made, "run", "codec", fault="EIO", at=2)
-    assert code != 0, text
+    root = tmp_path / "made"
+    shutil.copytree(rig.made, root)
+    shutil.rmtree(root / "store/runs/codec")
+    assert rcg(root, "run", "codec", fault="kill", at=1)[0] == -9
+    code, text = rcg(root, "run", "codec", fault="EIO", at=2)
+    assert code in NAMED, text
+    assert "Input/output error" in text
