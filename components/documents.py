@@ -102,9 +102,8 @@ def plain_fault(value: Any) -> str | None:
         if fault is not None:
             return f"{fault} at {_place(place)}" if place else fault
         if isinstance(item, dict):
-            wrong = next((key for key in item if not isinstance(key, str) or _fault(key, 0)), None)
-            if wrong is not None:
-                return f"the key {wrong!r:.60} at {_place(place) or 'the top'}"
+            if wrong := [key for key in item if not isinstance(key, str) or _fault(key, 0)]:
+                return f"the key {wrong[0]!r:.60} at {_place(place) or 'the top'}"
             waiting += [(below, (place, key), depth + 1) for key, below in item.items()]
         elif isinstance(item, list):
             waiting += [(below, (place, index), depth + 1) for index, below in enumerate(item)]
