@@ -18,8 +18,15 @@ from torch import Tensor, nn
 from components.errors import ConfigError, MissingError, WeightsError
 from components.weights_file import WeightsFile
 
-_CONTAINERS = ("", "state_dict", "model", "teacher")
+_CONTAINERS = ("", "state_dict", "model", "teacher", "model_ema")
 """Entries under which training scripts keep the weights in a torch file, the likeliest first; "": the top level."""
+
+_FIXES = {
+    "missing": "use the config that the weights were made with, and the whole file",
+    "wrong dtype": "convert the tensors to that dtype where you trust them, and write the file anew",
+    "not finite": "use a checkpoint from before its training diverged",
+}
+"""By the first thing that is wrong with a file."""
 
 _UNRECORDED = "0" * 64
 """Stands in params.yaml for a digest that is not known yet."""
@@ -107,20 +114,24 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> 
 
 
 def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], *, source: str, model: str) -> None:
-    """Names, shapes and dtypes are exactly those of `wanted`. Raises: WeightsError naming what differs."""
+    """Names, shapes and dtypes are exactly those of `wanted`, and every number is finite.
+
+    Raises: WeightsError naming what differs.
+    """
     both = [(name, tensors[name], mine) for name, mine in wanted.items() if name in tensors]
     problems = {
         "missing": sorted(wanted.keys() - tensors.keys()),
         "not in the model": sorted(tensors.keys() - wanted.keys()),
         "wrong shape": [f"{n} {tuple(t.shape)} for {tuple(o.shape)}" for n, t, o in both if t.shape != o.shape],
         "wrong dtype": [f"{n} {t.dtype} for {o.dtype}" for n, t, o in both if t.dtype != o.dtype],
+        "not finite": [n for n, t, _ in both if t.is_floating_point() and not t.is_meta and not t.isfinite().all()],
     }
     if any(problems.values()):
         raise WeightsError(
             f"{source} does not fit the model",
             got="; ".join(f"{kind}: {_few(names)}" for kind, names in problems.items() if names),
             expected=f"exactly the {len(wanted)} tensors of {model}",
-            fix="use the config that the weights were made with",
+            fix=_FIXES.get(next(kind for kind, names in problems.items() if names), _FIXES["missing"]),
         )
 
 

@@ -1,13 +1,15 @@
 """Files of the diffusion generators of RCG: DiT and ADM with their averaged weights apart, LDM with a shadow inside."""
 
+import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from components.errors import WeightsError
+from components.generators.config import GeneratorData
 from components.interop.layout import Imported, Layout, Tensors, depth_of, heads_of, side_of
-from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout
+from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout, square_target
 from components.weights import Tables
 
 _LIVE, _AVERAGED = "model", "model_ema"
@@ -95,10 +97,62 @@ class ConditionedLayout(Layout):
 
 
 class DitLayout(ConditionedLayout):
-    """DiT; the label table is computed and ignored."""
+    """DiT; the label table is computed and ignored.
+
+    The unconditional one adds its only label to the time embedding, so that row goes into a bias of ours; its map of
+    representations is there, but as it was initialized, with a bias of zeros, and is kept aside.
+    """
 
     kind = "dit"
     ours, project, null, unread = "net.", "rep_embedder", "fake_latent", ("y_embedder.embedding_table.weight",)
+    time_bias = "t_embedder.mlp.2.bias"
+
+    def imported(self, tensors: Tensors) -> Imported:
+        if not self._unconditional(tensors):
+            return super().imported(tensors)
+        beside = self.beside(tensors)
+        weights = {f"{self.ours}{name}": t for name, t in tensors.items() if name not in beside}
+        bias = tensors[self.time_bias]
+        weights[f"{self.ours}{self.time_bias}"] = bias + beside[self.unread[0]][0]
+        return Imported(weights | identity_scale(self.channels(tensors)), beside | {self.time_bias: bias})
+
+    def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
+        if f"{_PROJECT}weight" in weights or self.unread[0] not in kept:
+            return super().exported(weights, kept)
+        network = {name.removeprefix(self.ours): t for name, t in weights.items() if name.startswith(self.ours)}
+        bias, row = network[self.time_bias], kept[self.unread[0]][0]
+        if not bias.is_meta:
+            before = kept.get(self.time_bias)
+            same = before is not None and torch.equal(before + row, bias)
+            network[self.time_bias] = before if before is not None and same else bias - row
+        return {**kept, **network}
+
+    def beside(self, tensors: Tensors) -> dict[str, Tensor]:
+        aside = (f"{self.project}.", *self.unread)
+        return {n: t for n, t in tensors.items() if n.startswith(aside)} if self._unconditional(tensors) else {}
+
+    def check(self, tensors: Tensors, weights: Tensors, *, source: str) -> None:
+        if self._unconditional(tensors) and f"{_PROJECT}weight" in weights:
+            raise WeightsError(
+                f"{source} is an unconditional DiT: its map of representations was never trained",
+                expected="pixels.model.conditions: []",
+                fix="`rcg import-checkpoint` writes the section",
+            )
+        super().check(tensors, weights, source=source)
+
+    def _unconditional(self, tensors: Tensors) -> bool:
+        """Without a null, with one label, and with the zeros of an untrained bias in the map of representations."""
+        bias, table = tensors.get(f"{self.project}.bias"), tensors.get(self.unread[0])
+        if self.null in tensors or table is None or len(table) != 1:
+            return False
+        return bias is None or (not bias.is_meta and not bias.any())
+
+    def data(self, tensors: Tensors) -> GeneratorData:
+        patch = side_of(tensors, "x_embedder.proj.weight", 2)
+        side = patch * math.isqrt(side_of(tensors, "pos_embed", 1))
+        target = square_target("latents", self.channels(tensors), side)
+        dim = 1 if self._unconditional(tensors) else side_of(tensors, f"{self.project}.weight", 1)
+        return GeneratorData(target=target, dim=dim, classes=None)
 
     def channels(self, tensors: Tensors) -> int:
         return side_of(tensors, "x_embedder.proj.weight", 1)
@@ -111,6 +165,7 @@ class DitLayout(ConditionedLayout):
         return {
             "kind": "dit",
             **self.diffusion(tensors, side_of(tensors, "final_layer.linear.weight", 0) // patch**2),
+            **({"conditions": []} if self._unconditional(tensors) else {}),
             "width": width,
             "depth": depth_of(tensors, "blocks."),
             "heads": heads_of(width, _DIT_HEADS),
@@ -127,6 +182,10 @@ class AdmLayout(ConditionedLayout):
 
     def channels(self, tensors: Tensors) -> int:
         return side_of(tensors, "input_blocks.0.0.weight", 1)
+
+    def data(self, tensors: Tensors) -> GeneratorData:
+        target = square_target("pixels", self.channels(tensors), _published(tensors)[0])
+        return GeneratorData(target=target, dim=side_of(tensors, f"{self.project}.weight", 1), classes=None)
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         return {
@@ -171,6 +230,10 @@ class LdmLayout(ShadowedLayout):
             "context_dim": side_of(tensors, self._context(tensors), 1),
         }
 
+    def data(self, tensors: Tensors) -> GeneratorData:
+        target = square_target("latents", side_of(tensors, f"{NETWORK}input_blocks.0.0.weight", 1), 32)
+        return GeneratorData(target=target, dim=side_of(tensors, self._context(tensors), 1), classes=None)
+
     @staticmethod
     def _context(tensors: Tensors) -> str:
         return next((name for name in tensors if name.endswith("attn2.to_v.weight")), "attn2.to_v.weight")
@@ -183,9 +246,13 @@ def identity_scale(channels: int) -> dict[str, Tensor]:
 
 def _adm_shape(tensors: Tensors) -> dict[str, Any]:
     """Sizes of ADM's UNet; those that shapes do not tell are the published ones for these channels, else ADM-256's."""
-    sizes = _unet_shape(tensors, "", side=256)
-    side, heads, order = _PUBLISHED_ADM.get((sizes["width"], *sizes["multipliers"]), _ADM_256)
+    side, heads, order = _published(tensors)
     return {**_unet_shape(tensors, "", side=side), "heads": heads, "qkv_order": order}
+
+
+def _published(tensors: Tensors) -> tuple[int, dict[str, int], str]:
+    sizes = _unet_shape(tensors, "", side=256)
+    return _PUBLISHED_ADM.get((sizes["width"], *sizes["multipliers"]), _ADM_256)
 
 
 def _unet_shape(tensors: Tensors, prefix: str, *, side: int) -> dict[str, Any]:

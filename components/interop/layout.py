@@ -73,6 +73,14 @@ class Layout(ABC):
         """How the reference draws from a pixel generator, as a `sampling` section; None for other kinds."""
         return None
 
+    def data(self, tensors: Tensors) -> Any:  # noqa: ARG002
+        """GeneratorData: what shapes tell of the cache that a generator was trained on; None for other kinds."""
+        return None
+
+    def beside(self, tensors: Tensors) -> dict[str, Tensor]:  # noqa: ARG002
+        """What this file has that a module of its kind has no place for, whatever its shape."""
+        return {}
+
     def may_lack(self, name: str) -> bool:  # noqa: ARG002
         """Whether files exist without this tensor."""
         return False
@@ -83,7 +91,7 @@ class Layout(ABC):
 
     def check(self, tensors: Tensors, weights: Tensors, *, source: str) -> None:
         """The file has exactly the tensors that a module with these weights has. Raises: WeightsError."""
-        wanted = self.exported(weights, {})
+        wanted = self.exported(weights, self.beside(tensors))
         wanted = {name: t for name, t in wanted.items() if name in tensors or not self.may_lack(name)}
         found = {name: t for name, t in tensors.items() if name in wanted or not self.tolerates(name)}
         check_tensors(found, wanted, source=source, model=f"this {self.kind}, in the reference's layout")

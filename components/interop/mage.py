@@ -3,14 +3,17 @@
 n: tokens of an image. The word table has the codes, 1,000 legacy words (1100 is the "fake class") and the mask token.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as tf
 
+from components.generators.config import GeneratorData
 from components.interop.layout import Imported, Layout, Tensors, depth_of, heads_of, side_of
 from components.nn.patches import sincos_positions
+from components.target import TargetSpec
 
 _OURS = "transformer."
 _BY_Z, _BY_CLASS = "conditioner.representation.", "conditioner.class."
@@ -53,7 +56,7 @@ class MageLayout(Layout):
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         width = side_of(tensors, _WORDS, 1)
-        told = {"port": "vector", "drop_prob": 0.1 if _NULL in tensors else 0.0}
+        told = {"port": "vector", "drop_prob": 0.1 if _null_is_trained(tensors) else 0.0}
         conditions: list[dict[str, Any]] = []
         if f"{_PROJECT}.weight" in tensors:
             conditions = [{"kind": "representation", **told, "project": True}]
@@ -73,9 +76,21 @@ class MageLayout(Layout):
             "mask": {"mean": 0.75, "std": 0.25, "least": 0.5},
         }
 
+    def data(self, tensors: Tensors) -> GeneratorData:
+        side = math.isqrt(side_of(tensors, "token_emb.position_embeddings.weight", 0) - 1)
+        target = TargetSpec(
+            space="tokens", shape=(side, side), dtype="int32", n_codes=_n_codes(tensors), image_px=_PATCH_PX * side
+        )
+        table = _class_table(tensors)
+        classes = None if table is None else tuple(map(str, range(len(tensors[table]))))
+        project = f"{_PROJECT}.weight"
+        return GeneratorData(
+            target=target, dim=side_of(tensors, project, 1) if project in tensors else 1, classes=classes
+        )
+
     def sampling(self, tensors: Tensors) -> dict[str, Any]:
         temperature, guidance = (6.0, 1.0) if side_of(tensors, _WORDS, 1) == 768 else (11.0, 6.0)
-        guidance = guidance if _NULL in tensors else 0.0
+        guidance = guidance if _null_is_trained(tensors) else 0.0
         return {"kind": "masked", "steps": 20, "temperature": temperature, "guidance": guidance}
 
     def may_lack(self, name: str) -> bool:
@@ -87,6 +102,11 @@ class MageLayout(Layout):
 
 def _n_codes(tensors: Tensors) -> int:
     return side_of(tensors, _WORDS, 0) - _N_LEGACY - 1
+
+
+def _null_is_trained(tensors: Tensors) -> bool:
+    """Only a representation is ever dropped for the null; one of zeros never was."""
+    return f"{_PROJECT}.weight" in tensors and _NULL in tensors and bool(tensors[_NULL].any())
 
 
 def _class_table(tensors: Tensors) -> str | None:

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.generators.config import GeneratorData
 from components.interop.layout import Imported, Tensors, depth_of, side_of
-from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout
+from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout, square_target
 
 _TABLE = "cond_stage_model.embedding.weight"
 _CLASSES = "conditioner.class."
@@ -37,6 +38,11 @@ class RdmLayout(ShadowedLayout):
     def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
         table = weights.get(f"{_CLASSES}table.weight", kept.get(_TABLE, torch.zeros(_UNREAD_TABLE)))
         return super().exported(weights, kept) | {_TABLE: table}
+
+    def data(self, tensors: Tensors) -> GeneratorData:
+        classes = map(str, range(side_of(tensors, _TABLE, 0))) if _class_conditional(tensors) else None
+        dim = side_of(tensors, f"{NETWORK}input_proj.weight", 1)
+        return GeneratorData(target=square_target("pixels", 3, 256), dim=dim, classes=classes and tuple(classes))
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         told = {"kind": "class", "port": "vector", "drop_prob": 0.0, "missing": "skip"}

@@ -3,7 +3,7 @@
 The shadow's names are the live ones below `model.` with every dot removed.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from components.diffusion.process import alpha_bars
 from components.diffusion.schedule import ScheduleConfig
 from components.interop.layout import Imported, Layout, Tensors
+from components.target import TargetSpec
 
 NETWORK, EMA = "model.diffusion_model.", "model_ema."
 SCHEDULE = ScheduleConfig(kind="sqrt_linear", n_times=1000)
@@ -33,6 +34,12 @@ class ShadowedLayout(Layout):
         filled = {f"{EMA}decay": torch.tensor(0.9999), f"{EMA}num_updates": torch.tensor(0, dtype=torch.int32)}
         filled |= buffers() | {f"{NETWORK}{name}": t for name, t in network.items()}
         return filled | dict(kept) | {shadow(name): t for name, t in network.items()}
+
+
+def square_target(space: Literal["pixels", "latents"], channels: int, side: int) -> TargetSpec:
+    """The space of a generator whose file tells no more than these."""
+    dtype: Literal["uint8", "float32"] = "uint8" if space == "pixels" else "float32"
+    return TargetSpec(space=space, shape=(channels, side, side), dtype=dtype, n_codes=None, image_px=side)
 
 
 def shadow(name: str) -> str:

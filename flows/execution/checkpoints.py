@@ -59,7 +59,7 @@ def import_section(path: Path, *, kind: str | None, stage: str | None) -> Import
     if stage is not None and check_name(stage) != name:
         raise ConfigError(f"a {found.kind} file is imported by `{name}`", got=f"--stage {stage}", fix=f"--stage {name}")
     section = _section(found, path, _present().get(name, {}))
-    check_section(name, section)
+    _check_fits(found, name, check_section(name, section).model, str(path))
     return Import(path, found, name, section)
 
 
@@ -130,12 +130,25 @@ def _section(found: Checkpoint, path: Path, current: Mapping[str, Any]) -> dict[
         model = {"kind": model.pop("kind"), "weights": pin, **model}
         return {**base, "model": model, "px": _PUBLISHED_PX, "train": None, "contrastive": None}
     section = {**base, "model": model, "weights": pin, "train": None}
-    if name == "codec":
-        section["objective"] = None
+    section |= {"objective": None} if name == "codec" else {"init": None}
     sampling = layout.sampling(found.tensors)
     if sampling is not None:
         section["preview"] = {**base["preview"], "sampling": sampling}
     return section
+
+
+def _check_fits(found: Checkpoint, name: str, config: Any, source: str) -> None:
+    """The file has all that the described model reads, and no more. Raises: WeightsError naming what differs."""
+    import torch
+
+    layout = LAYOUTS[found.kind]
+    data = layout.data(found.tensors)
+    with torch.device("meta"):
+        module = config.build() if data is None else config.build(data)
+    weights = module.network.state_dict() if name == "encoder" else module.state_dict()
+    if name == "encoder" and not any(part.startswith("head.") for part in weights):
+        layout = type(layout)(headless=True)  # type: ignore[call-arg]
+    layout.check(found.tensors, weights, source=source)
 
 
 def _facts_beside(kind: str, path: Path) -> dict[str, Any]:

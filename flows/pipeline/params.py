@@ -141,11 +141,11 @@ def check_params(data: Mapping[str, Any], name: str) -> Params:
         ) from error
 
 
-def check_section(stage: str, data: Mapping[str, Any]) -> None:
-    """Validate one stage's section on its own. Raises: ConfigError naming every wrong key at once."""
+def check_section(stage: str, data: Mapping[str, Any]) -> Any:
+    """One stage's section, validated on its own. Raises: ConfigError naming every wrong key at once."""
     section: Any = Params.model_fields[stage].annotation
     try:
-        TypeAdapter(section).validate_python(data)
+        return TypeAdapter(section).validate_python(data)
     except ValidationError as error:
         lines = "\n".join(map(_line, error.errors()))
         raise ConfigError(f"section {stage} is wrong in {error.error_count()} place(s):\n{lines}") from error
