@@ -70,7 +70,7 @@ class WorkerSettings(Section):
     about a third more time, the same bits."""
     mix_versions: bool = False
     """Allow one artifact to hold parts that different library versions made; otherwise an error names them."""
-    event_interval_s: float = Field(default=2.0, ge=0)
+    event_interval_s: float = Field(default=2.0, ge=0, le=3600, allow_inf_nan=False)
     """Seconds between two objects of reports in the store."""
     fit_threads: bool | None = None
     """Train small models on fewer threads than torch has; unset: unless OMP_NUM_THREADS says how many."""

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from components.collection.source_base import Item, LeftOut, Source, pin_of
 from components.errors import ConfigError, DataError
+from components.store import check_slashes
 
 _FOLLOW = "`rcg snapshot --follow-links` if the link is meant; else put what it leads to there, or remove it"
 
@@ -25,6 +26,7 @@ def open_source(uri: str, *, follows_links: bool = False) -> Source:
         from components.collection.source_s3 import S3Source
 
         return S3Source(uri)
+    check_slashes(uri)
     return FolderSource(Path(uri.removeprefix("file://")), follows_links=follows_links)
 
 

@@ -23,6 +23,7 @@ def open_store(uri: str | Path, *, patience_s: float | None = None) -> Store:
             "the store has no address", fix="set RCG_STORE to a folder, a file:// URI or s3://bucket/prefix"
         )
     if not separator:
+        check_slashes(text)
         return LocalStore(text)
     if scheme == "file":
         parts = urlsplit(text)
@@ -38,6 +39,16 @@ def open_store(uri: str | Path, *, patience_s: float | None = None) -> Store:
 
         return S3Store(text) if patience_s is None else S3Store(text, patience_s=patience_s)
     raise ConfigError("no store for this address", got=text, expected="s3://bucket/prefix, file:///folder or a path")
+
+
+def check_slashes(address: str) -> None:
+    """Raises: ConfigError for a URI that lost a slash and would name a folder."""
+    scheme, colon, rest = address.partition(":")
+    if colon and scheme.lower() in ("s3", "file", "gs", "http", "https") and not rest.startswith("//"):
+        raise ConfigError(
+            "this address lacks a slash", got=address, expected=f"{scheme.lower()}://{rest.lstrip('/')}",
+            fix=f"write ./{address} if it is a folder",
+        )  # fmt: skip
 
 
 def prove_store(store: Store, *, again: bool = False) -> None:

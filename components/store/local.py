@@ -22,7 +22,12 @@ _N_LOCKS = 256
 _STALE_TEMPORARY_S = 7 * 86400
 _WIDEST_MTIME_TICK_NS = 2_000_000_000  # FAT's; the coarsest clock that a file system keeps
 
+_LACKING = (
+    "the store needs hard links and file locks (flock), which this file system lacks: move it (RCG_STORE) to a "
+    "local disk or a bucket"
+)
 _FIXES = {
+    **dict.fromkeys((errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK), _LACKING),
     errno.ENOSPC: "free disk space, or move the store (RCG_STORE) to a larger disk; then run the same command again",
     errno.EDQUOT: "your disk quota is used up: free space or move the store (RCG_STORE)",
     errno.EFBIG: "the file size limit is reached: raise it (ulimit -f) or use another file system",

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import Field
+
 from components.errors import ArtifactError, ConflictError, MissingError, RcgError, StoreError, SupersededError
 from components.store.base import ObjectInfo, Store
 from components.store.cell import Cell
@@ -33,7 +35,7 @@ class LeaseRecord(Record):
     beat: int
     heartbeat: float
     """Unix time of the last beat on the holder's clock; for people. A watcher judges by `beat` and its own clock."""
-    interval_s: float
+    interval_s: float = Field(gt=0, le=3600, allow_inf_nan=False)
     released: bool
 
 

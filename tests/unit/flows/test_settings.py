@@ -57,6 +57,9 @@ def test_environment_over_profile_over_checkout(text: str, monkeypatch: pytest.M
         ("RCG_WORKERS", "many", r"worker\.workers"),
         ("RCG_JOB_LABELS", "queue", "JSON"),
         ("RCG_PROFILE", "nowhere.yaml", "does not exist"),
+        ("RCG_EVENT_INTERVAL_S", "nan", r"worker\.event_interval_s"),
+        ("RCG_EVENT_INTERVAL_S", "inf", r"worker\.event_interval_s"),
+        ("RCG_EVENT_INTERVAL_S", "1e9", r"worker\.event_interval_s"),
     ],
 )
 def test_wrong_ones_are_named(name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,3 +152,9 @@ def test_a_file_is_not_a_folder(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
         open_source(str(tmp_path / "a.png"))
     assert open_source(f"file://{tmp_path}").uri == str(tmp_path.resolve())
+
+
+@pytest.mark.parametrize("address", ["s3:/bucket", "s3:bucket/pictures"])
+def test_an_address_that_lost_a_slash_is_no_folder(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"lacks a slash[\s\S]*s3://bucket"):
+        open_source(address)

@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from components.errors import ConfigError, MissingError, StoreError
+from components.errors import ConfigError, MissingError, StoreError, StoreRefusedError
 from components.process import machine
 from components.store import LocalStore, Prefix, open_store
 
@@ -60,7 +61,20 @@ def test_a_relative_path_is_made_absolute(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "uri",
-    ["", "gs://bucket", "s3://", "s3:///prefix", "s3://Bucket", "s3://bucket/../x", "file://relative/path", "file://"],
+    [
+        "",
+        "gs://bucket",
+        "s3://",
+        "s3:///prefix",
+        "s3://Bucket",
+        "s3://bucket/../x",
+        "file://relative/path",
+        "file://",
+        "s3:/bucket",
+        "s3:bucket",
+        "S3:/bucket",
+        "file:/data",
+    ],
 )
 def test_addresses_without_a_store(uri: str) -> None:
     with pytest.raises(ConfigError):
@@ -199,3 +213,17 @@ def test_nobody_else_may_write_whatever_the_umask(tmp_path: Path, root: int, loc
     assert {mode for path, mode in modes.items() if path.parent.name == "locks"} == {lock}
     assert {mode for path, mode in modes.items() if (top / path).is_dir()} == {folder}
     assert modes[Path("a/b")] == 0o444
+
+
+@pytest.mark.parametrize("call", ["os.link", "fcntl.flock"])
+@pytest.mark.parametrize("number", [errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_links_or_locks_is_told_as_that(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    def cannot(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(call, cannot)
+    with pytest.raises(StoreRefusedError, match=r"hard links and file locks[\s\S]*RCG_STORE"):
+        store.put("key", b"x", if_absent=True)
+    assert temporaries(store) == []

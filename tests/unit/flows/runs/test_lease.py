@@ -332,3 +332,12 @@ def test_two_holders_of_one_number_are_told_apart(run: Store) -> None:
         time.sleep(0.5)
         with pytest.raises(SupersededError):
             lease.check()
+
+
+@pytest.mark.parametrize("interval_s", ["1e9", "NaN", "Infinity", "-1"])
+def test_an_impossible_interval_is_damage_and_not_waited_for(run: Store, interval_s: str) -> None:
+    with take(run):
+        pass
+    run.delete("attempts/1.json")
+    run.put("lease.json", run.get("lease.json").replace(b"3600.0", interval_s.encode()).replace(b"true", b"false"))
+    assert record(run).interval_s < 3600
