@@ -27,7 +27,7 @@ def command(
         f"sha256    {found.checkpoint.sha256}",
         *([f"also      {', '.join(others)}: import them with --kind"] if others else []),
         "",
-        found.text.rstrip(),
+        *found.text.splitlines(),
         "",
     ]
     if write:
