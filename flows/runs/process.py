@@ -17,7 +17,7 @@ class Process(Record):
     host: str
     boot: str
     """Boot id and pid namespace; empty where the system has none."""
-    pid: int = Field(ge=1, lt=2**31)
+    pid: int = Field(ge=0, lt=2**31)
     started: str
     """Start time in clock ticks since boot; empty where the system does not tell."""
 

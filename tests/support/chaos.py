@@ -217,6 +217,7 @@ def _child(root: Path, command: tuple[str, ...], log: Path, fault: Fault, at: in
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, 1)
         os.dup2(descriptor, 2)
+        sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115  (not those of pytest)
         os.chdir(root)
         for name in [name for name in os.environ if name.startswith("RCG_")]:
             del os.environ[name]
