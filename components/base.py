@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from torch import Tensor
 
 Batch = Mapping[str, Tensor]
-"""Named rows: target, representation (b, dim), class (b,) int64. Every tensor has the same first dimension."""
+"""Fields by name: target, representation (b, dim), class (b,) int64, others of the cache, and masks beside them
+(components/fields.py). Every tensor has the same first dimension."""
 
 Metrics = dict[str, float]
 

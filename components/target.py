@@ -1,8 +1,10 @@
-"""The spaces of what generators make. Imports without torch, so that configs can name it."""
+"""The spaces of what generators make, and the fields that every cache has. Imports without torch."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from components.config import Config
+from components.fields import FieldSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,3 +33,15 @@ class TargetSpec(EventSpec):
     space: Literal["pixels", "latents", "tokens"]
     image_px: int
     """Side of the square image that a target decodes to."""
+
+
+def data_fields(dim: int, target: TargetSpec, classes: Sequence[str] | None) -> tuple[FieldSpec, ...]:
+    """What is known of every picture: representation, target, and its class, if it has one.
+
+    `dim`: of the representations; `classes`: names in the order of their ids, None when nothing is labeled.
+    """
+    return (
+        FieldSpec(name="representation", dtype="float32", shape=(dim,)),
+        FieldSpec(name="target", dtype=target.dtype, shape=target.shape),
+        FieldSpec(name="class", dtype="int64", shape=(), nullable=True, names=tuple(classes or ())),
+    )

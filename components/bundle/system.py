@@ -16,6 +16,7 @@ from components.codecs.base import Codec
 from components.conditions.frequencies import sample_index
 from components.config import Config
 from components.errors import ConfigError
+from components.fields import of_fields
 from components.generators.base import Generator
 from components.generators.sampling import Sampling
 from components.rng import Rng, RowRng, derive_seed
@@ -105,7 +106,7 @@ class System:
         for name, generator in self.generators.items():
             if generator.makes in batch:
                 continue
-            read = {field: rows for field, rows in batch.items() if field in generator.conditions}
+            read = of_fields(batch, generator.conditions)
             rng = self._rng(request.seed, numbers, name)
             batch[generator.makes] = generator.sample(read, getattr(options, name), rng)
         return batch

@@ -1,8 +1,8 @@
 """Reading the encode cache: what the generators train on. Memory-mapped; only train rows can reach training."""
 
 import copy
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,34 +13,49 @@ import torch
 from torch import Tensor
 
 from components.base import Batch, Reader
-from components.cache.shards import shard_name
+from components.cache.columns import Column, open_column
+from components.cache.shards import open_shard, shard_name
 from components.collection.splits import SPLITS
 from components.config import Config
 from components.errors import ArtifactError, ShapeError
+from components.fields import FieldSpec, find_field, mask_name
 from components.rng import Rng
-from components.target import TargetSpec
+from components.target import TargetSpec, data_fields
 
-Column = Literal["target", "representation", "class"]
-COLUMNS: tuple[Column, ...] = ("target", "representation", "class")
 RAM_BYTES = 2**30
 """A column up to this size is copied into memory once; a bigger one is read from the mapped files."""
+CAPTION = FieldSpec(name="caption", dtype="string", shape=(), ragged=True, nullable=True)
+"""What metadata says of a picture."""
+
+
+def cache_fields(dim: int, target: TargetSpec, classes: Sequence[str] | None) -> tuple[FieldSpec, ...]:
+    """The fields that `encode` writes. `dim`: of the representations."""
+    return (*data_fields(dim, target, classes), CAPTION)
 
 
 class CacheInfo(Config):
     """cache.json."""
 
-    dim: int
-    """Dimension of the representations."""
+    fields: tuple[FieldSpec, ...]
+    """Columns of every shard."""
     target: TargetSpec
-    """What the codec makes of an image."""
+    """What the codec makes of an image: the space of the field target."""
     n_views: int
     """Views per train picture; held-out pictures have one."""
-    classes: list[str] | None
-    """Class names in the order of their ids; None when nothing is labeled."""
     counts: dict[str, int]
     """Pictures per split."""
     chunks: list[str]
     """Chunks in order; each is one shard."""
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the representations."""
+        return find_field(self.fields, "representation").size
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Class names in the order of their ids; None when nothing is labeled."""
+        return next((field.names for field in self.fields if field.name == "class"), None) or None
 
 
 def open_cache(artifact: Reader, *, ram_bytes: int = RAM_BYTES) -> "Cache":
@@ -61,34 +76,47 @@ class Cache:
         return self.info.dim
 
     @property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        return self.info.fields
+
+    @property
     def target_spec(self) -> TargetSpec:
         return self.info.target
 
     @property
-    def classes(self) -> list[str] | None:
+    def classes(self) -> tuple[str, ...] | None:
         return self.info.classes
 
-    def training(self, columns: Sequence[Column] = COLUMNS) -> "CacheSplit":
-        """The train pictures. `columns`: what its batches hold; the RDM has no use for targets."""
-        return CacheSplit(self._rows, "train", columns)
+    def training(self, fields: Sequence[str] | None = None) -> "CacheSplit":
+        """The train pictures. `fields`: what its batches hold, all if None; the RDM has no use for targets.
 
-    def held_out(self, name: Literal["val", "test"], columns: Sequence[Column] = COLUMNS) -> "CacheSplit":
-        """Pictures that no training has seen."""
+        Raises: ConfigError for a field that the cache lacks.
+        """
+        return CacheSplit(self._rows, "train", fields)
+
+    def held_out(self, name: Literal["val", "test"], fields: Sequence[str] | None = None) -> "CacheSplit":
+        """Pictures that no training has seen. `fields` as in training()."""
         if name not in ("val", "test"):
             raise ArtifactError("not a held-out split", got=name, expected="val or test")
-        return CacheSplit(self._rows, name, columns)
+        return CacheSplit(self._rows, name, fields)
 
 
 class CacheSplit:
     """The pictures of one split, by position 0 … len - 1."""
 
-    def __init__(self, rows: "_Rows", name: str, columns: Sequence[Column]) -> None:
+    def __init__(self, rows: "_Rows", name: str, fields: Sequence[str] | None) -> None:
         self._rows, self.name = rows, name
         self._images = np.flatnonzero(rows.splits == SPLITS.index(name))
-        self._starts, self._n_views = rows.starts[self._images], rows.n_views[self._images]
-        self.labels = None if rows.labels is None else rows.labels[self._images]
+        known = rows.fields
+        self._fields = [one for one in known if one.in_batches]
+        if fields is not None:
+            self._fields = [find_field(known, one) for one in dict.fromkeys(fields)]
+
+    @cached_property
+    def labels(self) -> np.ndarray | None:
         """Class ids, -1 for unlabeled; None when nothing is labeled. Shapes: (n,) int64."""
-        self._columns: Sequence[str] = columns
+        codes = self._rows.codes.get("class")
+        return None if codes is None else codes[self._images]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -97,32 +125,29 @@ class CacheSplit:
         """A random view of each picture. Shapes: (b,) with rng.rows = b. Same rng, same views."""
         if rng.rows != len(indices):
             raise ShapeError("one draw per picture is needed", got=f"{rng.rows} rows", expected=len(indices))
-        n_views = self._n_views[indices]
+        n_views = self._rows.n_views[self._images[indices]]
         views = (rng.uniform().cpu().numpy() * n_views).astype(np.int64)
         return self._batch(indices, views)
 
     def rows(self, indices: np.ndarray | Sequence[int], view: int = 0) -> Batch:
         """The same view of each picture; 0 is the plain one. Raises: ShapeError for a view that is not there."""
         indices = np.asarray(indices, np.int64)
-        fewest = int(self._n_views[indices].min(initial=view + 1))
+        fewest = int(self._rows.n_views[self._images[indices]].min(initial=view + 1))
         if not 0 <= view < fewest:
             raise ShapeError("there is no such view", got=view, expected=f"0 … {fewest - 1} in {self.name}")
         return self._batch(indices, np.full(len(indices), view))
 
     def field(self, name: str, indices: np.ndarray) -> Tensor:
-        """One field of the plain view of each picture. Shapes: (n,) -> (n, ...)."""
-        if name == "class":
-            return torch.from_numpy(np.full(len(indices), -1) if self.labels is None else self.labels[indices])
-        return torch.from_numpy(self._rows.columns[name].take(self._starts[indices]))
+        """One field of the plain view of each picture, without its mask. Shapes: (n,) -> (n, ...)."""
+        values, _ = self._rows.take(name, self._images[indices], 0)
+        return torch.from_numpy(values)
 
-    def having(self, fields: Sequence[str]) -> "CacheSplit":
-        """The pictures that have these fields; only a class can be missing."""
-        if "class" not in fields:
-            return self
+    def having(self, fields: Iterable[str]) -> "CacheSplit":
+        """The pictures that have these fields."""
         some = copy.copy(self)
-        keep = np.zeros(len(self), bool) if self.labels is None else self.labels >= 0
-        some._images, some._starts, some._n_views = self._images[keep], self._starts[keep], self._n_views[keep]
-        some.labels = None if self.labels is None else self.labels[keep]
+        some.__dict__.pop("labels", None)
+        for name in fields:
+            some._images = some._images[some._rows.present(name, some._images)]
         return some
 
     def keys(self, indices: np.ndarray | Sequence[int]) -> list[str]:
@@ -130,71 +155,53 @@ class CacheSplit:
         return self._text("key", indices)
 
     def captions(self, indices: np.ndarray | Sequence[int]) -> list[list[str] | None]:
-        """What metadata says of each picture; None where it says nothing."""
+        """All that metadata says of each picture; None where it says nothing."""
         return self._text("caption", indices)
 
     def _batch(self, indices: np.ndarray, views: np.ndarray) -> Batch:
-        rows = self._starts[indices] + views
-        batch = {
-            name: torch.from_numpy(self._rows.columns[name].take(rows)) for name in self._columns if name != "class"
-        }
-        if "class" in self._columns and self.labels is not None:
-            batch["class"] = torch.from_numpy(self.labels[indices])
+        batch: dict[str, Tensor] = {}
+        for field in self._fields:
+            values, mask = self._rows.take(field.name, self._images[indices], views)
+            batch[field.name] = torch.from_numpy(values)
+            if mask is not None:
+                batch[mask_name(field.name)] = torch.from_numpy(mask)
         return batch
 
     def _text(self, column: str, indices: np.ndarray | Sequence[int]) -> list[Any]:
-        values: list[Any] = self._rows.texts[column].take(self._starts[np.asarray(indices, np.int64)]).to_pylist()
+        rows = self._rows.starts[self._images[np.asarray(indices, np.int64)]]
+        values: list[Any] = self._rows.texts[column].take(rows).to_pylist()
         return values
 
 
 class _Rows:
-    """The shards as one table: small columns in memory, big ones behind _Column."""
+    """The shards as one table: small columns in memory, big ones behind a Column."""
 
     def __init__(self, info: CacheInfo, paths: Sequence[Path], ram_bytes: int) -> None:
-        table = pa.concat_tables([pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths])
+        table = pa.concat_tables([open_shard(path, info.fields) for path in paths])
+        self.fields = info.fields
         self.starts = np.flatnonzero(table["view"].to_numpy() == 0)
         self.n_views = np.diff(self.starts, append=table.num_rows)
-        self.splits = self._codes(table["split"], pa.array(SPLITS), pc)
-        self.labels = None if info.classes is None else self._codes(table["label"], pa.array(info.classes), pc)
-        self.texts = {name: table[name] for name in ("key", "caption")}
-        self.columns = {
-            "representation": _Column(table["representation"], (info.dim,), ram_bytes),
-            "target": _Column(table["target"], info.target.shape, ram_bytes),
+        self.splits = self._codes(table["split"], SPLITS)
+        self.texts = {name: table[name] for name in ("key", *(f.name for f in info.fields if f.dtype == "string"))}
+        self.codes = {f.name: self._codes(table[f.name], f.names) for f in info.fields if f.names}
+        """Of each picture, -1 for none. Shapes: (n pictures,) int64."""
+        self._columns: dict[str, Column] = {
+            f.name: open_column(f, table[f.name], ram_bytes) for f in info.fields if not f.is_text
         }
 
-    def _codes(self, column: pa.ChunkedArray, names: pa.Array, pc: Any) -> np.ndarray:
+    def take(self, name: str, images: np.ndarray, views: np.ndarray | int) -> tuple[np.ndarray, np.ndarray | None]:
+        """A field of views of pictures, and where it has something; None: everywhere, or as the values say."""
+        if name in self.codes:
+            return self.codes[name][images], None
+        return self._columns[name].take(self.starts[images] + views)
+
+    def present(self, name: str, images: np.ndarray) -> np.ndarray:
+        """Whether the plain views have this field. Shapes: (b,) -> (b,) bool."""
+        if name in self.codes:
+            return np.asarray(self.codes[name][images] >= 0)
+        return self._columns[find_field(self.fields, name).name].present(self.starts[images])
+
+    def _codes(self, column: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
         """Position among names of each picture's value, -1 for nulls. Shapes: (n pictures,) int64."""
-        codes = pc.fill_null(pc.index_in(column, value_set=names), -1).to_numpy()
+        codes = pc.fill_null(pc.index_in(column, value_set=pa.array(names)), -1).to_numpy()
         return np.asarray(codes, np.int64)[self.starts]
-
-
-class _Column:
-    """Rows of one shape, gathered out of memory-mapped pieces, or out of one array in memory when they fit."""
-
-    def __init__(self, column: pa.ChunkedArray, shape: tuple[int, ...], ram_bytes: int) -> None:
-        self._pieces = [
-            piece.flatten().to_numpy(zero_copy_only=True).reshape(-1, *shape) for piece in column.chunks if len(piece)
-        ]
-        self._ends = np.cumsum([len(piece) for piece in self._pieces])
-        self._fits = sum(piece.nbytes for piece in self._pieces) <= ram_bytes
-        self._whole: np.ndarray | None = None
-        self._lock = threading.Lock()
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """Shapes: (b,) -> (b, *shape), a copy."""
-        if self._fits:
-            return self._in_memory().take(rows, axis=0)
-        which = np.searchsorted(self._ends, rows, side="right")
-        offsets = np.concatenate([[0], self._ends])
-        first = self._pieces[0]
-        out = np.empty((len(rows), *first.shape[1:]), first.dtype)
-        for i, (piece, row) in enumerate(zip(which, rows - offsets[which], strict=True)):
-            out[i] = self._pieces[piece][row]
-        return out
-
-    def _in_memory(self) -> np.ndarray:
-        if self._whole is None:
-            with self._lock:
-                if self._whole is None:
-                    self._whole = np.concatenate(self._pieces)
-        return self._whole

@@ -6,29 +6,34 @@ from pydantic import Field
 
 from components.config import Config
 
-Port = Literal["vector", "sequence"]
+Port = Literal["vector", "sequence", "spatial"]
+VectorPort = Literal["vector", "sequence"]
 
 
 class BaseConditionConfig(Config):
-    """What every condition says."""
+    """What every condition says, besides the field of the batch that it reads."""
 
-    field: ClassVar[str]
-    """Field of the batch that it reads."""
-    sampled: ClassVar[bool]
-    """Whether sampling can do without the field, by the frequencies of training."""
+    sampled: ClassVar[bool] = False
+    """Whether it is sampled by the frequencies of training where the field is absent."""
+    kind: str
     port: Port
     """How it enters the network. vector: added to the time, or MAGE's class token; sequence: keys and values of
-    attention. A network that lacks the port is an error."""
+    attention; spatial: input channels beside the target's. A network that lacks the port is an error."""
     drop_prob: float = Field(ge=0, lt=1)
     """Share of training rows for which it is replaced by its learned null (0..1); guidance needs more than 0."""
+
+    @property
+    def name(self) -> str:
+        """Its name among the conditions of a generator."""
+        return self.kind
 
 
 class RepresentationConfig(BaseConditionConfig):
     """RCG's condition: the representation of the image."""
 
-    field = "representation"
-    sampled = False
+    field: ClassVar[str] = "representation"
     kind: Literal["representation"]
+    port: VectorPort
     project: bool
     """Map it to the width of its port by a learned matrix; false: feed it as it is, to a port of its width (LDM)."""
 
@@ -40,9 +45,10 @@ class RepresentationConfig(BaseConditionConfig):
 class ClassConfig(BaseConditionConfig):
     """The label of the image."""
 
-    field = "class"
+    field: ClassVar[str] = "class"
     sampled = True
     kind: Literal["class"]
+    port: VectorPort
     missing: Literal["skip", "null"]
     """Training images without a label. skip: they are left out; null: the learned null stands for the label."""
 
@@ -54,9 +60,10 @@ class ClassConfig(BaseConditionConfig):
 class ClusterConfig(BaseConditionConfig):
     """The k-means cluster of the representation: a baseline."""
 
-    field = "representation"
+    field: ClassVar[str] = "representation"
     sampled = True
     kind: Literal["cluster"]
+    port: VectorPort
     n_clusters: int = Field(ge=1)
     """Number of clusters."""
 
@@ -65,4 +72,55 @@ class ClusterConfig(BaseConditionConfig):
         return cls(kind="cluster", port="vector", drop_prob=0.1, n_clusters=4)
 
 
-ConditionConfig = Annotated[RepresentationConfig | ClassConfig | ClusterConfig, Field(discriminator="kind")]
+class FieldConditionConfig(BaseConditionConfig):
+    """Any field of the cache."""
+
+    field: str = Field(min_length=1)
+    """Name of the field; the cache says which it has."""
+    missing: Literal["skip", "null"]
+    """Where there is nothing. skip: training leaves the images out and sampling is refused; null: the learned null."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}_{self.field}"
+
+
+class VectorConfig(FieldConditionConfig):
+    """A field of vectors, such as the embedding of a caption."""
+
+    kind: Literal["vector"]
+    port: VectorPort
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="vector", field="text", port="vector", drop_prob=0.1, missing="null")
+
+
+class SequenceConfig(FieldConditionConfig):
+    """A ragged field of vectors, such as the states of a caption's tokens."""
+
+    kind: Literal["sequence"]
+    port: Literal["sequence"]
+    positions: bool
+    """Add sinusoids of the place in the sequence; false: the rows know theirs, as those of a text encoder do."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="sequence", field="tokens", port="sequence", drop_prob=0.1, missing="null", positions=False)
+
+
+class ImageConfig(FieldConditionConfig):
+    """A field of images, such as a target of low resolution; resized to the target's grid."""
+
+    kind: Literal["image"]
+    port: Literal["spatial"]
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="image", field="low_res", port="spatial", drop_prob=0.1, missing="null")
+
+
+ConditionConfig = Annotated[
+    RepresentationConfig | ClassConfig | ClusterConfig | VectorConfig | SequenceConfig | ImageConfig,
+    Field(discriminator="kind"),
+]

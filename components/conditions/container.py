@@ -4,31 +4,34 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from components.base import Batch
 from components.conditions.config import ConditionConfig
 from components.conditions.embedders import Classes, Embedder, embedder
-from components.conditions.ports import Ports
+from components.conditions.ports import Embedded, Ports, States
 from components.errors import ConfigError
+from components.fields import FieldSpec
 from components.rng import Rng
 
 
 class HasPorts(Protocol):
-    """What a network says of its ports; a width of None means that it lacks the port."""
+    """What a network says of its ports; a width of None, or no extra channels, means that it lacks the port."""
 
     @property
     def vector_width(self) -> int | None: ...
     @property
     def sequence_width(self) -> int | None: ...
+    @property
+    def c_extra(self) -> int: ...
 
 
 class Conditions(nn.ModuleDict):
-    """Embedders by kind. Several conditions on the vector port are added, on the sequence port they are concatenated.
+    """Embedders by name. Several conditions on the vector port are added, on the others they are concatenated.
 
-    Embedders are built for the network's widths. `table_std`: as in Table. `constant`: the network needs a vector even
-    where no condition gives one, so a learned one stands there.
+    Embedders are built for the network's widths and for the fields of the cache. `table_std`: as in Table. `constant`:
+    the network needs a vector even where no condition gives one, so a learned one stands there.
 
     Raises: ConfigError for a port that the network lacks, or a field that the cache lacks.
     """
@@ -37,25 +40,28 @@ class Conditions(nn.ModuleDict):
         self,
         configs: Sequence[ConditionConfig],
         network: HasPorts,
+        fields: Sequence[FieldSpec],
         *,
-        dim: int,
-        n_classes: int | None,
         table_std: float | None = 0.02,
         constant: bool = False,
     ) -> None:
         super().__init__()
         self.configs = tuple(configs)
-        widths = {"vector": network.vector_width, "sequence": network.sequence_width}
+        widths = {
+            "vector": network.vector_width,
+            "sequence": network.sequence_width,
+            "spatial": network.c_extra or None,
+        }
         for config in configs:
             width = widths[config.port]
             if width is None:
                 have = " and ".join(port for port, size in widths.items() if size)
                 raise ConfigError(
-                    f"the network has no {config.port} port for the condition {config.kind}",
+                    f"the network has no {config.port} port for the condition {config.name}",
                     got=f"port: {config.port}",
                     expected=have or "no condition",
                 )
-            self[config.kind] = embedder(config, width=width, dim=dim, n_classes=n_classes, std=table_std)
+            self[config.name] = embedder(config, fields, width=width, std=table_std)
         needs = constant and not any(config.port == "vector" for config in configs)
         self.constant = nn.Parameter(torch.empty(1, widths["vector"] or 0)) if needs else None
         if self.constant is not None:
@@ -67,9 +73,15 @@ class Conditions(nn.ModuleDict):
         return tuple(dict.fromkeys(config.field for config in self.configs))
 
     @property
+    def fitted(self) -> tuple[str, ...]:
+        """Fields that fit() reads."""
+        return tuple(dict.fromkeys(config.field for config in self.configs if config.sampled))
+
+    @property
     def required(self) -> tuple[str, ...]:
         """Fields without which sampling is refused."""
-        return tuple(dict.fromkeys(config.field for config in self.configs if not config.sampled))
+        needed = (c for c in self.configs if not c.sampled and getattr(c, "missing", "skip") == "skip")
+        return tuple(dict.fromkeys(config.field for config in needed))
 
     @property
     def class_frequencies(self) -> Float[Tensor, " classes"] | None:
@@ -98,30 +110,48 @@ class Conditions(nn.ModuleDict):
     def sampling_ports(self, batch: Batch, rng: Rng) -> tuple[Ports, Ports]:
         """Embedded rows, and those that guidance pushes away from: nulls for every condition that training drops.
 
-        An absent class or cluster is sampled per row by the frequencies of training.
-        Raises: ConfigError when a representation is needed and absent.
+        An absent class or cluster is sampled per row by the frequencies of training, another absent field is null.
+        Raises: ConfigError when a field is required and absent.
         """
         embedded = [self._of(config).filled(batch, rng) for config in self.configs]
         nulls = [
-            self._of(config).nulls(rng.rows) if config.drop_prob > 0 else rows
+            self._of(config).nulls(rng.rows, _length(rows)) if config.drop_prob > 0 else rows
             for config, rows in zip(self.configs, embedded, strict=True)
         ]
         return self._ports(embedded, rng.rows), self._ports(nulls, rng.rows)
 
-    def _ports(self, embedded: Sequence[Tensor], n: int) -> Ports:
-        by_port: dict[str, list[Tensor]] = {"vector": [], "sequence": []}
+    def _ports(self, embedded: Sequence[Embedded], n: int) -> Ports:
+        by_port: dict[str, list[Embedded]] = {"vector": [], "sequence": [], "spatial": []}
         for config, rows in zip(self.configs, embedded, strict=True):
             by_port[config.port].append(rows)
-        vectors, sequences = by_port["vector"], by_port["sequence"]
+        vectors, images = cast(list[Tensor], by_port["vector"]), cast(list[Tensor], by_port["spatial"])
         if self.constant is not None:
             vectors = [self.constant.expand(n, -1)]
+        sequence, mask = _in_a_row(by_port["sequence"])
         return Ports(
             vector=sum(vectors[1:], vectors[0]) if vectors else None,
-            sequence=torch.stack(sequences, 1) if sequences else None,
+            sequence=sequence,
+            mask=mask,
+            spatial=torch.cat(images, 1) if images else None,
         )
 
     def _embedders(self) -> Mapping[str, Embedder]:
         return cast(Mapping[str, Embedder], dict(self.items()))
 
     def _of(self, config: ConditionConfig) -> Embedder:
-        return cast(Embedder, self[config.kind])
+        return cast(Embedder, self[config.name])
+
+
+def _length(embedded: Embedded) -> int:
+    return embedded.rows.shape[1] if isinstance(embedded, States) else 1
+
+
+def _in_a_row(parts: Sequence[Embedded]) -> tuple[Float[Tensor, "b m width"] | None, Bool[Tensor, "b m"] | None]:
+    """Vectors and sequences as one sequence, and its mask: None where all rows count."""
+    if not parts:
+        return None, None
+    rows = torch.cat([part.rows if isinstance(part, States) else part[:, None] for part in parts], 1)
+    if not any(isinstance(part, States) for part in parts):
+        return rows, None
+    ones = rows.new_ones(len(rows), 1, dtype=torch.bool)
+    return rows, torch.cat([part.mask if isinstance(part, States) else ones for part in parts], 1)

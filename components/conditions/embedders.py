@@ -1,10 +1,12 @@
-"""One module per kind of condition: a field of the batch -> one vector per example, or its learned null.
+"""One module per kind of condition: a field of the batch -> a vector, a sequence or an image, or its learned null.
 
-z: representation, y: class index. A dropped condition is replaced by the null, which is what classifier-free guidance
+m: elements of a sequence, z: representation, y: class index.
+A dropped condition is replaced by the null, which is what classifier-free guidance
 (Ho & Salimans, 2207.12598) pushes away from. To add a condition: its config, a class here, and a case in `embedder`.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -12,9 +14,21 @@ from torch import Tensor, nn
 
 from components.base import Batch
 from components.conditions.clustering import spherical_kmeans
-from components.conditions.config import ClassConfig, ClusterConfig, ConditionConfig, RepresentationConfig
+from components.conditions.config import (
+    ClassConfig,
+    ClusterConfig,
+    ConditionConfig,
+    FieldConditionConfig,
+    ImageConfig,
+    RepresentationConfig,
+    SequenceConfig,
+    VectorConfig,
+)
 from components.conditions.frequencies import sample_index, shares
+from components.conditions.ports import Embedded, States
 from components.errors import ConfigError, ShapeError
+from components.fields import FieldSpec, find_field, mask_name
+from components.nn.timestep import sinusoids
 from components.rng import Rng
 
 _STD = 0.02
@@ -25,61 +39,146 @@ class Embedder(nn.Module, ABC):
     """The base of a condition."""
 
     null: nn.Parameter
-    """(1, w): what stands for a dropped condition."""
+    """What stands for a dropped or missing condition."""
 
     def fit(self, rows: Batch, seed: int, *, trained: bool) -> None:
         """Read off all training rows what is not learned. `trained`: the weights come from a finished run."""
 
     @abstractmethod
-    def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b width"]:
+    def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Embedded:
         """Embedded rows; those of `drop` get the null."""
 
-    def filled(self, batch: Batch, rng: Rng) -> Float[Tensor, "rows width"]:  # noqa: ARG002
-        """Embedded rows for sampling, where a class or cluster may be absent. Raises: ConfigError when it may not."""
-        rows: Tensor = self(batch, None)
-        return rows
+    @abstractmethod
+    def filled(self, batch: Batch, rng: Rng) -> Embedded:
+        """Embedded rows for sampling, where the field may be absent. Raises: ConfigError when it may not."""
 
-    def nulls(self, n: int) -> Float[Tensor, "n width"]:
-        """The null, embedded."""
-        return self.null.expand(n, -1)
+    @abstractmethod
+    def nulls(self, n: int, m: int = 1) -> Embedded:
+        """The null for n examples; for a condition that is a sequence, of length m."""
 
 
-class Representation(Embedder):
-    """z, mapped to the port's width by a matrix or fed as it is; the null is a learned z. Paper: 2312.03701 (RCG).
+class FieldEmbedder(Embedder):
+    """The base of a condition that cannot be sampled by frequencies: what of its field is missing is null."""
 
-    Raises: ConfigError for a z that is fed as it is into a port of another width.
+    def __init__(self, config: RepresentationConfig | FieldConditionConfig) -> None:
+        super().__init__()
+        self.field, self.may_miss = config.field, getattr(config, "missing", "skip") == "null"
+
+    def filled(self, batch: Batch, rng: Rng) -> Embedded:
+        if self.field in batch:
+            rows: Embedded = self(batch, None)
+            return rows
+        if not self.may_miss:
+            fix = (
+                "sample one from the RDM, or give real ones (oracle)"
+                if self.field == "representation"
+                else f"give one, or train with missing: null for {self.field}"
+            )
+            raise ConfigError(f"this generator needs a {self.field} to sample", fix=fix)
+        return self.nulls(rng.rows)
+
+    def absent(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Bool[Tensor, " b"] | None:
+        """Rows that get the null: dropped, or without the field; none if None."""
+        mask = batch.get(mask_name(self.field))
+        missing = None if mask is None else ~(mask if mask.ndim == 1 else mask.any(1))
+        return missing if drop is None else drop if missing is None else drop | missing
+
+
+class Vector(FieldEmbedder):
+    """A vector, mapped to the port's width by a matrix or fed as it is; the null is a learned vector of the field.
+
+    Of the representation z in RCG (2312.03701). Raises: ConfigError for one that is fed as it is into a port of
+    another width, or a field that is no vector.
     """
 
-    def __init__(self, config: RepresentationConfig, *, width: int, dim: int) -> None:
-        super().__init__()
-        self.dim = dim
-        if not config.project and width != dim:
+    def __init__(self, config: RepresentationConfig | VectorConfig, *, width: int, field: FieldSpec) -> None:
+        super().__init__(config)
+        _check_shape(field, n_axes=1, ragged=False, kind="vector")
+        self.dim, project = field.size, not isinstance(config, RepresentationConfig) or config.project
+        if not project and width != self.dim:
             raise ConfigError(
                 "a representation that is fed as it is needs a port of its own width",
-                got=f"dimension {dim}, width {width}",
-                fix=f"set project: true, or the width (context_dim) to {dim}",
+                got=f"dimension {self.dim}, width {width}",
+                fix=f"set project: true, or the width (context_dim) to {self.dim}",
             )
-        self.project = nn.Linear(dim, width) if config.project else nn.Identity()
-        self.null = nn.Parameter(torch.empty(1, dim))
+        self.project = nn.Linear(self.dim, width) if project else nn.Identity()
+        self.null = nn.Parameter(torch.empty(1, self.dim))
         nn.init.normal_(self.null, std=_STD)
         if isinstance(self.project, nn.Linear):
             nn.init.xavier_uniform_(self.project.weight)
             nn.init.zeros_(self.project.bias)
 
     def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b width"]:
-        z = _checked(batch["representation"], self.dim)
-        out: Tensor = self.project(z if drop is None else torch.where(drop[:, None], self.null, z))
+        values = _checked(self.field, batch[self.field], (self.dim,)).float()
+        absent = self.absent(batch, drop)
+        out: Tensor = self.project(values if absent is None else torch.where(absent[:, None], self.null, values))
         return out
 
-    def filled(self, batch: Batch, rng: Rng) -> Float[Tensor, "rows width"]:
-        if "representation" not in batch:
-            fix = "sample one from the RDM, or give real ones (oracle)"
-            raise ConfigError("this generator needs a representation to sample", fix=fix)
-        return super().filled(batch, rng)
-
-    def nulls(self, n: int) -> Float[Tensor, "n width"]:
+    def nulls(self, n: int, m: int = 1) -> Float[Tensor, "n width"]:  # noqa: ARG002
         out: Tensor = self.project(self.null)
         return out.expand(n, -1)
+
+
+class SequenceRows(FieldEmbedder):
+    """A sequence of vectors, each mapped to the port's width; the null is one learned row. An empty one is missing.
+
+    Rows that the mask hides are read as zeros. Raises: ConfigError for a field that is no sequence of vectors.
+    """
+
+    def __init__(self, config: SequenceConfig, *, width: int, field: FieldSpec) -> None:
+        super().__init__(config)
+        _check_shape(field, n_axes=1, ragged=True, kind="sequence")
+        self.dim, self.positions = field.size, config.positions
+        self.embed = nn.Linear(self.dim, width)
+        self.null = nn.Parameter(torch.empty(1, width))
+        nn.init.normal_(self.null, std=_STD)
+        nn.init.xavier_uniform_(self.embed.weight)
+        nn.init.zeros_(self.embed.bias)
+
+    def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> States:
+        values = batch[self.field]
+        _checked(self.field, values, (values.shape[1], self.dim))
+        m = values.shape[1]
+        mask = batch.get(mask_name(self.field))
+        mask = values.new_ones(len(values), m, dtype=torch.bool) if mask is None else mask
+        rows = self.embed(torch.where(mask[:, :, None], values.float(), 0.0))
+        if self.positions:
+            rows = rows + sinusoids(torch.arange(m, device=rows.device), rows.shape[2])
+        absent = self.absent(batch, drop)
+        if absent is None:
+            return States(rows, mask)
+        null, alone = self.nulls(len(rows), m)
+        return States(torch.where(absent[:, None, None], null, rows), torch.where(absent[:, None], alone, mask))
+
+    def nulls(self, n: int, m: int = 1) -> States:
+        rows = nn.functional.pad(self.null, (0, 0, 0, m - 1))
+        return States(rows.expand(n, -1, -1), (torch.arange(m, device=rows.device) < 1).expand(n, -1))
+
+
+class Image(FieldEmbedder):
+    """An image, resized to the target's grid; pixels are scaled to [-1, 1]; the null is one learned color.
+
+    Paper: 2105.05233 (ADM-U), where the image of low resolution is resized, too. Raises: ConfigError for a field that
+    is no image.
+    """
+
+    def __init__(self, config: ImageConfig, *, field: FieldSpec, size: tuple[int, int]) -> None:
+        super().__init__(config)
+        _check_shape(field, n_axes=3, ragged=False, kind="image")
+        self.shape, self.size, self.pixels = field.shape, size, field.dtype == "uint8"
+        self.null = nn.Parameter(torch.empty(1, field.shape[0], 1, 1))
+        nn.init.normal_(self.null, std=_STD)
+
+    def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b c h w"]:
+        x = _checked(self.field, batch[self.field], self.shape).float()
+        x = x / 127.5 - 1.0 if self.pixels else x
+        if self.size != self.shape[1:]:
+            x = nn.functional.interpolate(x, self.size, mode="bilinear", antialias=True)
+        absent = self.absent(batch, drop)
+        return x if absent is None else torch.where(absent[:, None, None, None], self.null, x)
+
+    def nulls(self, n: int, m: int = 1) -> Float[Tensor, "n c h w"]:  # noqa: ARG002
+        return self.null.expand(n, -1, *self.size)
 
 
 class Table(Embedder):
@@ -107,6 +206,9 @@ class Table(Embedder):
     def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b width"]:
         return self._lookup(self.index(batch), drop)
 
+    def nulls(self, n: int, m: int = 1) -> Float[Tensor, "n width"]:  # noqa: ARG002
+        return self.null.expand(n, -1)
+
     def filled(self, batch: Batch, rng: Rng) -> Float[Tensor, "rows width"]:
         if not self.given(batch):
             return self._lookup(sample_index(self.frequencies, rng), None)
@@ -124,11 +226,11 @@ class Table(Embedder):
 class Classes(Table):
     """y. Raises: ConfigError without classes."""
 
-    def __init__(self, n_classes: int | None, *, width: int, std: float | None) -> None:
-        if not n_classes:
+    def __init__(self, field: FieldSpec, *, width: int, std: float | None) -> None:
+        if not field.names:
             fix = "label the collection (metadata.csv or one folder per class), or condition on something else"
             raise ConfigError("a condition is the class, but the collection has no labels", fix=fix)
-        super().__init__(n_classes, width=width, std=std)
+        super().__init__(len(field.names), width=width, std=std)
 
     def fit(self, rows: Batch, seed: int, *, trained: bool) -> None:  # noqa: ARG002
         frequencies = shares(rows["class"], len(self.frequencies))
@@ -149,10 +251,10 @@ class Clusters(Table):
 
     centroids: Tensor
 
-    def __init__(self, config: ClusterConfig, *, width: int, dim: int, std: float | None) -> None:
+    def __init__(self, config: ClusterConfig, *, width: int, field: FieldSpec, std: float | None) -> None:
         super().__init__(config.n_clusters, width=width, std=std)
-        self.dim = dim
-        self.register_buffer("centroids", torch.zeros(config.n_clusters, dim))
+        self.dim = field.size
+        self.register_buffer("centroids", torch.zeros(config.n_clusters, self.dim))
 
     def fit(self, rows: Batch, seed: int, *, trained: bool) -> None:
         if trained:
@@ -167,21 +269,37 @@ class Clusters(Table):
         return "representation" in batch
 
     def index(self, batch: Batch) -> Int[Tensor, " b"]:
-        return (_checked(batch["representation"], self.dim) @ self.centroids.T).argmax(1)
+        return (_checked("representation", batch["representation"], (self.dim,)) @ self.centroids.T).argmax(1)
 
 
-def embedder(config: ConditionConfig, *, width: int, dim: int, n_classes: int | None, std: float | None) -> Embedder:
+def embedder(config: ConditionConfig, fields: Sequence[FieldSpec], *, width: int, std: float | None) -> Embedder:
     """The module of a condition. Raises: ConfigError when the cache has not what it reads."""
+    if isinstance(config, ClassConfig):
+        return Classes(next(field for field in fields if field.name == config.field), width=width, std=std)
+    field = find_field(fields, config.field)
     match config:
-        case RepresentationConfig():
-            return Representation(config, width=width, dim=dim)
-        case ClassConfig():
-            return Classes(n_classes, width=width, std=std)
         case ClusterConfig():
-            return Clusters(config, width=width, dim=dim, std=std)
+            return Clusters(config, width=width, field=field, std=std)
+        case RepresentationConfig() | VectorConfig():
+            return Vector(config, width=width, field=field)
+        case SequenceConfig():
+            return SequenceRows(config, width=width, field=field)
+        case ImageConfig():
+            h, w = find_field(fields, "target").shape[-2:]
+            return Image(config, field=field, size=(h, w))
 
 
-def _checked(z: Tensor, dim: int) -> Float[Tensor, "b dim"]:
-    if z.ndim != 2 or z.shape[1] != dim:
-        raise ShapeError("representation of the wrong shape", got=tuple(z.shape), expected=f"(b, {dim})")
-    return z
+def _check_shape(field: FieldSpec, *, n_axes: int, ragged: bool, kind: str) -> None:
+    if len(field.shape) != n_axes or field.ragged != ragged:
+        raise ConfigError(
+            f"the field {field.name} does not suit a condition of kind {kind}",
+            got=f"{'any number of ' if field.ragged else ''}{field.dtype} {field.shape}",
+            expected=f"{'any number of rows' if ragged else 'a value'} of {n_axes} {'axis' if n_axes == 1 else 'axes'}",
+        )
+
+
+def _checked(field: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if tuple(values.shape[1:]) != shape:
+        expected = f"(b, {', '.join(map(str, shape))})"
+        raise ShapeError(f"{field} of the wrong shape", got=tuple(values.shape), expected=expected)
+    return values

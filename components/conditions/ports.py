@@ -2,10 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+
+class States(NamedTuple):
+    """A sequence for each example. Shapes: rows (b, m, width); mask (b, m) bool, True where a row counts."""
+
+    rows: Tensor
+    mask: Tensor
+
+
+Embedded = Tensor | States
+"""A condition, embedded: vectors (b, width), a sequence, or images (b, c, h, w)."""
 
 
 @dataclass(frozen=True)

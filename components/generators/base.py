@@ -50,7 +50,7 @@ class Generator(nn.Module, ABC):
 
     @property
     def required(self) -> tuple[str, ...]:
-        """Fields without which sample() is refused; it samples the others by their training frequencies."""
+        """Fields without which sample() is refused; others are sampled by their training frequencies, or are null."""
         return self.conditioner.required
 
     @property
@@ -70,7 +70,7 @@ class Generator(nn.Module, ABC):
         Raises: ConfigError when the rows do not suffice.
         """
         index = np.arange(len(rows))
-        self.conditioner.fit({name: rows.field(name, index) for name in self.conditions}, seed, trained=trained)
+        self.conditioner.fit({name: rows.field(name, index) for name in self.conditioner.fitted}, seed, trained=trained)
 
     def forward(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
         return self.loss(batch, rng)  # DDP synchronizes gradients through forward only

@@ -1,5 +1,6 @@
 """What every generator's config says. Imports without torch."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -7,7 +8,8 @@ from pydantic import Field, model_validator
 from components.conditions.config import ConditionConfig, Port
 from components.config import Config
 from components.diffusion.schedule import Prediction, ScheduleConfig
-from components.target import TargetSpec
+from components.fields import FieldSpec, find_field
+from components.target import TargetSpec, data_fields
 
 
 class GeneratorData(Config):
@@ -19,10 +21,13 @@ class GeneratorData(Config):
     """Dimension of the representations."""
     classes: tuple[str, ...] | None
     """Names of the classes in index order; None without labels."""
+    more: tuple[FieldSpec, ...] = ()
+    """Further fields that conditions read."""
 
     @property
-    def n_classes(self) -> int | None:
-        return None if self.classes is None else len(self.classes)
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """What conditions may read."""
+        return (*data_fields(self.dim, self.target, self.classes), *self.more)
 
 
 class GeneratorConfig(Config):
@@ -34,6 +39,15 @@ class GeneratorConfig(Config):
     """Ports of its network."""
     conditions: tuple[ConditionConfig, ...]
     """What it is conditioned on; [] is unconditional."""
+
+    def data(self, fields: Sequence[FieldSpec], target: TargetSpec) -> GeneratorData:
+        """What this generator is built for, of a cache with these fields. Raises: ConfigError for one that it lacks."""
+        known = {field.name: field for field in fields}
+        dim, classes = known["representation"].size, known["class"].names or None
+        usual = {field.name for field in data_fields(dim, target, classes)}
+        read = dict.fromkeys(condition.field for condition in self.conditions)
+        more = tuple(find_field(fields, name) for name in read if name not in usual)
+        return GeneratorData(target=target, dim=dim, classes=classes, more=more)
 
     @property
     def can_guide(self) -> bool:
@@ -64,14 +78,14 @@ class GeneratorConfig(Config):
 
     @model_validator(mode="after")
     def _enter(self) -> Self:
-        kinds = [condition.kind for condition in self.conditions]
-        if twice := [kind for kind in kinds if kinds.count(kind) > 1]:
+        names = [condition.name for condition in self.conditions]
+        if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"conditions has {twice[0]} twice; keep one")
         for condition in self.conditions:
             if condition.port not in self.ports:
                 raise ValueError(
                     f"{getattr(self, 'kind', 'this network')} has no {condition.port} port for the condition "
-                    f"{condition.kind}; set its port to {' or '.join(self.ports)}"
+                    f"{condition.name}; it has {' and '.join(self.ports)}"
                 )
         return self
 

@@ -23,7 +23,8 @@ def save_generator(generator: Generator, out: Writer) -> None:
     """Write the two files."""
     with out.file("weights.safetensors") as path:
         save_weights(path, generator.state_dict())
-    model, data = generator.config.model_dump(mode="json"), generator.data.model_dump(mode="json")
+    model = generator.config.model_dump(mode="json")
+    data = generator.data.model_dump(mode="json", exclude_defaults=True)
     out.write_json("config.json", {"model": model, "data": data})
 
 

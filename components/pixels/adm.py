@@ -50,7 +50,8 @@ class AdmConfig(UNetConfig):
         from components.pixels.unet_network import UNetNetwork, start_unconditional
 
         shape = self.unet(data, qkv_order=self.qkv_order)
-        network = UNetNetwork(shape, sequence_width=shape.time_dim if self.uses("sequence") else None)
+        width = shape.time_dim if self.uses("sequence") else None
+        network = UNetNetwork(shape, sequence_width=width, c_extra=self.extra_channels(data))
         generator = self.generator(data, network)
         start_unconditional(generator.conditioner)
         return generator

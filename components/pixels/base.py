@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal
 
 from components.errors import ConfigError
+from components.fields import find_field
 from components.generators.config import DiffusionConfig, GeneratorData
 
 if TYPE_CHECKING:
@@ -37,11 +38,16 @@ class PixelDiffusionConfig(DiffusionConfig, ABC):
         self.check_side(height)
         return channels, height
 
+    def extra_channels(self, data: GeneratorData) -> int:
+        """Channels of the conditions that enter by the spatial port. Raises: ConfigError for a field that is absent."""
+        images = [condition.field for condition in self.conditions if condition.port == "spatial"]
+        return sum(find_field(data.fields, name).shape[0] for name in images)
+
     def generator(self, data: GeneratorData, network: "Network", *, constant: bool = False) -> "Diffusion":
         """Diffusion with this network. `constant`: the network needs a vector."""
         from components.conditions.container import Conditions
         from components.generators.diffusion import Diffusion
 
-        conditions = Conditions(self.conditions, network, dim=data.dim, n_classes=data.n_classes, constant=constant)
+        conditions = Conditions(self.conditions, network, data.fields, constant=constant)
         standardize = data.target.space == "latents" and self.latents == "standardized"
         return Diffusion(self, data, spec=data.target, network=network, conditions=conditions, standardize=standardize)

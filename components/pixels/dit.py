@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class DitConfig(PixelDiffusionConfig):
     """Diffusion transformer on pixels or latents."""
 
-    ports = ("vector", "sequence")
+    ports = ("vector", "sequence", "spatial")
     kind: Literal["dit"]
     width: int = Field(ge=4, multiple_of=4)
     """Width of the tokens (XL: 1152)."""
@@ -70,5 +70,6 @@ class DitConfig(PixelDiffusionConfig):
             patch=self.patch,
             mlp_ratio=self.mlp_ratio,
         )
-        network = DitNetwork(shape, sequence_width=self.width if self.uses("sequence") else None)
+        width = self.width if self.uses("sequence") else None
+        network = DitNetwork(shape, sequence_width=width, c_extra=self.extra_channels(data))
         return self.generator(data, network)

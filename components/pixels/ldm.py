@@ -51,5 +51,6 @@ class LdmConfig(UNetConfig):
         from components.pixels.unet_network import UNetNetwork
 
         shape, attends = self.unet(data, context_dim=self.context_dim), self.uses("sequence")
-        network = UNetNetwork(shape, sequence_width=self.context_dim if attends else None)
+        width = self.context_dim if attends else None
+        network = UNetNetwork(shape, sequence_width=width, c_extra=self.extra_channels(data))
         return self.generator(data, network, constant=not attends)

@@ -72,5 +72,5 @@ class MageConfig(MaskedConfig):
             decoder_heads=self.decoder_heads,
             mlp_ratio=self.mlp_ratio,
         )
-        conditions = Conditions(self.conditions, transformer, dim=data.dim, n_classes=data.n_classes, constant=True)
+        conditions = Conditions(self.conditions, transformer, data.fields, constant=True)
         return MaskedTokens(self, data, transformer=transformer, conditions=conditions)

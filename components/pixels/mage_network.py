@@ -72,7 +72,7 @@ class MageTransformer(nn.Module):
         mlp_ratio: float,
     ) -> None:
         super().__init__()
-        self.vector_width = self.sequence_width = width
+        self.vector_width, self.sequence_width, self.c_extra = width, width, 0
         self.mask_id = n_codes
         self.token_emb = TokenEmbedding(n_codes + 1, n_tokens + 1, width)
         self.blocks = _blocks(depth, width, heads, mlp_ratio)

@@ -34,7 +34,7 @@ class HeadCount(Config):
 class UNetConfig(PixelDiffusionConfig, ABC):
     """Sizes of a UNet."""
 
-    ports = ("vector", "sequence")
+    ports = ("vector", "sequence", "spatial")
     width: int = Field(ge=2, multiple_of=2)
     """Channels that the multipliers multiply (ADM-256, LDM-8: 256)."""
     multipliers: tuple[int | float, ...] = Field(min_length=1)

@@ -70,6 +70,6 @@ class RdmConfig(DiffusionConfig):
             context_dim=self.context_dim if self.conditions else None,
         )
         # Fresh class rows have std 1, as in the reference.
-        conditions = Conditions(self.conditions, network, dim=data.dim, n_classes=data.n_classes, table_std=None)
+        conditions = Conditions(self.conditions, network, data.fields, table_std=None)
         spec = EventSpec(space="representations", shape=(self.dim,), dtype="float32", n_codes=None)
         return Diffusion(self, data, spec=spec, network=network, conditions=conditions)

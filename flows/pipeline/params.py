@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import TypeAdapter, ValidationError, model_validator
 
+from components.conditions.config import FieldConditionConfig
 from components.config import Config
 from components.errors import ConfigError
 from components.generators.sampling import sampling_fault
@@ -44,7 +45,7 @@ class Params(Config):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        checks = (_dimensions, _representations, _spaces, _samplings, _sides, _labels)
+        checks = (_dimensions, _representations, _requests, _spaces, _samplings, _sides, _labels)
         faults = [fault for check in checks for fault in check(self)]
         if faults:
             raise ValueError("; ".join(faults))
@@ -69,6 +70,17 @@ def _representations(params: Params) -> Iterator[str]:
     elif wrong:
         fix = ", ".join(f"{name}: null" for name in wrong)
         yield f"pixels.model has no condition representation, so nothing reads representations; set {fix}"
+
+
+def _requests(params: Params) -> Iterator[str]:
+    """What a generator needs to sample, a request can give: of the fields, a representation and a class alone."""
+    for stage, section in (("pixels", params.pixels), ("rdm", params.rdm)):
+        for condition in section.model.conditions if section is not None else ():
+            if isinstance(condition, FieldConditionConfig) and condition.missing == "skip":
+                yield (
+                    f"{stage}.model needs the field {condition.field} to sample, which no request gives; "
+                    f"set missing: 'null' for {condition.name}"
+                )
 
 
 def _spaces(params: Params) -> Iterator[str]:

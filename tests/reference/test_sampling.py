@@ -175,7 +175,7 @@ def test_the_hybrid_loss_trains_the_mean_by_the_error_alone_and_the_variance_by_
             conditions=(), schedule=LINEAR, prediction="eps", min_snr=None, variance=variance
         )  # fmt: skip
         net = Answer(out[:, :c].clone())
-        nothing = Conditions((), net, dim=3, n_classes=None)
+        nothing = Conditions((), net, ())
         model = Diffusion(config, data, spec=target, network=net, conditions=nothing)
         loss = model.loss({"target": x0}, BatchRng(2, 5))
         loss.sum().backward()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.cache.reader import CacheInfo
+from components.cache.reader import CacheInfo, cache_fields
 from components.cache.shards import ShardWriter, shard_name
 from components.codecs.config import NoneConfig
 from components.collection.images import index_name, index_schema
@@ -155,16 +155,16 @@ def make_collect(root: Path, source: Path, splits: Sequence[str], *, labeled: bo
 
 def make_encode(root: Path, images: np.ndarray, splits: Sequence[str], *, labeled: bool = True) -> None:
     """A cache with one view per image."""
-    out = FolderArtifact(root)
+    out, fields = FolderArtifact(root), cache_fields(DIM, SPEC, CLASSES if labeled else None)
     rows = [
         {"key": f"{i:04d}.png", "sha256": "0" * 64, "split": split, "caption": None, "view": 0,
-         "label": CLASSES[i % 2] if labeled else None}
+         "class": CLASSES[i % 2] if labeled else None}
         for i, split in enumerate(splits)
     ]  # fmt: skip
-    with out.file(shard_name("c00000")) as path, ShardWriter(path, DIM, SPEC) as shard:
-        shard.add(rows, represent(images), images[..., :1].transpose(0, 3, 1, 2))
+    with out.file(shard_name("c00000")) as path, ShardWriter(path, fields) as shard:
+        shard.add(rows, {"representation": represent(images), "target": images[..., :1].transpose(0, 3, 1, 2)})
     info = CacheInfo(
-        dim=DIM, target=SPEC, n_views=1, classes=list(CLASSES) if labeled else None,
+        fields=fields, target=SPEC, n_views=1,
         counts={name: list(splits).count(name) for name in ("train", "val", "test")}, chunks=["c00000"],
     )  # fmt: skip
     out.write_json("cache.json", info.model_dump(mode="json"))

@@ -1,6 +1,7 @@
 """Stage encode: every view of every picture once through encoder and codec; what the generators train on."""
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ import torch
 
 from components.base import Batch, Metrics
 from components.cache.memo_keys import shard_key
-from components.cache.reader import Cache, CacheInfo, CacheSplit
+from components.cache.reader import Cache, CacheInfo, CacheSplit, cache_fields
 from components.cache.shards import ShardWriter, shard_name
 from components.codecs.base import load_codec
 from components.collection.images import ImageIndex, index_name, open_pixels, read_table
 from components.collection.splits import LEFT_OUT
 from components.encoders.base import constant_rows, load_encoder
 from components.errors import ArtifactError, DataError
+from components.fields import FieldSpec
 from components.images.config import ViewRecipe
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.images.views import PLAIN, View, random_views, render
@@ -27,7 +29,8 @@ from flows.stages.encode.params import EncodeParams
 
 Row = dict[str, Any]
 
-_COLUMNS = ("key", "sha256", "split", "label", "caption")
+_COLUMNS = {"key": "key", "sha256": "sha256", "split": "split", "class": "label", "caption": "caption"}
+"""Columns of a row of the cache -> those of the collection."""
 _SHOWN = 5
 _N_STATISTICS = 2048
 _N_PICTURES, _N_SHOWN_VIEWS = 16, 4
@@ -58,6 +61,11 @@ class _Shards:
         """The pictures of one chunk."""
         return ImageIndex(read_table([self.collect.path(index_name(chunk))]), self.pixels, self.listing["classes"])
 
+    @cached_property
+    def fields(self) -> tuple[FieldSpec, ...]:
+        """What a row of the cache holds."""
+        return cache_fields(self.models.encoder.dim, self.models.codec.spec, self.listing["classes"])
+
     def ensure(self, chunk: str) -> None:
         """Make the shard unless it was ever made."""
         self.out.memoised(shard_name(chunk), self._key(chunk), lambda path: self._make(chunk, path))
@@ -72,19 +80,20 @@ class _Shards:
 
     def _make(self, chunk: str, path: Path) -> None:
         index, models, recipe = self.index(chunk), self.models, self.params.views
-        with ShardWriter(path, models.encoder.dim, models.codec.spec) as writer:
+        with ShardWriter(path, self.fields) as writer:
             for group in _groups(index, max(1, self.params.batch_size // recipe.n_views)):
                 views = _views(recipe, group)
                 for_codec, for_encoder = models.render(index, [row["position"] for row in group], views)
                 representation, target = models.encode(for_codec, for_encoder)
                 rows = [row | {"view": i} for row, its in zip(group, views, strict=True) for i in range(len(its))]
                 keep = _usable(rows, representation, target)
-                writer.add([rows[i] for i in keep], representation[keep], target[keep])
+                values = {"representation": representation[keep], "target": target[keep]}
+                writer.add([rows[i] for i in keep], values)
 
 
 def _groups(index: ImageIndex, size: int) -> Iterator[list[Row]]:
     """The pictures that are in a split, with their position in the index."""
-    columns = {name: index.column(name) for name in _COLUMNS}
+    columns = {name: index.column(column) for name, column in _COLUMNS.items()}
     kept = [i for i, split in enumerate(columns["split"]) if split != LEFT_OUT]
     rows = [{"position": i, **{name: values[i] for name, values in columns.items()}} for i in kept]
     for start in range(0, len(rows), size):
@@ -145,10 +154,9 @@ def _finish(params: EncodeParams, shards: _Shards, out: Output) -> Metrics:
     """Rank 0: name what is missing, list the shards, measure."""
     n_rejected = _check_rejects(params, shards, out)
     info = CacheInfo(
-        dim=shards.models.encoder.dim,
+        fields=shards.fields,
         target=shards.models.codec.spec,
         n_views=params.views.n_views,
-        classes=shards.listing["classes"],
         counts={},
         chunks=shards.chunks,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from components.base import Metrics
-from components.cache.reader import CacheSplit, Column, open_cache
+from components.cache.reader import CacheSplit, open_cache
 from components.cache.samples import Samples
 from components.collection.images import open_images
 from components.encoders.base import load_encoder
@@ -96,7 +96,7 @@ class _Evaluation:
         if drawn is None:
             return None
         cache = open_cache(self.inputs["encode"])
-        columns: Sequence[Column] = ("representation",)
+        columns: Sequence[str] = ("representation",)
         train, held_out = cache.training(columns), cache.held_out(self.params.split, columns)
         return Vectors(_all_representations(train), _all_representations(held_out), drawn)
 

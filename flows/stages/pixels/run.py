@@ -2,17 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from typing import cast
 
 import numpy as np
 import torch
 
-from components.base import Batch, Metrics
-from components.cache.reader import Cache, Column, open_cache
+from components.base import Metrics
+from components.cache.reader import CacheSplit, open_cache
 from components.codecs.base import Codec, load_codec
 from components.errors import DataError
+from components.fields import of_fields
 from components.generators.base import Generator
-from components.generators.config import GeneratorData
 from components.generators.files import save_generator
 from components.images.pictures import grid, png_bytes, rows_grid, to_uint8
 from components.interop.layout import adopt, keep
@@ -29,7 +28,6 @@ from flows.stages.pixels.params import PixelsParams
 
 _N_VAL_NOISES = 4
 _N_VAL_ROWS = 2048
-_COLUMNS: tuple[Column, ...] = ("target", "representation", "class")
 
 
 def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
@@ -38,20 +36,20 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     Raises: ConfigError when target space, labels or number of images do not suit the model.
     """
     cache = open_cache(inputs["encode"])
-    classes = tuple(cache.classes) if cache.classes else None
-    data = GeneratorData(target=cache.target_spec, dim=cache.dim, classes=classes)
+    data = params.model.data(cache.fields, cache.target_spec)
     with seeded_init(params.seed):
         generator: Generator = params.model.build(data)
     if params.init is not None:
         load_weights(generator, inputs["init"].path("weights.safetensors"))
-    columns: tuple[Column, ...] = ("target", *cast(tuple[Column, ...], generator.conditions))
-    training = cache.training(columns).having(generator.skips)
+    fields = (generator.makes, *generator.conditions)
+    training, held_out = cache.training(fields).having(generator.skips), cache.held_out("val", fields)
     if len(training) == 0:
         raise DataError("there is no training image", fix="collect more pictures, or label some")
     generator.fit(training, derive_seed(params.seed, "conditions"), trained=params.init is not None)
     kept = {} if params.weights is None else adopt(generator, params.weights, LAYOUTS, where="pixels.weights")
     trainable = GeneratorTrainable(generator.to(worker.device), params.ema if params.train is not None else None)
-    previews = _Previews(params, trainable, cache, load_codec(inputs["codec"]).to(worker.device))
+    shown = held_out if len(held_out) else cache.training(fields)
+    previews = _Previews(params, trainable, shown, load_codec(inputs["codec"]).to(worker.device))
     curve = []
     if params.train is not None:
         preview = Preview(params.preview.every, previews.draw)
@@ -65,17 +63,15 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     for name, picture in previews.draw(params.train.steps if params.train is not None else 0).items():
         out.write_bytes(f"pictures/{name}.png", png_bytes(picture))
     metrics = {"loss": curve[-1]["loss"]} if curve else {}
-    return metrics | _val_loss(params, fitted, cache) | {"n_train": len(training)}
+    return metrics | _val_loss(params, fitted, held_out.having(generator.skips)) | {"n_train": len(training)}
 
 
 class _Previews:
     """Images of held-out conditions: with representations, each below the real image that it should resemble."""
 
     def __init__(
-        self, params: PixelsParams, trainable: GeneratorTrainable[Generator], cache: Cache, codec: Codec
+        self, params: PixelsParams, trainable: GeneratorTrainable[Generator], split: CacheSplit, codec: Codec
     ) -> None:
-        held_out = cache.held_out("val", _COLUMNS)
-        split = held_out if len(held_out) else cache.training(_COLUMNS)
         self.rows = split.rows(evenly_spaced(len(split), params.preview.n))
         self.params, self.trainable, self.codec = params, trainable, codec
 
@@ -85,7 +81,7 @@ class _Previews:
         generator = self.trainable.result
         device = next(generator.parameters()).device
         rows = {key: values.to(device) for key, values in self.rows.items()}
-        wanted: Batch = {key: values for key, values in rows.items() if key in generator.conditions}
+        wanted = of_fields(rows, generator.conditions)
         rng = image_rng(self.params.seed, 0, len(rows["target"]), stream="preview", device=device)
         drawn = to_uint8(self.codec.decode(generator.sample(wanted, self.params.preview.sampling, rng)))
         if "representation" not in generator.conditions:
@@ -95,9 +91,8 @@ class _Previews:
 
 
 @torch.no_grad()
-def _val_loss(params: PixelsParams, generator: Generator, cache: Cache) -> Metrics:
+def _val_loss(params: PixelsParams, generator: Generator, split: CacheSplit) -> Metrics:
     """Mean over held-out rows and several fixed noises each; empty without held-out rows."""
-    split = cache.held_out("val", _COLUMNS).having(generator.skips)
     rows = evenly_spaced(len(split), _N_VAL_ROWS)
     if len(rows) == 0:
         return {}

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from components.base import Batch, Metrics
-from components.cache.reader import Cache, CacheSplit, Column, open_cache
+from components.cache.reader import Cache, CacheSplit, open_cache
 from components.errors import DataError
+from components.fields import of_fields
 from components.generators.base import Generator
-from components.generators.config import GeneratorData
 from components.generators.files import save_generator
 from components.images.pictures import png_bytes
 from components.interop.layout import adopt, keep
@@ -27,7 +27,6 @@ from flows.identity.artifact import Inputs, Output
 from flows.stages.rdm.params import CheckConfig, RdmParams
 
 _N_VAL_NOISES = 4
-_COLUMNS: tuple[Column, ...] = ("representation", "class")
 
 
 def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
@@ -36,14 +35,12 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
     Raises: ConfigError when the dimension is not the encoder's, or labels are needed and missing.
     """
     cache = open_cache(inputs["encode"])
-    training = cache.training(_COLUMNS)
-    classes = tuple(cache.classes) if cache.classes else None
-    data = GeneratorData(target=cache.target_spec, dim=cache.dim, classes=classes)
+    data = params.model.data(cache.fields, cache.target_spec)
     with seeded_init(params.seed):
-        rdm = params.model.build(data)
+        rdm: Generator = params.model.build(data)
     if params.init is not None:
         load_weights(rdm, inputs["init"].path("weights.safetensors"))
-    training = training.having(rdm.skips)
+    training = cache.training((rdm.makes, *rdm.conditions)).having(rdm.skips)
     if len(training) == 0:
         raise DataError("there is no training image", fix="collect more pictures, or label some")
     rdm.fit(training, derive_seed(params.seed, "conditions"), trained=params.init is not None)
@@ -66,7 +63,7 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
 
 def _examine(params: RdmParams, rdm: Generator, cache: Cache, training: CacheSplit, out: Output) -> Metrics:
     """Loss on held-out representations, and how close the drawn ones are to them; train rows set the floor."""
-    split = cache.held_out("val", _COLUMNS).having(rdm.skips)
+    split = cache.held_out("val", (rdm.makes, *rdm.conditions)).having(rdm.skips)
     held_out = split.rows(np.arange(len(split)))
     n_val = len(held_out["representation"])
     metrics: Metrics = {"n_train": len(training), "n_val": n_val}
@@ -76,7 +73,7 @@ def _examine(params: RdmParams, rdm: Generator, cache: Cache, training: CacheSpl
     metrics["val_loss"] = _val_loss(params, rdm, {key: rows.to(device) for key, rows in held_out.items()})
     real = held_out["representation"][evenly_spaced(n_val, params.check.n)].numpy()
     seen = training.rows(evenly_spaced(len(training), params.check.n))["representation"].numpy()
-    drawn = draw(rdm, params.check, params.seed).cpu().numpy()
+    drawn = draw(rdm, params.check, params.seed, of_fields(held_out, rdm.required)).cpu().numpy()
     metrics["representation_fd"] = frechet(drawn, real)
     if len(seen) > 1:
         metrics["representation_fd_floor"] = frechet(seen, real)
@@ -84,13 +81,14 @@ def _examine(params: RdmParams, rdm: Generator, cache: Cache, training: CacheSpl
     return metrics
 
 
-def draw(rdm: Generator, check: CheckConfig, seed: int) -> Tensor:
-    """check.n representations in micro-batches. Shapes: -> (n, dim)."""
-    parts = []
+def draw(rdm: Generator, check: CheckConfig, seed: int, given: Batch) -> Tensor:
+    """check.n representations in micro-batches, given these fields, as often as it takes. Shapes: -> (n, dim)."""
+    parts, device = [], next(rdm.parameters()).device
     for start in range(0, check.n, check.batch_size):
         stop = min(check.n, start + check.batch_size)
-        rng = image_rng(seed, start, stop, stream="check", device=next(rdm.parameters()).device)
-        parts.append(rdm.sample({}, check.sampling, rng))
+        rng = image_rng(seed, start, stop, stream="check", device=device)
+        rows = {name: values[np.arange(start, stop) % len(values)].to(device) for name, values in given.items()}
+        parts.append(rdm.sample(rows, check.sampling, rng))
     return torch.cat(parts)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from components.cache.reader import Cache, CacheInfo, open_cache
+from components.cache.reader import Cache, CacheInfo, cache_fields, open_cache
 from components.cache.shards import ShardWriter, shard_name
 from components.errors import ArtifactError, ShapeError
 from components.rng import BatchRng
@@ -29,13 +29,14 @@ def _spec(dtype: Any) -> TargetSpec:
 def _write(root: Path, dtype: str = "uint8", classes: list[str] | None = CLASSES) -> FolderArtifact:
     """Row (picture, view) holds the number 10 picture + view everywhere. Two shards, batches of two pictures."""
     out, spec = FolderArtifact(root), _spec(dtype)
+    fields = cache_fields(DIM, spec, classes)
     for shard, pictures in (("c00000", range(6)), ("c00001", range(6, 10))):
-        with out.file(shard_name(shard)) as path, ShardWriter(path, DIM, spec) as writer:
+        with out.file(shard_name(shard)) as path, ShardWriter(path, fields) as writer:
             for start in pictures[::2]:
                 rows = [
                     {"key": f"{i}.png", "sha256": "0" * 64, "split": SPLITS[i], "view": view}
                     | {
-                        "label": [*CLASSES, None][i % 3] if classes else None,
+                        "class": [*CLASSES, None][i % 3] if classes else None,
                         "caption": [f"picture {i}", "more"] if i else None,
                     }
                     for i in (start, start + 1)
@@ -44,10 +45,10 @@ def _write(root: Path, dtype: str = "uint8", classes: list[str] | None = CLASSES
                 values = np.array([10 * int(row["key"][:-4]) + row["view"] for row in rows])
                 z = np.repeat(values[:, None], DIM, 1).astype(np.float32)
                 target = np.broadcast_to(values.reshape(-1, *[1] * len(spec.shape)), (len(values), *spec.shape))
-                writer.add(rows, z, target.astype(dtype))
+                writer.add(rows, {"representation": z, "target": target.astype(dtype)})
     counts = {name: SPLITS.count(name) for name in ("train", "val", "test")}
     chunks = ["c00000", "c00001"]
-    info = CacheInfo(dim=DIM, target=spec, n_views=N_VIEWS, classes=classes, counts=counts, chunks=chunks)
+    info = CacheInfo(fields=fields, target=spec, n_views=N_VIEWS, counts=counts, chunks=chunks)
     out.write_json("cache.json", info.model_dump(mode="json"))
     return out
 
@@ -56,7 +57,7 @@ def _write(root: Path, dtype: str = "uint8", classes: list[str] | None = CLASSES
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32", "int32"])
 def test_rows_are_those_that_were_written(tmp_path: Path, dtype: str, ram_bytes: int) -> None:
     cache = open_cache(_write(tmp_path, dtype), ram_bytes=ram_bytes)
-    assert (cache.dim, cache.target_spec, cache.classes) == (DIM, _spec(dtype), CLASSES)
+    assert (cache.dim, cache.target_spec, cache.classes) == (DIM, _spec(dtype), tuple(CLASSES))
     train = cache.training()
     assert len(train) == 6
     pictures = [i for i, s in enumerate(SPLITS) if s == "train"]
@@ -136,10 +137,12 @@ def test_a_batch_is_a_copy(tmp_path: Path) -> None:
 def test_fetch_costs_microseconds(tmp_path: Path) -> None:
     """A generous bound (the target is some tens): it catches a gather in Python, not a slow machine."""
     spec, n = _spec("uint8"), 4096
-    info = CacheInfo(dim=256, target=spec, n_views=1, classes=None, counts={}, chunks=[])
-    rows = [{"key": "k", "sha256": "", "split": "train", "label": None, "caption": None, "view": 0}] * n
-    with ShardWriter(tmp_path / "shard.arrow", 256, spec) as writer:
-        writer.add(rows, np.zeros((n, 256), np.float32), np.zeros((n, *spec.shape), np.uint8))
+    fields = cache_fields(256, spec, None)
+    info = CacheInfo(fields=fields, target=spec, n_views=1, counts={}, chunks=[])
+    rows = [{"key": "k", "sha256": "", "split": "train", "class": None, "caption": None, "view": 0}] * n
+    with ShardWriter(tmp_path / "shard.arrow", fields) as writer:
+        values = {"representation": np.zeros((n, 256), np.float32), "target": np.zeros((n, *spec.shape), np.uint8)}
+        writer.add(rows, values)
     train = Cache(info, [tmp_path / "shard.arrow"]).training(("representation",))
     indices, rng = np.arange(0, n, n // 128), BatchRng(0, 128)
     train.fetch(indices, rng)

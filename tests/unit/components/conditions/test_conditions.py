@@ -11,24 +11,31 @@ from components.conditions.clustering import clusters, spherical_kmeans
 from components.conditions.config import ClassConfig, RepresentationConfig
 from components.conditions.container import Conditions
 from components.errors import ConfigError, ShapeError
+from components.fields import FieldSpec
 from components.rng import BatchRng, RowRng
+from components.target import data_fields
 from tests.support.folders import randomize
-from tests.support.generators import KINDS, conditions
+from tests.support.generators import KINDS, PIXEL, conditions
 
 DIM, WIDTH = 6, 4
 
 
 class Net:
-    """A network with both ports."""
+    """A network with all ports."""
 
     vector_width: int | None = WIDTH
     sequence_width: int | None = WIDTH
+    c_extra = 3
+
+
+def _fields(n_classes: int | None = 3) -> tuple[FieldSpec, ...]:
+    return data_fields(DIM, PIXEL, tuple("abc"[:n_classes]) if n_classes else None)
 
 
 def _conditions(*kinds: str, n_classes: int | None = 3, constant: bool = False, **changes: Any) -> Conditions:
     changes = {"drop_prob": 0.5, **changes}
     configs = [config for kind in kinds for config in conditions(kind, **changes)]
-    found = Conditions(configs, Net(), dim=DIM, n_classes=n_classes, constant=constant)
+    found = Conditions(configs, Net(), _fields(n_classes), constant=constant)
     randomize(found)
     found.fit(_batch(30), 0, trained=False)
     return found
@@ -147,7 +154,7 @@ def test_several_conditions_are_added_on_the_vector_port_and_concatenated_on_the
 
 def test_guidance_pushes_away_from_the_conditions_that_training_drops_alone() -> None:
     configs = [*conditions("class", drop_prob=0.1), *conditions("representation", drop_prob=0.0)]
-    found, batch = Conditions(configs, Net(), dim=DIM, n_classes=3), _batch(4)
+    found, batch = Conditions(configs, Net(), _fields()), _batch(4)
     randomize(found)
     _, null = found.sampling_ports(batch, RowRng(range(4)))
     by_class, by_z = cast(Any, found["class"]), cast(Any, found["representation"])
@@ -187,13 +194,14 @@ def test_a_port_that_the_network_lacks_is_an_error() -> None:
     class Bare:
         vector_width: int | None = WIDTH
         sequence_width: int | None = None
+        c_extra = 0
 
     config = RepresentationConfig.tiny().model_copy(update={"port": "sequence"})
     with pytest.raises(ConfigError, match="no sequence port for the condition representation"):
-        Conditions([config], Bare(), dim=DIM, n_classes=None)
+        Conditions([config], Bare(), _fields())
+    nothing = type("None_", (), {"vector_width": None, "sequence_width": 3, "c_extra": 0})()
     with pytest.raises(ConfigError, match="no vector port"):
-        Conditions([ClassConfig.tiny()], type("None_", (), {"vector_width": None, "sequence_width": 3})(), dim=1,
-                   n_classes=2)  # fmt: skip
+        Conditions([ClassConfig.tiny()], nothing, _fields())
 
 
 def test_kmeans_finds_the_best_of_all_partitions() -> None:

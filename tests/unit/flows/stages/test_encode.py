@@ -102,7 +102,8 @@ def test_plain_views_are_the_pictures_of_the_index(tmp_path: Path) -> None:
     metrics, artifact = _encode(place)
     cache = open_cache(artifact)
     index = open_images(place["collect"], place.source, base_only=False)
-    assert cache.classes == index.classes == ["cats", "dogs"]
+    assert index.classes == ["cats", "dogs"]
+    assert cache.classes == ("cats", "dogs")
     for name, split in (("train", cache.training()), ("val", cache.held_out("val")), ("test", cache.held_out("test"))):
         pictures = index.split(name)
         assert split.keys(range(len(split))) == pictures.keys

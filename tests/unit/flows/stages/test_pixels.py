@@ -135,7 +135,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 
 
 def test_mage_trains_on_tokens_through_the_same_stage(tmp_path: Path) -> None:
-    from components.cache.reader import CacheInfo
+    from components.cache.reader import CacheInfo, cache_fields
     from components.cache.shards import ShardWriter, shard_name
     from components.codecs.config import VqganConfig
     from components.weights import save_weights
@@ -148,14 +148,15 @@ def test_mage_trains_on_tokens_through_the_same_stage(tmp_path: Path) -> None:
     root = tmp_path / "in"
     cache = FolderArtifact(root / "encode")
     rows = [
-        {"key": str(i), "sha256": "0", "split": s, "caption": None, "view": 0, "label": None}
+        {"key": str(i), "sha256": "0", "split": s, "caption": None, "view": 0, "class": None}
         for i, s in enumerate(SPLITS)
     ]
+    fields = cache_fields(DIM, spec, None)
     tokens = np.random.default_rng(0).integers(0, spec.n_codes or 1, (len(rows), *spec.shape)).astype(np.int32)
     z = np.random.default_rng(1).normal(size=(len(rows), DIM)).astype(np.float32)
-    with cache.file(shard_name("c00000")) as path, ShardWriter(path, DIM, spec) as shard:
-        shard.add(rows, z, tokens)
-    info = CacheInfo(dim=DIM, target=spec, n_views=1, classes=None, counts={}, chunks=["c00000"])
+    with cache.file(shard_name("c00000")) as path, ShardWriter(path, fields) as shard:
+        shard.add(rows, {"representation": z, "target": tokens})
+    info = CacheInfo(fields=fields, target=spec, n_views=1, counts={}, chunks=["c00000"])
     cache.write_json("cache.json", info.model_dump(mode="json"))
     artifact = FolderArtifact(root / "codec")
     artifact.write_json("config.json", config.model_dump(mode="json"))
