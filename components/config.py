@@ -21,6 +21,13 @@ _MOST_SIZES = 100
 """Numbers in one list of sizes."""
 
 
+def check_divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
+    """Raises: ValueError, with a divisor that fits, unless the one number divides the other."""
+    if whole % divisor:
+        fits = max(n for n in range(1, divisor) if whole % n == 0)
+        raise ValueError(f"{name} is {divisor}, which does not divide {whole_name} {whole}; set {name}: {fits}")
+
+
 class Config(BaseModel):
     """Base of every config: immutable, no unknown keys, finite and bounded numbers.
 

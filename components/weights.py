@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import pickle
 import tempfile
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -96,6 +98,16 @@ class _Namespace:
     """Stands in for argparse.Namespace, in which training scripts pickle their options; a bag of attributes."""
 
 
+_multiarray: Any = importlib.import_module("numpy._core.multiarray")
+_NUMPY: list[Any] = [
+    np.dtype, np.ndarray, type(np.dtype("f4")), type(np.dtype("f8")), type(np.dtype("i4")), type(np.dtype("i8")),
+    type(np.dtype("?")),
+    *((of, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name, of in
+      (("scalar", _multiarray.scalar), ("_reconstruct", _multiarray._reconstruct))),
+]  # fmt: skip
+"""NumPy's plain numbers and arrays, in which training scripts keep a best score: data, no code."""
+
+
 def save_weights(path: Path, state_dict: Mapping[str, Tensor]) -> None:
     """Write a safetensors file; equal tensors give equal bytes."""
     tensors = {name: state_dict[name].detach().cpu().contiguous().clone() for name in sorted(state_dict)}
@@ -177,7 +189,7 @@ def load_torch(path: Path) -> Any:
     """
     try:
         _check_records(path)
-        allowed = torch.serialization.safe_globals([(_Namespace, "argparse.Namespace")])
+        allowed = torch.serialization.safe_globals([(_Namespace, "argparse.Namespace"), *_NUMPY])
         with warnings.catch_warnings(), allowed:
             warnings.simplefilter("ignore")  # torch remarks on odd pickles before refusing them
             loaded = torch.load(path, map_location="cpu", weights_only=True)

@@ -101,8 +101,10 @@ def folder_label(key: str) -> str | None:
     return PurePosixPath(key).parent.name or None
 
 
-def sorted_classes(labels: set[str]) -> list[str]:
-    """Class names in the order of their ids: numbers by value, then names."""
+def named_classes(labels: set[str]) -> list[str] | None:
+    """Class names in the order of their ids, numbers by value, then names; None for fewer than two."""
+    if len(labels) < 2:
+        return None
     return sorted(
         labels, key=lambda name: (0, int(name), name) if name.isdecimal() and len(name) < 20 else (1, 0, name)
     )

@@ -6,9 +6,9 @@
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from components.config import Config
+from components.config import Config, check_divides
 from components.images.config import AugmentConfig, Crop, Noise
 from components.weights_file import WeightsFile
 
@@ -48,6 +48,12 @@ class MoCoV3Config(Config):
     """Subtracted from RGB in [0, 1]."""
     std: RGB
     """Divides RGB after the mean is subtracted."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        check_divides("heads", self.heads, "width", self.width)
+        check_divides("patch_px", self.patch_px, "input_px", self.input_px)
+        return self
 
     @property
     def dim(self) -> int:
@@ -91,6 +97,12 @@ class PublishedVit(Config, ABC):
     """Subtracted from RGB in [0, 1]."""
     std: RGB
     """Divides RGB after the mean is subtracted."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        check_divides("heads", self.heads, "width", self.width)
+        check_divides("patch_px", self.patch_px, "input_px", self.input_px)
+        return self
 
     @property
     @abstractmethod

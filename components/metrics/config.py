@@ -28,13 +28,16 @@ class FeatureConfig(Config):
         return cls(task="auto", px=8, width=8, dim=2)
 
     def resolve(self, classes: list[str] | None) -> Task:
-        """What `auto` means here. Raises: ConfigError when labels are asked for and there are none."""
-        if self.task == "labels" and not classes:
+        """What `auto` means here; one class is none. Raises: ConfigError when labels are asked for in vain."""
+        n_classes = len(classes or ())
+        if self.task == "labels" and n_classes < 2:
             raise ConfigError(
-                "evaluate.features.task is labels, but the collection has none",
+                "evaluate.features.task is labels, but the collection has too few",
+                got=f"{n_classes} class(es)",
+                expected="2 or more",
                 fix="set evaluate.features.task: auto, or label the collection",
             )
-        return "labels" if classes and self.task != "self" else "self"
+        return "labels" if n_classes > 1 and self.task != "self" else "self"
 
     def check_size(self, n_held_out: int) -> None:
         """Raises: ConfigError when the features are too many for a covariance over the held-out images."""

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from components.base import Batch
 from components.errors import DataError
@@ -56,11 +57,13 @@ def fit_network(
     how: TrainConfig,
     worker: Worker,
     *,
+    held_out: RealImages,
     seed: int,
 ) -> tuple[FeatureNet, list[dict[str, float]]]:
     """The trained network, in eval mode, and its training curve.
 
-    Raises: DataError when the network shall learn labels and fewer than two training images have one.
+    Raises: DataError when the network shall learn labels and fewer than two training images have one, or when it has
+    not learned them: a random network measures nothing.
     """
     chosen = np.arange(len(images))
     labels = images.labels
@@ -84,7 +87,21 @@ def fit_network(
         return batch
 
     result = train(trainable, fetch, len(chosen), how, worker)
-    return net.eval().requires_grad_(False), result.curve
+    net.eval().requires_grad_(False)
+    fault = trainable.fault(_blocks(held_out, config.px, how.batch_size)) if isinstance(trainable, LabelTask) else None
+    if fault is not None:
+        raise DataError(
+            f"the feature network has not learned, so it cannot judge: on held-out pictures {fault}",
+            fix="raise evaluate.train.steps, hold more pictures out, or set evaluate.features.task: self",
+        )
+    return net, result.curve
+
+
+def _blocks(images: RealImages, px: int, size: int) -> Iterator[tuple[Tensor, np.ndarray | None]]:
+    """Images with their labels, block by block. Shapes: (b, 3, h, w), (b,)."""
+    for start in range(0, len(images), size):
+        rows = np.arange(start, min(len(images), start + size))
+        yield fit(to_float(images.load(rows)), px), None if images.labels is None else images.labels[rows]
 
 
 def pixel_vectors(batches: Iterable[np.ndarray], px: int) -> Iterator[np.ndarray]:

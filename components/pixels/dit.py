@@ -3,11 +3,12 @@
 Imports without torch: build() imports the network.
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.conditions.config import RepresentationConfig
+from components.config import check_divides
 from components.diffusion.schedule import ScheduleConfig
 from components.errors import ConfigError
 from components.generators.config import GeneratorData
@@ -32,6 +33,11 @@ class DitConfig(PixelDiffusionConfig):
     """Side of a square patch in target elements; must divide the target's side."""
     mlp_ratio: float = Field(gt=0)
     """Hidden width of a block's MLP over width (DiT: 4)."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        check_divides("heads", self.heads, "width", self.width)
+        return self
 
     @classmethod
     def tiny(cls) -> "DitConfig":

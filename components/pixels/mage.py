@@ -6,9 +6,10 @@ Imports without torch: build() imports the network.
 import math
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.conditions.config import RepresentationConfig
+from components.config import check_divides
 from components.errors import ConfigError
 from components.generators.config import GeneratorData, MaskConfig, MaskedConfig
 
@@ -33,6 +34,12 @@ class MageConfig(MaskedConfig):
     """Attention heads of the decoder; divides width."""
     mlp_ratio: float = Field(gt=0)
     """Hidden width of an MLP as a multiple of width."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        check_divides("heads", self.heads, "width", self.width)
+        check_divides("decoder_heads", self.decoder_heads, "width", self.width)
+        return self
 
     @classmethod
     def tiny(cls) -> Self:

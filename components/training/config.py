@@ -1,5 +1,6 @@
 """How something is trained: steps, optimizer, averaging."""
 
+import math
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -61,6 +62,10 @@ class TrainConfig(Config):
         )  # fmt: skip
 
 
+_MOST_LEFT = 0.01
+"""Share that the initial weights may have in the average at the end."""
+
+
 class EmaConfig(Config):
     """Decay of the averaged weights."""
 
@@ -72,6 +77,18 @@ class EmaConfig(Config):
     @classmethod
     def tiny(cls) -> Self:
         return cls(decay=0.5, rule="ramped")
+
+    def check_start(self, steps: int) -> None:
+        """Raises: ValueError, with a decay that fits, when the start weighs more than 1 % after so many steps."""
+        left = self.decay**steps if self.rule == "constant" else 0.0
+        if left > _MOST_LEFT:
+            fits = _MOST_LEFT ** (1 / steps)
+            digits = 1 - math.floor(math.log10(1 - fits))
+            fits = math.floor(fits * 10**digits) / 10**digits
+            raise ValueError(
+                f"ema.decay is {self.decay}: after {steps} steps the random initial weights are still {left:.0%} "
+                f"of the average; set ema.decay: {fits}, or ema.rule: ramped"
+            )
 
     def decay_at(self, n: int) -> float:
         """Decay of update n, counted from 1."""

@@ -52,7 +52,9 @@ class Reference:
         self.task = params.features.resolve(classes)
         train, self.held_out = RealImages(index.split("train"), px), RealImages(test, px)
         how = params.train
-        self.net, _ = fit_network(params.features, self.task, train, len(classes or ()), how, worker, seed=params.seed)
+        self.net, _ = fit_network(
+            params.features, self.task, train, len(classes or ()), how, worker, held_out=self.held_out, seed=params.seed
+        )
         self.real = Drawn(*self._vectors(self.held_out))
         self.train = Drawn(*self._vectors(train))
         self.protocol: dict[str, Any] = {

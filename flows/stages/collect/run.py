@@ -13,7 +13,7 @@ from components.cache.memo_keys import facts_key
 from components.collection.facts import write_facts
 from components.collection.images import Pixels, index_bytes, index_name, read_table
 from components.collection.lock import Chunk, Lock, read_lock
-from components.collection.metadata import Note, as_posix, folder_label, read_notes, sorted_classes
+from components.collection.metadata import Note, as_posix, folder_label, named_classes, read_notes
 from components.collection.snapshot import verify_source
 from components.collection.source import open_source
 from components.collection.source_base import Source
@@ -151,7 +151,7 @@ class _Listing:
 
     def as_json(self) -> Row:
         decode = self.recipe.model_dump(mode="json")
-        listing = {"schema": 1, "decode": decode, "classes": sorted_classes(self.classes) or None}
+        listing = {"schema": 1, "decode": decode, "classes": named_classes(self.classes)}
         return listing | {"chunks": self.chunks} | ({"follows_links": True} if self.follows_links else {})
 
 
@@ -192,7 +192,7 @@ def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts
         "near_duplicates": splitter.n_near,
         "constant": tally.others["constant"],
         "labeled": tally.others["labeled"],
-        "classes": len(everything.classes),
+        "classes": len(named_classes(everything.classes) or ()),
         "unmatched_metadata": len(unmatched),
         "chunks": len(everything.chunks),
         "base_chunks": len(base_part.chunks),

@@ -58,8 +58,9 @@ class _Evaluation:
         params = self.params
         n_classes = len(self.classes or ())
         net, curve = fit_network(
-            params.features, self.task, self.train, n_classes, params.train, self.worker, seed=params.seed
-        )
+            params.features, self.task, self.train, n_classes, params.train, self.worker,
+            held_out=self.held_out, seed=params.seed,
+        )  # fmt: skip
         sets = (self.train.batches(params.batch_size), self.held_out.batches(params.batch_size), self.samples.batches())
         (train, _), (held_out, p_held_out), (generated, p_generated) = (extract(net, batches) for batches in sets)
         x = Vectors(train, held_out, generated)

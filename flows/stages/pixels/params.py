@@ -46,5 +46,7 @@ class PixelsParams(Config):
     def _agrees(self) -> Self:
         trained_or_imported("pixels", self.train, self.weights)
         one_start("pixels", self.weights, self.init)
+        if self.train and self.ema and not (self.weights or self.init):
+            self.ema.check_start(self.train.steps)
         refuse_sampling("pixels.preview.sampling", self.preview.sampling, self.model)
         return self

@@ -51,5 +51,7 @@ class RdmParams(Config):
     def _agrees(self) -> Self:
         trained_or_imported("rdm", self.train, self.weights)
         one_start("rdm", self.weights, self.init)
+        if self.train and self.ema and not (self.weights or self.init):
+            self.ema.check_start(self.train.steps)
         refuse_sampling("rdm.check.sampling", self.check.sampling, self.model)
         return self

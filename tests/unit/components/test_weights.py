@@ -3,6 +3,7 @@ import pickle
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -134,3 +135,10 @@ def test_weights_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             fetch_weights(absent, "the model", "rdm.weights")
     assert tensors.keys() == model().state_dict().keys()
     assert float(tensors["0.weight"].abs().sum()) > 0
+
+
+def test_numbers_of_numpy_beside_the_weights_are_data(tmp_path: Path) -> None:
+    """A best score as np.float64, options as an array: what training scripts save."""
+    kept = {"model": model().state_dict(), "best": np.float64(0.7), "n": np.int64(3), "curve": np.arange(3.0)}
+    torch.save(kept | {"ok": np.bool_(True), "f": np.float32(1)}, tmp_path / "w.pt")
+    assert read_tensors(tmp_path / "w.pt").keys() == model().state_dict().keys()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.collection.lock import MetadataFile
-from components.collection.metadata import Note, folder_label, read_notes, sorted_classes
+from components.collection.metadata import Note, folder_label, named_classes, read_notes
 from components.collection.source import FolderSource
 from components.errors import DataError
 
@@ -79,5 +79,6 @@ def test_a_file_that_is_not_the_listed_one_is_refused(tmp_path: Path) -> None:
 
 def test_folder_labels_and_class_order() -> None:
     assert [folder_label(key) for key in ("a.png", "cats/a.png", "x/dogs/a.png")] == [None, "cats", "dogs"]
-    assert sorted_classes({"10", "9", "0"}) == ["0", "9", "10"]
-    assert sorted_classes({"dog", "cat", "2"}) == ["2", "cat", "dog"]
+    assert named_classes({"10", "9", "0"}) == ["0", "9", "10"]
+    assert named_classes({"one"}) is named_classes(set()) is None
+    assert named_classes({"dog", "cat", "2"}) == ["2", "cat", "dog"]

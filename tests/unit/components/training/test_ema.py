@@ -66,3 +66,10 @@ def test_state_dict_goes_round() -> None:
     one, two = Ema(nn.Linear(2, 2), EmaConfig.tiny()), Ema(nn.Linear(2, 2), EmaConfig.tiny())
     two.load_state_dict(one.state_dict())
     assert torch.equal(one.module.weight, two.module.weight)
+
+
+def test_a_start_that_weighs_more_than_a_percent_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"82% of the average; set ema\.decay: 0\.9977, or ema\.rule: ramped"):
+        EmaConfig(decay=0.9999, rule="constant").check_start(2000)
+    for decay, rule, steps in ((0.9977, "constant", 2000), (0.9999, "ramped", 20), (0.0, "constant", 1)):
+        EmaConfig.model_validate({"decay": decay, "rule": rule}).check_start(steps)
