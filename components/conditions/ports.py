@@ -34,6 +34,8 @@ class Ports:
     mask: Tensor | None = None
     spatial: Tensor | None = None
     """Extra input channels."""
+    prepared: Tensor | None = None
+    """What the network made of the others, for all steps of sampling (Network.prepare). Shapes: (b, ...)."""
 
     def beside(self, other: Self) -> Self:
         """The examples of both, these first; both use the same ports."""

@@ -34,6 +34,10 @@ class Network(nn.Module):
         """The part of the network that sees nothing but the time."""
         raise NotImplementedError
 
+    def prepare(self, ports: Ports) -> Ports:
+        """The ports with what depends on them alone worked out: done once per sampling; a step does it itself else."""
+        return ports
+
     def forward(self, x_t: Float[Tensor, "b ..."], time: Float[Tensor, "#b e"], ports: Ports) -> Float[Tensor, "b ..."]:
         """The prediction for x_t, followed by as many channels for a learned variance, scaled to [-1, 1].
 

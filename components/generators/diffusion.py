@@ -93,7 +93,8 @@ class Diffusion(Generator):
         ports, null = self.conditioner.sampling_ports(batch, rng)
         denoise = self.denoiser(steps)
         if options.guidance > 0:
-            denoise = classifier_free(denoise, options.guidance, null)
+            denoise, ports = classifier_free(denoise, options.guidance), ports.beside(null)
+        ports = self.net.prepare(ports)
         if self.spec.space == "pixels":
             denoise = clamped(denoise, -1.0, 1.0)
         x = self.process.base.sample(rng, self.spec.shape)

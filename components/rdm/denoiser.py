@@ -1,5 +1,6 @@
 """The RDM's network: a residual MLP over a vector, modulated by time and, optionally, a context vector."""
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -27,10 +28,10 @@ class ResidualBlock(nn.Module):
         self.out_layers = nn.Sequential(nn.LayerNorm(width, eps=1e-5), nn.SiLU(), nn.Identity(), last)
 
     def forward(
-        self, x: Float[Tensor, "b width"], added: Float[Tensor, "#b width"], context: Float[Tensor, "b c"] | None
+        self, x: Float[Tensor, "b width"], added: Float[Tensor, "#b width"], context: Float[Tensor, "b width"] | None
     ) -> Float[Tensor, "b width"]:
-        """`added`: the time term."""
-        added = added if context is None else added + self.context_layers(context)
+        """`added`: the time term; `context`: the context term."""
+        added = added if context is None else added + context
         out: Tensor = x + self.out_layers(self.in_layers(x) + added)
         return out
 
@@ -57,10 +58,17 @@ class ResidualMlp(Network):
         embedded = self.time_embed(sinusoids(t, self.width))
         return torch.cat([block.emb_layers(embedded) for block in self._blocks()], 1)
 
+    def prepare(self, ports: Ports) -> Ports:
+        """Adds the context terms of all blocks, one after the other: (b, depth * width)."""
+        if ports.vector is None or ports.prepared is not None:
+            return ports
+        return replace(ports, prepared=torch.cat([block.context_layers(ports.vector) for block in self._blocks()], 1))
+
     def forward(self, x_t: Float[Tensor, "b dim"], time: Float[Tensor, "#b e"], ports: Ports) -> Float[Tensor, "b dim"]:
-        x = self.input_proj(x_t)
-        for block, added in zip(self._blocks(), time.chunk(len(self.res_blocks), 1), strict=True):
-            x = block(x, added, ports.vector)
+        x, n, terms = self.input_proj(x_t), len(self.res_blocks), self.prepare(ports).prepared
+        contexts = [None] * n if terms is None else terms.chunk(n, 1)
+        for block, added, context in zip(self._blocks(), time.chunk(n, 1), contexts, strict=True):
+            x = block(x, added, context)
         x0: Tensor = self.out(x)
         return x0
 

@@ -137,8 +137,8 @@ def told(x_t: Tensor, t: int, ports: Ports) -> Denoised:
 def test_guidance_extrapolates_from_the_null_to_the_condition_and_keeps_its_variance() -> None:
     x, condition, null = torch.zeros(2, 1), torch.tensor([[1.0], [3.0]]), torch.tensor([[0.5], [0.5]])
     ports, nulls = Ports(vector=condition), Ports(vector=null)
-    assert classifier_free(told, 0.0, nulls)(x, 0, ports).x0.tolist() == condition.tolist()
-    guided = classifier_free(told, 2.0, nulls)(x, 0, ports)
+    assert classifier_free(told, 0.0)(x, 0, ports.beside(nulls)).x0.tolist() == condition.tolist()
+    guided = classifier_free(told, 2.0)(x, 0, ports.beside(nulls))
     assert guided.x0.tolist() == [[2.0], [8.0]]  # c + 2 (c - 0.5)
     assert guided.log_variance is not None
     assert guided.log_variance.tolist() == condition.tolist()
@@ -157,7 +157,8 @@ def test_guiding_x0_is_guiding_eps() -> None:
         assert ports.vector is not None
         return Denoised(ports.vector, None)
 
-    guided = classifier_free(denoise, scale, Ports(vector=x0(eps_null)))(x_t, 0, Ports(vector=x0(eps_cond)))
+    both = Ports(vector=x0(eps_cond)).beside(Ports(vector=x0(eps_null)))
+    guided = classifier_free(denoise, scale)(x_t, 0, both)
     torch.testing.assert_close(guided.x0, x0(guided_eps))
 
 

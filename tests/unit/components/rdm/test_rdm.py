@@ -108,6 +108,18 @@ def test_the_sampler_sees_what_training_sees() -> None:
     torch.testing.assert_close(drawn, _guess(rdm, noise, torch.tensor([999, 999]), _table(rdm)(y)))
 
 
+def test_conditions_are_worked_out_once_for_all_steps_with_the_bits_of_every_step() -> None:
+    rdm = _rdm(LABELED)
+    ports, x, t = Ports(vector=torch.randn(3, 4)), torch.randn(3, TINY.dim), torch.tensor([7])
+    time = rdm.net.time_vectors(t)
+    assert torch.equal(rdm.net(x, time, rdm.net.prepare(ports)), rdm.net(x, time, ports))
+    calls = []
+    for block in cast(Any, rdm.net).res_blocks:
+        block.context_layers.register_forward_hook(lambda *_: calls.append(1))
+    rdm.sample({"class": torch.tensor([0, 2])}, HOW, RowRng([0, 1]))
+    assert len(calls) == TINY.depth
+
+
 def test_absent_classes_are_drawn_as_often_as_in_training() -> None:
     rdm = _rdm(LABELED)
     rdm.fit(Rows({"class": torch.tensor([0, 0, 0, 2])}), 0)
