@@ -6,6 +6,7 @@ classes are used: save() and load() bring collectives, and uploads go on beside 
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import logging
@@ -69,6 +70,9 @@ class NoCheckpoints:
     def flush(self) -> None:
         """Nothing is under way."""
 
+    def alone(self) -> "NoCheckpoints":
+        return self
+
 
 class CheckpointDir:
     """The checkpoints of one fingerprint, written by attempt number `attempt`; the newest `keep` stay.
@@ -88,6 +92,11 @@ class CheckpointDir:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._upload: Future[None] | None = None
         self._uploaders: Any = None
+
+    def alone(self) -> "CheckpointDir":
+        other = copy.copy(self)
+        other._rank, other._world_size = 0, 1
+        return other
 
     def load_latest(self, room: Room) -> int | None:
         for saved in self._pointer()[0].kept:

@@ -1,7 +1,7 @@
 """What a component knows of where it runs: its rank, its device, where to checkpoint and how to report."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -34,9 +34,17 @@ class CheckpointStore(Protocol):
         """Return after what was saved is durable."""
         ...
 
+    def alone(self) -> "CheckpointStore":
+        """The same for a training that this rank does without the others: nothing of it is collective."""
+        ...
+
 
 def _never() -> bool:
     return False
+
+
+def _unheard(report: Report) -> None:
+    """Reports are collective, and the other ranks have nothing to say."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,12 @@ class Worker:
     """Compute activations again for the gradient in place of keeping them; see components/training/parallel.py."""
     fit_threads: bool = False
     """Train small models on fewer threads than torch has; see components/training/threads.py."""
+
+    def alone(self) -> "Worker":
+        """This rank for work that it does without the others, who may have ended; what it reports is not heard."""
+        if self.world_size == 1:
+            return self
+        return replace(self, rank=0, world_size=1, checkpoints=self.checkpoints.alone(), report=_unheard)
 
     def rows(self, n: int) -> slice:
         """This rank's share of n rows: contiguous, sizes differ by at most one."""

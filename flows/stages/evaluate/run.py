@@ -1,7 +1,7 @@
 """Measure the samples against held-out images, in features of a network that conditioned nothing; write the report."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,7 +18,6 @@ from components.metrics.features import FeatureNet, extract
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization
-from components.training.report import Report
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
 from flows.stages.evaluate import page
@@ -122,9 +121,7 @@ def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> 
     """Writes report.html, plots/*.json and pictures/*.png; the metrics are the executor's to write."""
     if worker.rank:
         return {}
-    heard = worker.report if worker.world_size == 1 else _unheard
-    alone = replace(worker, world_size=1, report=heard)
-    evaluation = _Evaluation(params, inputs, alone)
+    evaluation = _Evaluation(params, inputs, worker.alone())
     found = evaluation.find()
     shown = page.pictures(
         evaluation.samples.images, evaluation.held_out.load, evaluation.train.load,
@@ -140,10 +137,6 @@ def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> 
     told = page.page(info, params, metrics=found.metrics, task=found.task, shown=shown, plots=plots, parents=parents)
     out.write_bytes("report.html", told.encode())
     return found.metrics
-
-
-def _unheard(report: Report) -> None:
-    """Reports are collective, and the other ranks have nothing to say."""
 
 
 def _plots(evaluation: _Evaluation, found: _Findings) -> Iterator[page.Plot]:

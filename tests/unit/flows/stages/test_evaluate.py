@@ -12,6 +12,8 @@ from components.encoders.base import saved_config
 from components.encoders.config import MoCoV3Config
 from components.errors import ConfigError
 from components.metrics.config import FeatureConfig
+from components.store.local import LocalStore
+from components.training.checkpoint import CheckpointDir
 from components.training.config import OptimConfig, TrainConfig
 from components.weights import save_weights
 from flows.stages.evaluate.params import EvaluateParams
@@ -175,6 +177,17 @@ def test_other_ranks_leave_it_to_the_first(world: Path, tmp_path: Path) -> None:
     inputs = FolderInputs(world, str(world / "source"))
     assert run(_params(), inputs, out, worker(tmp_path, rank=1, world_size=2)) == {}
     assert out.names() == []
+
+
+def test_the_first_of_two_ranks_works_and_saves_without_the_other(world: Path, tmp_path: Path) -> None:
+    """Nothing of it may be collective: here is no process group, and there the other rank has ended."""
+    _save_samples(world / "sample", draw_bars(N, seed=5)[0], condition="none")
+    store, inputs = LocalStore(tmp_path / "store"), FolderInputs(world, str(world / "source"))
+    saved = CheckpointDir(store, "runs/f", 1, 2, tmp_path, rank=0, world_size=2)
+    out = FolderArtifact(tmp_path / "out")
+    run(_params(), inputs, out, worker(tmp_path, world_size=2, checkpoints=saved, checkpoint_every=20))
+    assert contents(out) == contents(_evaluate(world, tmp_path, _params(), "alone")[1])
+    assert store.list("runs/f/checkpoints")
 
 
 def test_without_labels_it_measures_with_a_self_supervised_network(tmp_path: Path) -> None:
