@@ -19,6 +19,8 @@ MAX_DEPTH = 64
 """Lists and mappings inside each other."""
 MAX_NUMBER = 2**63
 """Integers are smaller, so that they fit 64 bits wherever they are used."""
+CONFLICT = b"<<<<<<< "
+"""Begins the line with which git marks a conflict."""
 
 _T = TypeVar("_T")
 
@@ -63,6 +65,11 @@ def parse_mapping(data: bytes, where: str, error: type[RcgError] = ArtifactError
     if not isinstance(value, dict):
         raise error(f"{where} is no mapping", got=type(value).__name__, expected="names and values", fix=fix)
     return value
+
+
+def holds_conflict(data: bytes) -> bool:
+    """Whether git left a merge of a text for a person to resolve."""
+    return data.startswith(CONFLICT) or b"\n" + CONFLICT in data
 
 
 def json_lines(data: bytes, where: str, error: type[RcgError] = ArtifactError) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from components.documents import MAX_DEPTH, plain_fault, read_bytes
+from components.documents import MAX_DEPTH, holds_conflict, plain_fault, read_bytes
 from components.errors import ConfigError, RcgError
 
 MAX_BYTES = 2**20
@@ -15,6 +15,7 @@ MAX_VALUES = 200_000
 
 def parse_yaml(text: str | bytes, where: str, error: type[RcgError] = ConfigError, *, fix: str | None = None) -> Any:
     """Plain values; a key stands once in a mapping. Raises: `error` naming `where` and the place, for anything else."""
+    data = text.encode(errors="replace") if isinstance(text, str) else text
     if len(text) > MAX_BYTES:
         raise error(f"{where} is too large to be read", got=f"{len(text)} bytes", expected=f"at most {MAX_BYTES}")
     try:
@@ -22,6 +23,8 @@ def parse_yaml(text: str | bytes, where: str, error: type[RcgError] = ConfigErro
     except RecursionError as cause:
         raise error(f"{where} is not valid YAML", got="values too deep inside each other", fix=fix) from cause
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError) as cause:
+        if holds_conflict(data):
+            raise error(f"{where} holds the conflict of a git merge", got=cause, fix="resolve it") from cause
         raise error(f"{where} is not valid YAML", got=cause, fix=fix) from cause  # e.g. `!!int 1e99` is a ValueError
     fault = plain_fault(value)
     if fault is not None:

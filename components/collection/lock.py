@@ -19,11 +19,14 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from components.documents import CONFLICT
 from components.errors import ConfigError, DataError, TamperedError
 
 _HEADER = b"rcg-collection-lock 1\n"
 _LINKS = b"links followed\n"
 _MEND = "restore it (`git checkout collection.lock`), or start over with `rcg snapshot --rebuild`"
+
+_JOIN = "during the merge `rcg snapshot` joins both branches; after it, start over with `rcg snapshot --rebuild`"
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,11 @@ class Lock:
         return entries
 
 
+def chunk_name(position: int) -> str:
+    """Of the chunk at a position, from 0."""
+    return f"c{position:05d}"
+
+
 def chunk_digest(entries: Iterable[Entry]) -> str:
     """sha256 of the identities of a chunk's pictures."""
     digest = hashlib.sha256()
@@ -129,6 +137,8 @@ def read_lock(path: Path) -> Lock:
             line = raw.removesuffix(b"\r\n") + b"\n" if raw.endswith(b"\r\n") else raw
             if line == _end(sum(chunk.count for chunk in chunks), whole.hexdigest()) and not file.read(1):
                 return Lock(path, metadata, chunks, follows_links)
+            if line.startswith(CONFLICT):
+                raise TamperedError(f"{path} holds the conflict of a git merge", fix=_JOIN)
             follows_links = follows_links or (line == _LINKS and not chunks)
             whole.update(line)
             offset += len(raw)

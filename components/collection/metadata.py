@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from components.collection.lock import Lock, MetadataFile
 from components.collection.source_base import Source
-from components.documents import json_lines
+from components.documents import holds_conflict, json_lines
 from components.errors import DataError
 
 
@@ -39,7 +39,11 @@ def read_notes(source: Source, files: Sequence[MetadataFile]) -> dict[str, Note]
     for file in files:
         folder, data = PurePosixPath(file.key).parent, source.read(file.key)
         if hashlib.sha256(data).hexdigest() != file.sha256:
-            raise DataError(f"{file.key} has changed since the snapshot", fix="list it again with `rcg snapshot`")
+            got = "the same lines with other line ends" if _differs_in_line_ends(data, file) else None
+            fix = "list it again with `rcg snapshot`"
+            raise DataError(f"{file.key} has changed since the snapshot", got=got, fix=fix)
+        if holds_conflict(data):
+            raise DataError(f"{file.key} holds the conflict of a git merge", fix="resolve it, and run `rcg snapshot`")
         for where, row in _rows(file.key, data):
             file_name = row.get("file_name")
             if not isinstance(file_name, str) or not file_name:
@@ -79,6 +83,11 @@ def astray(source: Source, lock: Lock, shown: int = 3) -> str | None:
 def as_posix(name: str) -> str:
     """The name with the separators of every system but Windows."""
     return name.replace("\\", "/")
+
+
+def _differs_in_line_ends(data: bytes, file: MetadataFile) -> bool:
+    unix = data.replace(b"\r\n", b"\n")
+    return file.sha256 in {hashlib.sha256(text).hexdigest() for text in (unix, unix.replace(b"\n", b"\r\n"))}
 
 
 def _key(folder: PurePosixPath, file_name: str, where: str) -> str:

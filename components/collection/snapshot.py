@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from components.collection.known import Known, Verdict
-from components.collection.lock import Entry, Lock, MetadataFile, read_lock, write_lock
+from components.collection.lock import Entry, Lock, MetadataFile, chunk_name, read_lock, write_lock
 from components.collection.source_base import Item, LeftOut, Source
 from components.errors import DataError, TamperedError
 
@@ -37,16 +37,18 @@ def take_snapshot(
     *,
     rebuild: bool,
     follows_links: bool | None = None,
+    before: Path | None = None,
     chunk_size: int = CHUNK_SIZE,
 ) -> Snapshot:
     """Append the source's new pictures to the lock in new chunks; the same source gives the same bytes.
 
     `follows_links`: whether links lead out of a folder; None: as the lock remembers it. Holds one chunk, and some 50
     bytes for each picture that the lock lists already. In a rebuild, objects of a bucket that were replaced are pinned
-    by their content: keys and sizes would not tell the new collection from the old one.
+    by their content: keys and sizes would not tell the new collection from the old one. `before`: a list to start from
+    in place of the lock itself.
     Raises: DataError when pictures that are listed have changed or vanished (unless rebuilding), or there are too few.
     """
-    old = _old_lock(lock_path, rebuild)
+    old = _old_lock(before or lock_path, rebuild)
     source.follows_links = old is not None and old.follows_links if follows_links is None else follows_links
     comparison = _Comparison(source, old, rebuild, chunk_size)
     is_changed = write_lock(lock_path, comparison.metadata, comparison.chunks(), follows_links=source.follows_links)
@@ -86,7 +88,7 @@ class _Comparison:
         while entries := list(islice(new, self._chunk_size)):
             self.n_chunks += 1
             self.n_new += len(entries)
-            yield f"c{self.n_chunks - 1:05d}", entries
+            yield chunk_name(self.n_chunks - 1), entries
         self._check()
 
     def _new(self) -> Iterator[Entry]:

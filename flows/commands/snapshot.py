@@ -1,5 +1,6 @@
 """`rcg snapshot`."""
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -53,6 +54,7 @@ def snapshot(
     from components.collection.snapshot import take_snapshot
     from components.collection.source import FolderSource, open_source
     from components.errors import ConfigError
+    from flows.execution.merging import joined_lock
     from flows.identity.fingerprint import LOCK
     from flows.settings import checked_source, remember_source
 
@@ -62,12 +64,15 @@ def snapshot(
     opened = open_source(uri)
     if follows_links and not isinstance(opened, FolderSource):
         raise ConfigError("only a folder has links to follow", got=f"--follow-links with {uri}", fix="leave it out")
-    found = take_snapshot(opened, project.root / LOCK, rebuild=rebuild, follows_links=follows_links)
+    with nullcontext() if rebuild else joined_lock(project.root, follows_links) as before:
+        found = take_snapshot(opened, project.root / LOCK, rebuild=rebuild, follows_links=follows_links, before=before)
     if source is not None:
         remember_source(project.root, uri)
     left_out = f", {found.left_out} left out" if found.left_out.n else ""
     what = f"{found.n_new} new" if found.changed else "no change"
     line = f"{LOCK}: {found.n_images} pictures in {found.n_chunks} chunk(s), {what}{left_out} · source {uri}"
+    if before is not None:
+        line += f"\nwhat both branches of the merge list is joined; go on with `git add {LOCK}`"
     lost = astray(opened, read_lock(project.root / LOCK))
     return line if lost is None else f"{line}\nwarning: {lost}"
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.documents import read_bytes, read_json
+from components.documents import holds_conflict, read_bytes, read_json
 from components.errors import ConfigError, RcgError
 from components.files import write_whole
 from components.process import pid_exists
@@ -124,13 +124,14 @@ def _lives(info: dict[str, Any], folder: Path) -> bool:
 
 def _lock_file_fault(folder: Path) -> Fault | None:
     path = folder / LOCK_FILE
-    if not path.is_file() or _is_whole(data := read_bytes(path, ConfigError)) or b"<<<<<<<" in data:
-        return None  # a merge that is not finished is not ours to decide
+    if not path.is_file() or _is_whole(data := read_bytes(path, ConfigError)):
+        return None
     committed = git(folder, "show", f"HEAD:./{LOCK_FILE}")
     kept = (folder / KEPT).read_bytes() if (folder / KEPT).is_file() else b""
     sources = {"the last whole one": kept, "git": committed.stdout, "nothing": None}
     source, whole = next((name, found) for name, found in sources.items() if found is None or _is_whole(found))
-    said = f"{LOCK_FILE} was torn by a process that was killed: made anew from {source}; it lies in {DAMAGED}"
+    why = "holds the conflict of a git merge" if holds_conflict(data) else "was torn by a process that was killed"
+    said = f"{LOCK_FILE} {why}: made anew from {source}; it lies in {DAMAGED}"
     return Fault(said, path, whole)
 
 

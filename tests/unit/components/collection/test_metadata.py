@@ -56,6 +56,7 @@ def test_separators_of_windows_and_detours_within_the_collection(tmp_path: Path)
     [
         ("metadata_csv", b"file_name,label\n..\\1.png,cat\n", "line 2 names a file outside"),
         ("metadata_csv", b"file_name,label\n/etc/1.png,cat\n", "line 2 names a file outside"),
+        ("metadata_csv", b"file_name,label\n<<<<<<< HEAD\na.png,cat\n", "conflict of a git merge"),
         ("metadata_csv", b"name,label\na.png,cat\n", "line 2 has no file_name"),
         ("metadata_csv", b"file_name,label\na.png,cat\na.png,dog\n", "line 3 describes a.png again"),
         ("metadata_csv", b"file_name,label,text\na.png,cat,x\na.png,dog,y\n", "line 3 describes a.png again"),
@@ -75,6 +76,15 @@ def test_a_file_that_is_not_the_listed_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.csv").write_bytes(b"file_name\n")
     with pytest.raises(DataError, match="changed since the snapshot"):
         read_notes(FolderSource(tmp_path), [MetadataFile("metadata.csv", 10, "0" * 64)])
+
+
+@pytest.mark.parametrize("ends", [(b"\n", b"\r\n"), (b"\r\n", b"\n")])
+def test_other_line_ends_are_told_from_other_labels(tmp_path: Path, ends: tuple[bytes, bytes]) -> None:
+    listed, found = (b"file_name,label\na.png,cat\n".replace(b"\n", end) for end in ends)
+    (tmp_path / "metadata.csv").write_bytes(found)
+    file = MetadataFile("metadata.csv", len(listed), hashlib.sha256(listed).hexdigest())
+    with pytest.raises(DataError, match=r"changed since[\s\S]*the same lines with other line ends"):
+        read_notes(FolderSource(tmp_path), [file])
 
 
 def test_folder_labels_and_class_order() -> None:

@@ -91,10 +91,21 @@ def test_without_a_copy_git_has_it_and_without_git_there_is_none(folder: Path) -
     assert not (folder / "dvc.lock").exists()
 
 
-def test_a_merge_that_is_not_finished_and_a_dvc_at_work_are_left_alone(folder: Path) -> None:
-    merge = b"<<<<<<< ours\n" + LOCK
+def test_a_merge_that_stopped_at_the_lock_file_is_named_and_made_anew(folder: Path) -> None:
+    mend(folder)
+    merge = b"<<<<<<< HEAD\n" + LOCK + b"=======\n>>>>>>> other\n"
     (folder / "dvc.lock").write_bytes(merge)
-    assert mend(folder) == []
+    assert "holds the conflict of a git merge" in "".join(mend(folder))
+    assert (folder / "dvc.lock").read_bytes() == LOCK
+    assert (folder / DAMAGED).read_bytes() == merge
+
+
+def test_line_ends_of_windows_are_no_fault(folder: Path) -> None:
+    (folder / "dvc.lock").write_bytes(LOCK.replace(b"\n", b"\r\n"))
+    assert faults(folder) == []
+
+
+def test_a_dvc_at_work_is_left_alone(folder: Path) -> None:
     (folder / "dvc.lock").write_bytes(b"")
     hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, 2); print('held', flush=True); input()"
     command = [sys.executable, "-c", hold, str(folder / ".dvc/tmp/lock")]

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from components.errors import ConfigError
+from flows.pipeline.params import load_sections
 from flows.pipeline.plan import check_plan, code_deps, plan_text, write_plan
 from tests.support.cli import rcg
 
@@ -55,6 +56,23 @@ def test_a_file_that_was_written_by_hand_is_refused_and_replaced(project: Path) 
     assert "- old" in changes
     assert any(line.startswith("  collect: ") and "+collection.lock" not in line for line in changes)
     check_plan(project)
+
+
+def test_line_ends_of_windows_change_nothing(project: Path) -> None:
+    write_plan(project)
+    params = load_sections(project / "params.yaml")
+    for name in ("params.yaml", "dvc.yaml"):
+        (project / name).write_bytes((project / name).read_bytes().replace(b"\n", b"\r\n"))
+    assert load_sections(project / "params.yaml") == params
+    check_plan(project)
+    assert write_plan(project) == []
+
+
+def test_params_with_the_conflict_of_a_merge_are_named_as_that(project: Path) -> None:
+    text = (project / "params.yaml").read_text().replace("\nrdm:", "\n<<<<<<< HEAD\nrdm:", 1)
+    (project / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"params\.yaml holds the conflict of a git merge[\s\S]*line \d+"):
+        load_sections(project / "params.yaml")
 
 
 @pytest.mark.parametrize("text", ["stages: [", "", "stages: {collect: 3}"])
