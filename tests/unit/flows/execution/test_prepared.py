@@ -111,10 +111,12 @@ FORGED: dict[str, Callable[[Spec], Spec]] = {
     "params": lambda s: s.model_copy(update={"identity": s.identity.model_copy(update={"params": {"rows": 9}})}),
     "lock": lambda s: s.model_copy(update={"collection_lock": "other pictures"}),
     "no lock": lambda s: s.model_copy(update={"collection_lock": None}),
-    "parent": lambda s: s.model_copy(update={"inputs": {"encode": InputSpec(prefix="runs/encode/x", digest="f" * 64)}}),
+    "parent": lambda s: s.model_copy(
+        update={"inputs": {"encode": InputSpec(prefix=f"runs/encode/{'0' * 64}", digest="f" * 64)}}
+    ),
     "no parent": lambda s: s.model_copy(update={"inputs": {}}),
     "one parent more": lambda s: s.model_copy(
-        update={"inputs": {**s.inputs, "rdm": InputSpec(prefix="runs/rdm/x", digest="f" * 64)}}
+        update={"inputs": {**s.inputs, "rdm": InputSpec(prefix=f"runs/rdm/{'0' * 64}", digest="f" * 64)}}
     ),
     "file of a parent": lambda s: s.model_copy(update={"inputs": {**s.inputs, "codec": s.inputs["encode"]}}),
 }
