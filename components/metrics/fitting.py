@@ -1,5 +1,6 @@
 """Training the feature network on real images, and turning images into the vectors that are compared."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
@@ -19,6 +20,8 @@ from components.training.loop import train
 from components.training.worker import Worker
 
 PIXEL_PX = 32  # pixel distances need no more detail, and the vectors stay small
+
+_log = logging.getLogger(__name__)
 
 
 class ImageSplit(Protocol):
@@ -62,8 +65,8 @@ def fit_network(
 ) -> tuple[FeatureNet, list[dict[str, float]]]:
     """The trained network, in eval mode, and its training curve.
 
-    Raises: DataError when the network shall learn labels and fewer than two training images have one, or when it has
-    not learned them: a random network measures nothing.
+    Raises: DataError when the network shall learn labels and fewer than two training images have one. One that has not
+    learned them is warned of.
     """
     chosen = np.arange(len(images))
     labels = images.labels
@@ -90,9 +93,10 @@ def fit_network(
     net.eval().requires_grad_(False)
     fault = trainable.fault(_blocks(held_out, config.px, how.batch_size)) if isinstance(trainable, LabelTask) else None
     if fault is not None:
-        raise DataError(
-            f"the feature network has not learned, so it cannot judge: on held-out pictures {fault}",
-            fix="raise evaluate.train.steps, hold more pictures out, or set evaluate.features.task: self",
+        _log.warning(
+            "the feature network has not learned, so its numbers rank nothing: on held-out pictures %s; raise "
+            "evaluate.train.steps, hold more pictures out, or set evaluate.features.task: self",
+            fault,
         )
     return net, result.curve
 

@@ -128,15 +128,16 @@ def test_no_labels_to_learn_from(tmp_path: Path) -> None:
         fit_network(CONFIG, "labels", images, 2, _how(3), worker(tmp_path), held_out=images, seed=0)
 
 
-def test_a_network_that_has_learned_nothing_is_no_judge(tmp_path: Path) -> None:
+def test_a_network_that_has_learned_nothing_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Labels that are the opposite of what training showed."""
     train, new = Bars(200), Bars(151)
     assert new.labels is not None
     new.labels = np.where(new.labels < 0, new.labels, 1 - new.labels)
-    with pytest.raises(DataError, match=r"has not learned[\s\S]*labels right"):
-        fit_network(
-            CONFIG, "labels", RealImages(train, 8), 2, _how(60), worker(tmp_path), held_out=RealImages(new, 8), seed=0
-        )
+    fit_network(
+        CONFIG, "labels", RealImages(train, 8), 2, _how(60), worker(tmp_path), held_out=RealImages(new, 8), seed=0
+    )
+    assert "has not learned" in caplog.text
+    assert "labels right" in caplog.text
 
 
 def test_one_class_is_no_classes() -> None:
