@@ -126,7 +126,7 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(type, body) of each chunk. Raises: DataError for a file that is no PNG, torn or altered."""
     if not data.startswith(_SIGNATURE):
         raise DataError("not a PNG file", got=repr(data[:8]), fix="name a picture that `rcg sample` wrote")
-    start = len(_SIGNATURE)
+    start, kind = len(_SIGNATURE), b""
     while start < len(data):
         length = int.from_bytes(data[start : start + 4], "big")
         body, end = data[start + 8 : start + 8 + length], start + 12 + length
@@ -135,6 +135,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
             raise DataError("the PNG file is torn or altered", got=f"chunk {kind!r} at byte {start}")
         yield kind, body
         start = end
+    if kind != b"IEND":
+        raise DataError("the PNG file is torn or altered", got=f"its end is missing, after byte {start}")
 
 
 def platform_facts(device: str) -> dict[str, str]:

@@ -87,22 +87,41 @@ class System:
 
     def batches(self, request: Request, positions: range | None = None) -> Iterator[Batch]:
         """sample() micro-batch by micro-batch, before decoding; only those in `positions`, which begins with one."""
+        draw = self.sampler(request)
+        for here in self.split(request, positions):
+            yield draw(here)
+
+    def split(self, request: Request, positions: range | None = None) -> Iterator[range]:
+        """Positions of each micro-batch of the request; only those in `positions`, which begins with one."""
         size = self.sampling.with_request(request).batch_size
         whole = range(request.n)
-        given = self._given(request)
-        for start in (whole if positions is None else positions)[::size]:
-            here = whole[start : start + size]
-            yield self.rows(request, here, given={field: rows[here.start : here.stop] for field, rows in given.items()})
+        return (whole[start : start + size] for start in (whole if positions is None else positions)[::size])
+
+    def sampler(self, request: Request) -> Callable[[range], Batch]:
+        """Draws the micro-batch at these positions; holds nothing of the request's size.
+
+        Raises: ConfigError for a request that this system cannot answer, before anything is drawn; DataError.
+        """
+        options, given = self.sampling.with_request(request), self._given(request)
+
+        def draw(here: range) -> Batch:
+            rows = {field: values[here.start : here.stop] for field, values in given.items()}
+            return self.rows(request, here, given=rows, options=options)
+
+        return draw
 
     @torch.no_grad()
-    def rows(self, request: Request, positions: range, *, given: Batch) -> Batch:
-        """One micro-batch, these positions of the request: the given fields of its rows, then those that are made."""
+    def rows(self, request: Request, positions: range, *, given: Batch, options: SystemSampling | None = None) -> Batch:
+        """One micro-batch, these positions of the request: the given fields of its rows, then those that are made.
+
+        `options`: the system's with the request's; None: worked out here.
+        """
         numbers = request.numbers(positions)
         batch: dict[str, Tensor] = {field: rows.to(self.device) for field, rows in given.items()}
         frequencies = self._class_frequencies
         if frequencies is not None and "class" not in batch:
             batch["class"] = sample_index(frequencies, self._rng(request.seed, numbers, "class"))
-        options = self.sampling.with_request(request)
+        options = options or self.sampling.with_request(request)
         for name, generator in self.generators.items():
             if generator.makes in batch:
                 continue
@@ -128,7 +147,7 @@ class System:
     def _given(self, request: Request) -> dict[str, Tensor]:
         """The fields that the request itself gives, one row for each image. Raises: ConfigError, DataError."""
         if request.class_name is not None:
-            return {"class": torch.full((request.n,), self.class_index(request.class_name))}
+            return {"class": torch.tensor([self.class_index(request.class_name)]).expand(request.n)}
         if request.condition and "representation" not in self.pixels.conditions:
             raise ConfigError(
                 "this pixel generator has no condition on representations",

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.terminal import finite, say
+from flows.commands.terminal import counted, finite, say
 
 
 def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
@@ -35,7 +35,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     """Draw pictures from a trained model: a grid and single PNGs."""
     from components.bundle.request import Request
     from flows.execution.project import Project
-    from flows.lineage.sampling import open_picture, write_samples
+    from flows.lineage.sampling import SHOWN, open_picture, write_samples
 
     request = Request(
         n=n,
@@ -47,5 +47,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         guidance=guidance,
         steps=steps,
     )
-    write_samples(request, Project.here(), model=model, out=out, nearest=nearest)
-    say(f"{n} picture(s) in {out}, all of them in {out / 'grid.png'}")
+    with counted("sample", n) as on_written:
+        write_samples(request, Project.here(), model=model, out=out, nearest=nearest, on_written=on_written)
+    which = "all of them" if n <= SHOWN else f"the first {SHOWN}"
+    say(f"{n} picture(s) in {out}, {which} in {out / 'grid.png'}")

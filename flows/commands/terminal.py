@@ -153,6 +153,16 @@ def phases(command: str, n: int) -> Iterator[Callable[[str], None]]:
             bar.end("FINISHED")
 
 
+@contextmanager
+def counted(command: str, n: int) -> Iterator[Callable[[int], None]]:
+    """Gives a function to call with how many of n are done: a bar on a terminal, a line per interval otherwise."""
+    shown = StageBar(command) if sys.stderr.isatty() else StageLines(command)
+    try:
+        yield lambda done: shown.on_report(Report(done, total_steps=n))
+    finally:
+        shown.end("FINISHED")
+
+
 class _Progress(Protocol):
     @property
     def step(self) -> int: ...

@@ -1,23 +1,35 @@
 """A grid and single pictures sampled from a bundle, each with its provenance in the file's metadata."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from components.bundle.provenance import Provenance, with_provenance
+import numpy as np
+
+from components.bundle.provenance import Provenance, read_provenance, with_provenance
 from components.bundle.request import Picture, Request
 from components.documents import read_bytes
-from components.errors import ConfigError, DataError, MissingError
+from components.errors import ArtifactError, ConfigError, DataError, MissingError
 from components.files import write_whole
 from flows.execution.project import Project
 from flows.executors.base import pick_device
 from flows.registry import resolve
 
-if TYPE_CHECKING:
-    import numpy as np
+SHOWN = 256
+"""Pictures on the grid, the first ones: what is held in memory however many are drawn."""
 
 
-def write_samples(request: Request, project: Project, *, model: str, out: Path, nearest: int | None = None) -> None:
-    """Write grid.png and 0000.png … to `out`, and nearest.png where so many neighbors are asked for.
+def write_samples(
+    request: Request,
+    project: Project,
+    *,
+    model: str,
+    out: Path,
+    nearest: int | None = None,
+    on_written: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write 0000.png … to `out` as they are drawn, then grid.png of the first ones, and nearest.png where asked for.
+
+    Pictures that an earlier call wrote for the same request are kept. `on_written` hears how many are there.
 
     Raises: ConfigError for a request that the model cannot answer, DataError for an unreadable picture, ArtifactError
     for a folder that is no model.
@@ -27,23 +39,42 @@ def write_samples(request: Request, project: Project, *, model: str, out: Path, 
     folder = resolve(model, project.tracking, project.models)
     from components.bundle.bundle import Bundle
     from components.images.pictures import grid, png_bytes, to_uint8
+    from flows.lineage.verification import shown_pixels
 
     bundle = Bundle.load(folder, device=pick_device(project.settings.worker.device).type)
-    images = to_uint8(bundle.sample(request))
+    system, provenance, n_shown = bundle.system, bundle.provenance(request), min(request.n, SHOWN)
+    draw = system.sampler(request)
     beside = None
     if nearest is not None:
         from flows.lineage.nearest import nearest_sheet
 
-        beside = nearest_sheet(bundle, images, nearest, project)
-    provenance = bundle.provenance(request)
-    out.mkdir(parents=True, exist_ok=True)
-    for index, image in enumerate(images):
-        _write(out / f"{index:04d}.png", image, provenance.model_copy(update={"index": index}))
+        parts = [to_uint8(system.images(draw(here))) for here in system.split(request, range(n_shown))]
+        beside = nearest_sheet(bundle, np.concatenate(parts)[:n_shown], nearest, project)
+    shown: list[np.ndarray] = []
+    for here in system.split(request):
+        claims = {i: provenance.model_copy(update={"index": request.first + i}) for i in here}
+        if not all(_is_written(_path(out, i), claim) for i, claim in claims.items()):
+            for (i, claim), image in zip(claims.items(), to_uint8(system.images(draw(here))), strict=True):
+                _write(_path(out, i), image, claim)
+        shown += [shown_pixels(_path(out, i).read_bytes()) for i in here if i < n_shown]
+        on_written(here.stop)
     columns = request.n if request.is_path and request.n <= 16 else None
-    sheet = provenance.model_copy(update={"shown": request.n, "columns": columns})
-    _write(out / "grid.png", grid(images, columns=columns), sheet)
+    sheet = provenance.model_copy(update={"shown": n_shown, "columns": columns})
+    _write(out / "grid.png", grid(np.stack(shown), columns=columns), sheet)
     if beside is not None:
-        (out / "nearest.png").write_bytes(png_bytes(beside))
+        write_whole(out / "nearest.png", png_bytes(beside))
+
+
+def _path(out: Path, position: int) -> Path:
+    return out / f"{position:04d}.png"
+
+
+def _is_written(path: Path, claim: Provenance) -> bool:
+    """Whether the file is whole and says that it is what would be written."""
+    try:
+        return path.is_file() and read_provenance(path.read_bytes()) == claim
+    except (DataError, ArtifactError):
+        return False
 
 
 def open_picture(path: Path) -> Picture:
@@ -53,7 +84,7 @@ def open_picture(path: Path) -> Picture:
     return Picture(read_bytes(path, DataError), str(path))
 
 
-def _write(path: Path, image: "np.ndarray", provenance: Provenance) -> None:
+def _write(path: Path, image: np.ndarray, provenance: Provenance) -> None:
     """A PNG with its provenance; there under its name only when it is whole."""
     from components.images.pictures import png_bytes
 

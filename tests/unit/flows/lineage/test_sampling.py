@@ -1,11 +1,14 @@
 """`rcg sample`: files with provenance, each way to ask, and named mistakes before anything is written."""
 
+import gc
 import hashlib
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from components.bundle.bundle import Bundle
@@ -79,6 +82,64 @@ def test_nearest_training_pictures(bundle: FolderArtifact, monkeypatch: pytest.M
     sheet, drawn = np.asarray(Image.open("drawn/nearest.png")), _drawn(3)
     assert sheet.shape[0] > 2 * drawn.shape[1]
     assert sheet.ndim == 3
+
+
+def test_an_interrupted_call_is_continued_with_the_same_bytes(bundle: FolderArtifact) -> None:
+    _sample(bundle, n=9)
+    expected = {path.name: path.read_bytes() for path in Path("drawn").iterdir()}
+    Path("drawn/0008.png").unlink()
+    Path("drawn/grid.png").unlink()
+    Path("drawn/0003.png").write_bytes(expected["0003.png"][:-12])
+    Path("drawn/0004.png").write_bytes(expected["0005.png"])
+    kept = Path("drawn/0000.png").stat().st_ino
+    _sample(bundle, n=9)
+    assert {path.name: path.read_bytes() for path in Path("drawn").iterdir()} == expected
+    assert Path("drawn/0000.png").stat().st_ino == kept
+    _sample(bundle, n=9, seed=2)
+    assert Path("drawn/0000.png").read_bytes() != expected["0000.png"]
+
+
+class _EnoughError(Exception):
+    pass
+
+
+def test_a_thousand_million_pictures_begin_at_once(bundle: FolderArtifact) -> None:
+    def stop(_done: int) -> None:
+        raise _EnoughError
+
+    def peak(n: int) -> int:
+        request = Request(n=n, seed=1, like=open_picture(Path("0.png")))
+        tracemalloc.start()
+        try:
+            with pytest.raises(_EnoughError):
+                write_samples(request, Project.here(), model=str(bundle.root), out=Path(f"of {n}"), on_written=stop)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(9)
+    assert peak(10**9) < peak(10) + 2**20
+    assert Path(f"of {10**9}/0000.png").is_file()
+
+
+def test_memory_does_not_grow_with_the_number(bundle: FolderArtifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flows.lineage.sampling.SHOWN", 4)
+
+    def live(n: int) -> int:
+        most = 0
+
+        def count(_done: int) -> None:
+            nonlocal most
+            most = max(most, sum(issubclass(type(found), torch.Tensor) for found in gc.get_objects()))
+
+        request = Request(n=n, seed=n)
+        write_samples(request, Project.here(), model=str(bundle.root), out=Path("drawn"), on_written=count)
+        return most
+
+    live(6)
+    few, many = live(6), live(60)
+    assert many <= few + 2
+    assert read_provenance(Path("drawn/grid.png").read_bytes()).shown == 4
 
 
 def test_class(tmp_path: Path) -> None:
