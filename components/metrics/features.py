@@ -21,10 +21,6 @@ from components.training.loop import Trainable
 
 LABEL_SMOOTHING = 0.1  # keeps features of one class from running off: the distance then varies less between samples
 REDRAW_WEIGHT = 10.0  # the squared error of pixels in [0, 1] is about a tenth of the classification loss
-_ENOUGH_TO_TELL = 100
-"""Labeled held-out images below which an accuracy at chance level may be bad luck."""
-Block = tuple[Tensor, np.ndarray | None]
-"""Images (b, 3, h, w) in [0, 1] and their labels (b,), -1 for none."""
 SHIFT = 8  # training images are shifted by up to 1/8 of their side
 
 
@@ -85,24 +81,6 @@ class LabelTask(Trainable):
         loss = nn.functional.cross_entropy(logits, batch["class"], label_smoothing=LABEL_SMOOTHING)
         hit = (logits.argmax(1) == batch["class"]).float().mean()
         return loss, {"accuracy": hit.detach()}
-
-    @torch.no_grad()
-    def fault(self, blocks: Iterable[Block]) -> str | None:
-        """What shows on held-out images that nothing was learned; None if something was, or too few have a label."""
-        hits, labels = [], []
-        for images, given in blocks:
-            known = np.flatnonzero(given >= 0) if given is not None else np.empty(0, np.int64)
-            if given is not None and len(known):
-                guess = self.net.head(self.net(images[known].to(self.net.head.weight.device))).argmax(1).cpu().numpy()
-                hits.append(guess == given[known])
-                labels.append(given[known])
-        if not hits:
-            return None
-        counts = np.bincount(np.concatenate(labels))
-        chance, share = float(counts.max() / counts.sum()), float(np.concatenate(hits).mean())
-        if share > chance or counts.sum() < _ENOUGH_TO_TELL:
-            return None
-        return f"it names {share:.0%} of {counts.sum()} labels right, and always naming the commonest {chance:.0%}"
 
 
 class SelfTask(Trainable):

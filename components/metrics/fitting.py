@@ -1,12 +1,10 @@
 """Training the feature network on real images, and turning images into the vectors that are compared."""
 
-import logging
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from components.base import Batch
 from components.errors import DataError
@@ -20,8 +18,6 @@ from components.training.loop import train
 from components.training.worker import Worker
 
 PIXEL_PX = 32  # pixel distances need no more detail, and the vectors stay small
-
-_log = logging.getLogger(__name__)
 
 
 class ImageSplit(Protocol):
@@ -60,13 +56,11 @@ def fit_network(
     how: TrainConfig,
     worker: Worker,
     *,
-    held_out: RealImages,
     seed: int,
 ) -> tuple[FeatureNet, list[dict[str, float]]]:
     """The trained network, in eval mode, and its training curve.
 
-    Raises: DataError when the network shall learn labels and fewer than two training images have one. One that has not
-    learned them is warned of.
+    Raises: DataError when the network shall learn labels and fewer than two training images have one.
     """
     chosen = np.arange(len(images))
     labels = images.labels
@@ -90,22 +84,7 @@ def fit_network(
         return batch
 
     result = train(trainable, fetch, len(chosen), how, worker)
-    net.eval().requires_grad_(False)
-    fault = trainable.fault(_blocks(held_out, config.px, how.batch_size)) if isinstance(trainable, LabelTask) else None
-    if fault is not None:
-        _log.warning(
-            "the feature network has not learned, so its numbers rank nothing: on held-out pictures %s; raise "
-            "evaluate.train.steps, hold more pictures out, or set evaluate.features.task: self",
-            fault,
-        )
-    return net, result.curve
-
-
-def _blocks(images: RealImages, px: int, size: int) -> Iterator[tuple[Tensor, np.ndarray | None]]:
-    """Images with their labels, block by block. Shapes: (b, 3, h, w), (b,)."""
-    for start in range(0, len(images), size):
-        rows = np.arange(start, min(len(images), start + size))
-        yield fit(to_float(images.load(rows)), px), None if images.labels is None else images.labels[rows]
+    return net.eval().requires_grad_(False), result.curve
 
 
 def pixel_vectors(batches: Iterable[np.ndarray], px: int) -> Iterator[np.ndarray]:

@@ -1,5 +1,6 @@
 """The numbers of an evaluation, from features alone: flat names, deterministic, each beside what real images score."""
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,10 @@ from components.metrics.histogram import class_counts, entropy, kl_divergence
 from components.metrics.inception_score import inception_score
 from components.metrics.memorization import SMALLEST, Memorization
 from components.metrics.prdc import precision_recall
+
+_ENOUGH_TO_TELL = 100
+"""Labeled held-out images below which an accuracy at chance level may be bad luck."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,24 @@ def quality(x: Vectors, *, k: int, n_bootstrap: int, seed: int) -> Metrics:
         "recall": recall,
         "recall_real": real_recall,
     }
+
+
+def warn_of_chance(held_out: np.ndarray, labels: np.ndarray) -> None:
+    """Warn of a label network that is right no more often than if it always named the commonest class.
+
+    Shapes: held_out (m, n_classes) probabilities; labels (m,) int64, -1 for unlabeled.
+    """
+    known = labels >= 0
+    counts = class_counts(labels, held_out.shape[1])
+    if counts.sum() < _ENOUGH_TO_TELL:
+        return
+    chance, share = counts.max() / counts.sum(), (held_out.argmax(axis=1) == labels)[known].mean()
+    if share <= chance:
+        _log.warning(
+            "the feature network has not learned, so its numbers rank nothing: on held-out pictures %s; raise "
+            "evaluate.train.steps, hold more pictures out, or set evaluate.features.task: self",
+            f"it names {share:.0%} of {counts.sum()} labels right, and always naming the commonest {chance:.0%}",
+        )
 
 
 def class_metrics(generated: np.ndarray, held_out: np.ndarray, labels: np.ndarray) -> Metrics:

@@ -52,11 +52,11 @@ class Reference:
         self.task = params.features.resolve(classes)
         train, self.held_out = RealImages(index.split("train"), px), RealImages(test, px)
         how = params.train
-        self.net, _ = fit_network(
-            params.features, self.task, train, len(classes or ()), how, worker, held_out=self.held_out, seed=params.seed
-        )
-        self.real = Drawn(*self._vectors(self.held_out))
-        self.train = Drawn(*self._vectors(train))
+        self.net, _ = fit_network(params.features, self.task, train, len(classes or ()), how, worker, seed=params.seed)
+        self.real, probabilities = self._seen(self.held_out)
+        self.train, _ = self._seen(train)
+        if self.task == "labels" and self.held_out.labels is not None:
+            measure.warn_of_chance(probabilities, self.held_out.labels)
         self.protocol: dict[str, Any] = {
             "collection": collect.digest,
             "split": "test",
@@ -68,10 +68,12 @@ class Reference:
             "n_known": None if self.known is None else int(self.known.sum()),
         }
 
-    def _vectors(self, images: RealImages) -> tuple[np.ndarray, np.ndarray]:
+    def _seen(self, images: RealImages) -> tuple[Drawn, np.ndarray]:
+        """Real images, and the network's class probabilities of them."""
         size = self.params.batch_size
-        features, _ = extract(self.net, images.batches(size))
-        return features, np.concatenate(list(pixel_vectors(images.batches(size), self.net.config.px)))
+        features, probabilities = extract(self.net, images.batches(size))
+        pixels = np.concatenate(list(pixel_vectors(images.batches(size), self.net.config.px)))
+        return Drawn(features, pixels), probabilities
 
     def see(self, images: np.ndarray) -> Drawn:
         """Shapes: (n, px, px, 3) uint8."""

@@ -57,14 +57,14 @@ class _Evaluation:
         params = self.params
         n_classes = len(self.classes or ())
         net, curve = fit_network(
-            params.features, self.task, self.train, n_classes, params.train, self.worker,
-            held_out=self.held_out, seed=params.seed,
-        )  # fmt: skip
+            params.features, self.task, self.train, n_classes, params.train, self.worker, seed=params.seed
+        )
         sets = (self.train.batches(params.batch_size), self.held_out.batches(params.batch_size), self.samples.batches())
         (train, _), (held_out, p_held_out), (generated, p_generated) = (extract(net, batches) for batches in sets)
         x = Vectors(train, held_out, generated)
         metrics = measure.quality(x, k=params.k_neighbors, n_bootstrap=params.n_bootstrap, seed=params.seed)
         if self.task == "labels" and self.held_out.labels is not None:
+            measure.warn_of_chance(p_held_out, self.held_out.labels)
             metrics |= measure.class_metrics(p_generated, p_held_out, self.held_out.labels)
             metrics |= self._agreement(p_generated)
         copies = memorization(
