@@ -44,17 +44,18 @@ def write_samples(
     bundle = Bundle.load(folder, device=pick_device(project.settings.worker.device).type)
     system, provenance, n_shown = bundle.system, bundle.provenance(request), min(request.n, SHOWN)
     draw = system.sampler(request)
-    beside = None
+    beside, drawn = None, dict[range, np.ndarray]()
     if nearest is not None:
         from flows.lineage.nearest import nearest_sheet
 
-        parts = [to_uint8(system.images(draw(here))) for here in system.split(request, range(n_shown))]
-        beside = nearest_sheet(bundle, np.concatenate(parts)[:n_shown], nearest, project)
+        drawn = {here: to_uint8(system.images(draw(here))) for here in system.split(request, range(n_shown))}
+        beside = nearest_sheet(bundle, np.concatenate([*drawn.values()])[:n_shown], nearest, project)
     shown: list[np.ndarray] = []
     for here in system.split(request):
         claims = {i: provenance.model_copy(update={"index": request.first + i}) for i in here}
         if not all(_is_written(_path(out, i), claim) for i, claim in claims.items()):
-            for (i, claim), image in zip(claims.items(), to_uint8(system.images(draw(here))), strict=True):
+            images = drawn[here] if here in drawn else to_uint8(system.images(draw(here)))
+            for (i, claim), image in zip(claims.items(), images, strict=True):
                 _write(_path(out, i), image, claim)
         shown += [shown_pixels(_path(out, i).read_bytes()) for i in here if i < n_shown]
         on_written(here.stop)
