@@ -8,12 +8,11 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-import yaml
-
 from components.errors import ConfigError
 from flows.identity.fingerprint import LOCK
 from flows.pipeline.plan import FILE as PLAN
 from flows.retrain.checkout import Checkout
+from flows.yaml_files import parse_yaml
 
 _WRITTEN = ("params.yaml", LOCK, PLAN, "dvc.lock", ".dvcignore", ".dvc", ".rcg", ".gitattributes", "artifacts")
 _LINK, _SUBMODULE = "120000", "160000"
@@ -92,7 +91,7 @@ def _of_config(text: str) -> Iterator[str]:
 def _is_plain(data: bytes) -> bool:
     """Whether a .dvc file only names data: neither a command nor where to import from."""
     try:
-        content = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError):
+        content = parse_yaml(data, "a .dvc file")
+    except ConfigError:
         return False
     return isinstance(content, dict) and content.keys() <= {"outs", "meta", "desc"}
