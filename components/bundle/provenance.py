@@ -18,11 +18,11 @@ from components.bundle.integrity import MANIFEST, digest_of_files, find_damage, 
 from components.config import Config
 from components.documents import first_fault, parse_mapping
 from components.errors import ArtifactError, DataError, TamperedError
+from components.images.png import SIGNATURE
 
 SCHEMA = 1
 KEYWORD = "rcg.provenance"
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MOST_DRAWN = 10_000
 _MOST_TEXT = 2**20
 _WHERE, _FIX = "the picture's provenance", "use the original file"
@@ -79,7 +79,7 @@ class Provenance(Config):
 def with_provenance(png: bytes, provenance: Provenance) -> bytes:
     """The PNG with the record as its first text chunk; equal inputs give equal bytes."""
     text = json.dumps(provenance.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
-    end_of_header = len(_SIGNATURE) + 8 + 13 + 4
+    end_of_header = len(SIGNATURE) + 8 + 13 + 4
     chunk = _chunk(b"tEXt", KEYWORD.encode() + b"\0" + text)
     return png[:end_of_header] + chunk + png[end_of_header:]
 
@@ -124,9 +124,9 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """(type, body) of each chunk. Raises: DataError for a file that is no PNG, torn or altered."""
-    if not data.startswith(_SIGNATURE):
+    if not data.startswith(SIGNATURE):
         raise DataError("not a PNG file", got=repr(data[:8]), fix="name a picture that `rcg sample` wrote")
-    start, kind = len(_SIGNATURE), b""
+    start, kind = len(SIGNATURE), b""
     while start < len(data):
         length = int.from_bytes(data[start : start + 4], "big")
         body, end = data[start + 8 : start + 8 + length], start + 12 + length

@@ -134,7 +134,7 @@ def read_lock(path: Path) -> Lock:
     offset, whole, follows_links = 0, hashlib.sha256(), False
     with path.open("rb") as file:
         for raw in file:
-            line = raw.removesuffix(b"\r\n") + b"\n" if raw.endswith(b"\r\n") else raw
+            line = raw.replace(b"\r\n", b"\n")
             if line == _end(sum(chunk.count for chunk in chunks), whole.hexdigest()) and not file.read(1):
                 return Lock(path, metadata, chunks, follows_links)
             if line.startswith(CONFLICT):
