@@ -3,16 +3,16 @@
 import json
 import os
 import uuid
+from collections.abc import Callable
 
 import pytest
-import yaml
 
 from flows.executors.image import stage_digests
 from tests.support import cluster_rig
-from tests.support.cluster_rig import kubectl
-from tests.support.manifests import K8S, objects, pod_specs
+from tests.support.cluster_jobs import JOBS, SMALL, Checkout
+from tests.support.cluster_rig import kubectl, wait_until
+from tests.support.manifests import K8S, objects
 
-JOBS = "rcg-jobs"
 _FACTS = """
 import json, pathlib, subprocess, sys
 import torch, torchvision, timm, ray
@@ -32,33 +32,44 @@ pytestmark = [
 ]
 
 
-def test_full_image_runs_a_rayjob_under_the_templates_restrictions() -> None:
-    expected = stage_digests()
+def test_full_image_holds_this_code_and_all_that_it_needs() -> None:
+    """In a pod with all restrictions of a head's, as admission lets no RayJob run anything but `rcg job`."""
     cluster_rig.full_image()
-    job = json.loads(json.dumps(objects(K8S / "base/rayjob.yaml")[0]))
-    name = job["metadata"]["name"] = f"rcg-image-{uuid.uuid4().hex[:8]}"
-    for _, pod in pod_specs(job):
-        for container in pod["containers"]:
-            container["image"] = cluster_rig.FULL
-            container["resources"]["requests"] = {"cpu": "100m", "memory": "200Mi"}
-    job["spec"]["rayClusterSpec"]["workerGroupSpecs"] = []
-    job["spec"]["entrypoint"] = f"python -c '{_FACTS.replace(chr(39), chr(34))}'"
-    kubectl("create", "--validate=strict", "-f", "-", stdin=yaml.safe_dump(job))
+    name = f"rcg-image-{uuid.uuid4().hex[:8]}"
+    template = objects(K8S / "base/rayjob.yaml")[0]["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    head = template["containers"][0]
+    container = {key: head[key] for key in ("env", "securityContext", "volumeMounts")}
+    container |= {"name": "facts", "image": cluster_rig.FULL, "command": ["python", "-c", _FACTS]}
+    container["resources"] = {"requests": {"cpu": "100m", "memory": "200Mi"}, "limits": {"memory": "2Gi"}}
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": template | {"restartPolicy": "Never", "containers": [container]},
+    }  # fmt: skip
+    kubectl("-n", JOBS, "create", "--validate=strict", "-f", "-", stdin=json.dumps(pod))
     try:
-        cluster_rig.wait_until(lambda: _ended(name), f"the end of {name}", 400)
-        status = cluster_rig.resource("rayjob", name, JOBS)["status"]
-        assert status["jobStatus"] == "SUCCEEDED", status
-        log = kubectl("-n", JOBS, "logs", "-l", f"job-name={name}", "--tail=-1")
-        facts = json.loads(next(line for line in log.splitlines() if line.startswith("FACTS ")).removeprefix("FACTS "))
+        phase = wait_until(lambda: _ended(name), f"the end of {name}", 400)
+        log = kubectl("-n", JOBS, "logs", name)
     finally:
-        kubectl("-n", JOBS, "delete", "rayjob", name, "--wait=false")
+        kubectl("-n", JOBS, "delete", "pod", name, "--wait=false")
+    assert phase == "Succeeded", log
+    facts = json.loads(next(line for line in log.splitlines() if line.startswith("FACTS ")).removeprefix("FACTS "))
     assert facts["prefix"] == "/opt/venv", "the host's environment, not the image's"
-    assert facts["code"] == expected
+    assert facts["code"] == stage_digests()
     assert facts["sum"] == 3
     assert facts["gpu"] is False
     assert "Usage: rcg" in facts["rcg"]
 
 
-def _ended(name: str) -> bool:
-    status = cluster_rig.resource("rayjob", name, JOBS).get("status", {})
-    return status.get("jobDeploymentStatus") in ("Complete", "Failed", "ValidationFailed")
+def test_full_image_runs_a_stage(checkout: Callable[..., Checkout], collected: Checkout) -> None:
+    cluster_rig.full_image()
+    place = checkout(settings=SMALL | {"RCG_IMAGE": cluster_rig.FULL})
+    place.prepare_as(collected)
+    done = place.rcg("run", "encoder")
+    assert done.code == 0, done.text
+    [job] = place.jobs()
+    assert job["status"]["jobStatus"] == "SUCCEEDED"
+
+
+def _ended(name: str) -> str | None:
+    phase: str = cluster_rig.resource("pod", name, JOBS).get("status", {}).get("phase", "")
+    return phase if phase in ("Succeeded", "Failed") else None
