@@ -33,6 +33,9 @@ _FIXES = {
 _UNRECORDED = "0" * 64
 """Stands in params.yaml for a digest that is not known yet."""
 
+FRAMES = ("base_encoder.", "backbone.")
+"""Prefixes that training scripts put before the names of the network that is used afterwards."""
+
 Tables = dict[str, dict[str, Tensor]]
 """The named tensors of a file by the entry that holds them; "" is the top level."""
 
@@ -162,7 +165,21 @@ def read_tables(path: Path, sha256: str | None = None) -> Tables:
     if sha256 is not None and (found := _sha256(path)) != sha256.lower():
         raise WeightsError(f"{path} is not the expected file", got=f"sha256 {found}", expected=f"sha256 {sha256}",
                            fix="download it again, or correct sha256 in params.yaml")  # fmt: skip
-    return {"": _read_safetensors(path)} if path.suffix == ".safetensors" else _tables_of(load_torch(path), path)
+    tables = {"": _read_safetensors(path)} if path.suffix == ".safetensors" else _tables_of(load_torch(path), path)
+    return {name: _unwrapped(table) for name, table in tables.items()}
+
+
+def _unwrapped(table: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Names as the model gives them: without what torch.compile, DataParallel and AveragedModel put before all."""
+    names = {name: name.replace("_orig_mod.", "") for name in table if name != "n_averaged"}
+    outer = "module." if names and all(name.startswith("module.") for name in names.values()) else ""
+    return {short.removeprefix(outer): table[name] for name, short in names.items()}
+
+
+def framed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the encoder that a self-supervised training keeps, under its own names; any other file's as they are."""
+    prefix = next((frame for frame in FRAMES if any(name.startswith(frame) for name in tensors)), "")
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith((prefix, "head."))}
 
 
 def likeliest(tables: Tables, source: str) -> dict[str, Tensor]:

@@ -15,10 +15,9 @@ from torch.nn import functional as tf
 from components.codecs.config import PerceptualConfig, TimmFeatures, VitFeatures
 from components.errors import ConfigError
 from components.nn.vit import VisionTransformer, seeded_init
-from components.weights import assign, fetch_weights
+from components.weights import assign, fetch_weights, framed
 
 WEIGHTS_KEY = "codec.objective.perceptual.weights"
-_PREFIXES = ("module.base_encoder.", "backbone.")
 _EPS = 1e-10
 
 
@@ -100,10 +99,8 @@ class VitMaps(nn.Module):
 
 
 def _backbone(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names without prefix, heads and other networks."""
-    prefix = next((p for p in _PREFIXES if any(name.startswith(p) for name in tensors)), "")
-    mine = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-    return {name: t for name, t in mine.items() if not name.startswith(("head.", "masked_embed"))}
+    """Names without heads and other networks."""
+    return {name: t for name, t in framed(tensors).items() if not name.startswith(("head.", "masked_embed"))}
 
 
 def _vit(tensors: Mapping[str, Tensor], heads: int) -> VisionTransformer:

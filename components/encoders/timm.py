@@ -12,7 +12,7 @@ from components.encoders.base import WEIGHTS_KEY, FrozenEncoder
 from components.encoders.config import TimmConfig
 from components.errors import ConfigError
 from components.nn.vit import seeded_init
-from components.weights import assign, fetch_weights, required
+from components.weights import assign, fetch_weights, framed, required
 
 
 class TimmEncoder(FrozenEncoder):
@@ -45,7 +45,7 @@ def imported(config: TimmConfig) -> FrozenEncoder:
     """The encoder with the weights that the config names. Raises: WeightsError, ConfigError."""
     weights = required(config.weights, WEIGHTS_KEY)
     encoder = build(config)
-    tensors = fetch_weights(weights, f"timm {config.name}", WEIGHTS_KEY)
+    tensors = framed(fetch_weights(weights, f"timm {config.name}", WEIGHTS_KEY))
     if config.output != "head":
         tensors = _without_classifier(tensors, encoder.network)
     if config.resample_positions:

@@ -8,12 +8,10 @@ from components.encoders import timm
 from components.encoders.base import WEIGHTS_KEY, FrozenEncoder
 from components.encoders.config import EncoderModel, TimmConfig
 from components.interop.layout import SameNames, Tensors, adopt, depth_of, heads_of, side_of
-from components.interop.signatures import OUTER
-from components.weights import required
+from components.weights import framed, required
 
 _MISSPELT = {"norm13": "norm1", "fc13": "fc1", "norm14": "norm2", "fc14": "fc2"}  # in the published ViT-L file
 _HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
-_MOCO_BASE = "module.base_encoder."
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -26,7 +24,7 @@ class VitLayout(SameNames):
         self.headless = headless
 
     def plain(self, tensors: Tensors) -> dict[str, Tensor]:
-        return {_stripped(name): tensor for name, tensor in tensors.items()}
+        return framed(tensors)
 
     def tolerates(self, name: str) -> bool:
         return super().tolerates(name) or (self.headless and name.startswith("head."))
@@ -54,9 +52,7 @@ class MoCoV3Layout(VitLayout):
     kind = "mocov3"
 
     def plain(self, tensors: Tensors) -> dict[str, Tensor]:
-        prefixed = any(name.startswith(_MOCO_BASE) for name in tensors)
-        mine = {n: t for n, t in tensors.items() if not prefixed or n.startswith(_MOCO_BASE)}
-        return {_mended(_stripped(name)): tensor for name, tensor in mine.items()}
+        return {_mended(name): tensor for name, tensor in framed(tensors).items()}
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         shape = self.shape(tensors)
@@ -70,12 +66,14 @@ class MoCoV3Layout(VitLayout):
 
 
 class DinoLayout(VitLayout):
-    """The teacher; the last layer of the head, weight-normalized or not, is kept aside."""
+    """The teacher, or its backbone alone; the last layer of the head, weight-normalized or not, is kept aside."""
 
     kind = "dino"
     unread = ("head.last_layer", "head.mlp2.", "masked_embed")
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
+        if "head.mlp.0.weight" not in tensors:
+            return {**self.shape(tensors), "output": "cls", "head_hidden": 2048, "bottleneck": 256}
         head = {"head_hidden": side_of(tensors, "head.mlp.0.weight", 0)}
         return {**self.shape(tensors), **head, "bottleneck": side_of(tensors, "head.mlp.4.weight", 0)}
 
@@ -88,7 +86,7 @@ class IbotLayout(DinoLayout):
 
 
 class DeitLayout(VitLayout):
-    """The classifier is the head."""
+    """The classifier is the head. A MoCo v3 ViT after linear probing looks the same, and is imported as this."""
 
     kind = "deit"
 
@@ -97,11 +95,6 @@ class DeitLayout(VitLayout):
 
 
 LAYOUTS: tuple[VitLayout, ...] = (MoCoV3Layout(), DinoLayout(), IbotLayout(), DeitLayout())
-
-
-def _stripped(name: str) -> str:
-    prefix = next((outer for outer in OUTER if name.startswith(outer)), "")
-    return name.removeprefix(prefix)
 
 
 def _mended(name: str) -> str:

@@ -4,6 +4,9 @@ from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
+from components.errors import WeightsError
+from components.weights import FRAMES
+
 SIGNATURES: dict[str, tuple[str, ...]] = {
     "rdm": ("model.diffusion_model.input_proj.weight",),
     "ldm": ("model.diffusion_model.input_blocks.0.0.weight",),
@@ -19,8 +22,8 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "deit": ("cls_token", "head.weight"),
 }
 """Names that a model's tensors always have in the reference's layout, the more telling kinds first."""
-OUTER = ("module.base_encoder.", "backbone.")
-"""Prefixes that training frameworks put before an encoder's names."""
+_BACKBONE = ("cls_token", "pos_embed", "blocks.0.attn.qkv.weight")
+"""A ViT whose head was cut off, as DINO publishes its own."""
 PARTS = ("vqgan.", "pretrained_encoder.", "first_stage_model.")
 """Prefixes under which a generator's file carries the frozen models that it was trained with."""
 STAGE_OF = {
@@ -35,9 +38,18 @@ STAGE_OF = {
 def recognize(names: Collection[str]) -> str | None:
     """The kind of model that these tensors are of; None for none that is known."""
     for kind, signature in SIGNATURES.items():
-        if all(any(f"{outer}{name}" in names for outer in ("", *OUTER)) for name in signature):
+        if _has(names, *signature):
             return kind
-    return None
+    if _has(names, "layer1.0.conv1.weight"):
+        raise WeightsError(
+            "an encoder that is a ResNet is imported through timm",
+            fix="write encoder.model by hand: {kind: timm, name: resnet50, dim: 2048, output: pooled, …}",
+        )  # fmt: skip
+    return "dino" if _has(names, *_BACKBONE) and not _has(names, "blocks.0.ls1.gamma") else None
+
+
+def _has(names: Collection[str], *wanted: str) -> bool:
+    return all(any(f"{frame}{name}" in names for frame in ("", *FRAMES)) for name in wanted)
 
 
 def split(table: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -26,6 +26,7 @@ def command(
         f"tensors   {len(found.checkpoint.tensors)}, {n_elements:,} elements",
         f"sha256    {found.checkpoint.sha256}",
         *([f"also      {', '.join(others)}: import them with --kind"] if others else []),
+        *([f"note      {found.note}"] if found.note else []),
         "",
         *found.text.splitlines(),
         "",

@@ -44,6 +44,8 @@ class Import:
     checkpoint: Checkpoint
     stage: str
     section: dict[str, Any]
+    note: str | None
+    """What was assumed, as the file does not say it."""
 
     @property
     def text(self) -> str:
@@ -60,7 +62,9 @@ def import_section(path: Path, *, kind: str | None, stage: str | None) -> Import
         raise ConfigError(f"a {found.kind} file is imported by `{name}`", got=f"--stage {stage}", fix=f"--stage {name}")
     section = _section(found, path, _present().get(name, {}))
     _check_fits(found, name, check_section(name, section).model, str(path))
-    return Import(path, found, name, section)
+    assumed = found.kind == "kl" and "scale" not in _facts_beside(found.kind, path)
+    scale = f"scale {section['model'].get('scale')} is assumed: there is no config.json with a scaling_factor beside it"
+    return Import(path, found, name, section, scale if assumed else None)
 
 
 def write_sections(found: Import) -> tuple[list[str], str | None]:

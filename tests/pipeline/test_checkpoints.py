@@ -134,6 +134,9 @@ def test_a_folder_as_diffusers_writes_it(project: Path) -> None:
     assert section["model"]["scale"] == 0.13025
     assert section["model"]["multipliers"] == [1, 2]
     assert section["weights"]["uri"] == "vae/diffusion_pytorch_model.safetensors"
+    assert "assumed" not in told
+    (folder / "config.json").unlink()
+    assert "scale 0.18215 is assumed: there is no config.json" in rcg("import-checkpoint", "vae")
 
 
 def test_what_cannot_be_imported_leaves_params_alone(project: Path) -> None:

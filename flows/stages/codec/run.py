@@ -1,5 +1,6 @@
 """Fit the codec on the collection, and look at what its reconstructions lose of pictures that it was not fitted on."""
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -26,6 +27,8 @@ from flows.stages.codec.params import CodecParams
 _BATCH, _BATCH_PIXELS = 64, 2**18  # images, and pixels of all of them, per forward pass of an examination
 _MOST = 1024  # images that are measured
 _SHOWN, _PREVIEWS = 32, 4
+_FAR = 3.0
+_log = logging.getLogger(__name__)
 _LEAST_ERROR = 1e-10  # mean squared; exact reconstructions are 100 dB
 
 
@@ -55,6 +58,8 @@ def run(params: CodecParams, inputs: Inputs, out: Output, worker: Worker) -> Met
     codec.eval().to(worker.device)
     out.write_bytes("pictures/reconstructions.png", png_bytes(shown.draw(codec, worker.device)))
     counts: Metrics = {"n_train": float(len(images)), "n_val": float(len(held_out))}
+    if params.weights is not None and codec.spec.space == "latents":
+        metrics["latent_std"] = shown.latent_std(codec, worker.device)
     return metrics | counts | shown.measure(codec, worker.device)
 
 
@@ -92,6 +97,16 @@ class _Shown:
         parts = [originals[i : i + self.batch] for i in range(0, len(originals), self.batch)]
         again = [to_uint8(codec.decode(codec.encode(to_float(part).to(device)))) for part in parts]
         return rows_grid([originals, np.concatenate(again)], folds=2)
+
+    @torch.no_grad()
+    def latent_std(self, codec: Codec, device: torch.device) -> float:
+        """Of all numbers of the latents; warns when they are far from the unit scale that generators expect."""
+        rows = self.rows(_SHOWN)
+        parts = [self.images.load(rows[i : i + self.batch], self.px) for i in range(0, len(rows), self.batch)]
+        std = float(torch.cat([codec.encode(to_float(part).to(device)).double() for part in parts]).std())
+        if not 1 / _FAR < std < _FAR:
+            _log.warning("codec: latents of std %.3g, generators expect about 1: is codec.model.scale right?", std)
+        return std
 
     @torch.no_grad()
     def measure(self, codec: Codec, device: torch.device) -> Metrics:

@@ -117,6 +117,44 @@ def test_heads_of_dino_and_ibot_files(last: str, tmp_path: Path) -> None:
         assert import_encoder(config.model_copy(update={"output": "cls"}))[0].dim == 16
 
 
+def test_a_backbone_as_dino_publishes_it(tmp_path: Path) -> None:
+    backbone = {n: t for n, t in module("dino").state_dict().items() if not n.startswith("head.")}
+    torch.save(backbone, tmp_path / "dino_pretrain.pth")
+    found = read_checkpoint(tmp_path / "dino_pretrain.pth")
+    assert (found.kind, describe("dino", found.tensors)["output"]) == ("dino", "cls")
+    config = DinoConfig.tiny().model_copy(update={"output": "cls", "weights": pinned(tmp_path / "dino_pretrain.pth")})
+    assert torch.equal(import_encoder(config)[0].network.state_dict()["cls_token"], backbone["cls_token"])
+
+
+def test_a_dino_training_that_was_compiled_and_distributed(tmp_path: Path) -> None:
+    plain = export_tensors("dino", module("dino"))
+    teacher = {n if n.startswith("head.") else f"backbone._orig_mod.{n}": t for n, t in plain.items()}
+    file = {"student": prefixed("module.", teacher), "teacher": prefixed("module._orig_mod.", teacher), "epoch": 3}
+    torch.save(file | {"args": argparse.Namespace(arch="vit_base")}, tmp_path / "checkpoint.pth")
+    found = read_checkpoint(tmp_path / "checkpoint.pth")
+    assert (found.kind, found.tensors.keys()) == ("dino", plain.keys())
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+@pytest.mark.parametrize("kind", ["dit", "rdm", "vqgan"])
+def test_prefixes_of_training_frameworks(kind: str, prefix: str, tmp_path: Path) -> None:
+    tensors = export_tensors(kind, module(kind))
+    torch.save({"model": prefixed(prefix, tensors), "n_averaged": 3}, tmp_path / "c.pth")
+    assert read_checkpoint(tmp_path / "c.pth").tensors.keys() == tensors.keys()
+
+
+def test_moco_v3_after_linear_probing_and_as_a_resnet(tmp_path: Path) -> None:
+    linear = {n: t for n, t in module("mocov3").state_dict().items() if not n.startswith("head.")}
+    linear |= {"head.weight": torch.ones(10, 16), "head.bias": torch.ones(10)}
+    torch.save({"state_dict": prefixed("module.", linear), "arch": "vit_base"}, tmp_path / "linear.pth.tar")
+    assert read_checkpoint(tmp_path / "linear.pth.tar").kind == "deit"
+    names = ("conv1.weight", "layer1.0.conv1.weight", "fc.0.weight")
+    resnet = {f"module.base_encoder.{name}": torch.ones(2, 2) for name in names}
+    torch.save({"state_dict": resnet}, tmp_path / "r-50.pth.tar")
+    with pytest.raises(WeightsError, match=r"ResNet is imported through timm(.|\n)*resnet50"):
+        read_checkpoint(tmp_path / "r-50.pth.tar")
+
+
 def test_diffusers_old_names_come_back() -> None:
     """Attention was called query, key, value and proj_attn once."""
     new = export_tensors("kl", module("kl"))

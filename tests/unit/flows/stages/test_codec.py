@@ -154,6 +154,23 @@ def test_weights_in_the_references_layout_are_imported(kind: str, tmp_path: Path
     assert ("reference.safetensors" in out.names()) == (kind == "vq-f8")
 
 
+@pytest.mark.usefixtures("images")
+@pytest.mark.parametrize("scale", [1.0, 1000.0])
+def test_latents_of_another_scale_are_warned_of(scale: float, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = IMPORTED["kl"].model_copy(update={"scale": 1.0, "posterior": "mode"})
+    source = config.build()
+    randomize(source)
+    write_checkpoint(tmp_path / "kl.safetensors", "kl", export_tensors("kl", source))
+    digest = hashlib.sha256((tmp_path / "kl.safetensors").read_bytes()).hexdigest()
+    params = CodecParams(
+        numerics=1, seed=0, weights=WeightsFile(uri=str(tmp_path / "kl.safetensors"), sha256=digest), train=None,
+        objective=None, model=config.model_copy(update={"scale": scale}),
+    )  # fmt: skip
+    _, metrics = codec_of(params, tmp_path)
+    assert ("generators expect about 1" in caplog.text) == (not 1 / 3 < metrics["latent_std"] < 3)
+    assert (metrics["latent_std"] > 3) == (scale == 1000.0)
+
+
 def test_vqgan_is_trained_with_a_discriminator_and_goes_on_from_weights(tmp_path: Path, images: np.ndarray) -> None:
     objective = VqganObjective.tiny().model_copy(update={"adversarial": AdversarialConfig.tiny(), "free_steps": 0})
     params = VQGAN.model_copy(update={"objective": objective})
