@@ -9,6 +9,8 @@ from torch import Tensor
 
 from components.diffusion.schedule import Prediction
 
+MOST_V_WEIGHT = 100.0
+
 
 def noised(x0: Tensor, eps: Tensor, ab: Tensor) -> Tensor:
     """x_t from x0. Paper: 2006.11239, eq. 4."""
@@ -60,3 +62,12 @@ def min_snr_weight(kind: Prediction, ab: Tensor, gamma: float) -> Tensor:
     snr = ab / (1 - ab)
     per_x0 = {"x0": torch.ones_like(snr), "eps": snr, "v": snr + 1}[kind]
     return snr.clamp(max=gamma) / per_x0
+
+
+def v_weight(kind: Prediction, ab: Tensor) -> Tensor:
+    """Weight of a loss in this prediction's space that equals the squared error of v: snr + 1 on x0.
+
+    Paper: 2202.00512, sec. 4. Differs: at most MOST_V_WEIGHT, as times of hardly any noise would rule the gradient.
+    """
+    per_v = {"x0": 1 - ab, "eps": ab, "v": torch.ones_like(ab)}[kind]
+    return (1 / per_v).clamp(max=MOST_V_WEIGHT)

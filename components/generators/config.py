@@ -100,9 +100,19 @@ class DiffusionConfig(GeneratorConfig):
     """What the network outputs: the noise eps, the velocity v, or the clean target x0 (RCG's RDM)."""
     min_snr: float | None = Field(gt=0)
     """Clip of the loss's signal-to-noise weight (min-SNR-gamma; 5 in the paper); null: plain mean squared error."""
+    weighting: Literal["plain", "v"] = Field(default="plain", exclude_if=lambda weighting: weighting == "plain")
+    """Weight of the squared errors. plain: 1 at every time; v: as if v were predicted, for prediction x0 or eps."""
     variance: Literal["fixed", "learned"]
     """Reverse variance. learned: the network says where it lies between its bounds, trained on the variational bound
     beside the mean squared error (DiT, ADM); read by the ancestral sampler."""
+
+    @model_validator(mode="after")
+    def _weighs_once(self) -> Self:
+        if self.weighting != "plain" and self.min_snr is not None:
+            raise ValueError(
+                f"weighting {self.weighting} and min_snr are two weights; set min_snr: null, or weighting: plain"
+            )
+        return self
 
     def outputs(self, n: int) -> int:
         """Channels that the network puts out for targets of n channels."""

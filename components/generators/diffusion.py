@@ -14,7 +14,7 @@ from components.conditions.container import Conditions
 from components.conditions.ports import Ports
 from components.diffusion.guidance import clamped, classifier_free
 from components.diffusion.network import Network
-from components.diffusion.predict import min_snr_weight, target_of, x0_from
+from components.diffusion.predict import min_snr_weight, target_of, v_weight, x0_from
 from components.diffusion.process import Process, Step
 from components.diffusion.samplers import Denoised, Denoiser, ancestral, ddim, dpm_solver_2m
 from components.diffusion.variational import Posterior, bound_bits
@@ -65,7 +65,7 @@ class Diffusion(Generator):
             self.std.copy_(x.std(over).clamp(min=1e-6).view_as(self.std))
 
     def loss(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
-        """Mean squared error of the prediction, over the elements; min-SNR weighted if configured.
+        """Mean squared error of the prediction, over the elements; weighted as v or by min-SNR if configured.
 
         A learned variance adds the variational bound of the sampled time. Paper: 2102.09672, eq. 16, lambda 0.001.
         """
@@ -80,6 +80,8 @@ class Diffusion(Generator):
         errors: Tensor = (predicted - target_of(kind, x0, eps, ab)).square().flatten(1).mean(1)
         if self.config.min_snr is not None:
             errors = errors * min_snr_weight(kind, self.process.ab[t], self.config.min_snr)
+        if self.config.weighting == "v":
+            errors = errors * v_weight(kind, self.process.ab[t])
         if self.posterior is None or f is None:
             return errors
         guess = x0_from(kind, x_t, predicted.detach(), ab)

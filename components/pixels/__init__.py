@@ -9,6 +9,7 @@ from pydantic import Field
 
 from components.pixels.adm import AdmConfig
 from components.pixels.dit import DitConfig
+from components.pixels.hybrid import HybridConfig
 from components.pixels.ldm import LdmConfig
 from components.pixels.mage import MageConfig
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from components.base import Reader
     from components.generators.base import Generator
 
-PixelConfig = Annotated[DitConfig | AdmConfig | LdmConfig | MageConfig, Field(discriminator="kind")]
+PixelConfig = Annotated[DitConfig | HybridConfig | AdmConfig | LdmConfig | MageConfig, Field(discriminator="kind")]
 
 __all__ = ["PixelConfig", "load_pixels"]
 

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 import components
 from components.config import Config
 
-_HOLDERS = ("config", "sampling", "schedule", "dit", "mage", "unet", "adm", "ldm", "target")
+_HOLDERS = ("config", "sampling", "schedule", "dit", "hybrid", "mage", "unet", "adm", "ldm", "target")
 for _module in pkgutil.walk_packages(components.__path__, "components."):
     if _module.name.rpartition(".")[2] in _HOLDERS:
         importlib.import_module(_module.name)
@@ -29,7 +29,9 @@ CONFIGS = {kind.__name__: kind for kind in _below(Config)}
 
 
 def test_all_are_found() -> None:
-    assert {"DitConfig", "MageConfig", "AdmConfig", "LdmConfig", "RdmConfig", "MoCoV3Config"} <= set(CONFIGS)
+    assert {"DitConfig", "HybridConfig", "MageConfig", "AdmConfig", "LdmConfig", "RdmConfig", "MoCoV3Config"} <= set(
+        CONFIGS
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -18,6 +18,7 @@ from components.generators.sampling import AnySampling, DiffusionSampling, Maske
 from components.pixels import PixelConfig
 from components.pixels.adm import AdmConfig
 from components.pixels.dit import DitConfig
+from components.pixels.hybrid import HybridConfig
 from components.pixels.ldm import LdmConfig
 from components.pixels.mage import MageConfig
 from components.rdm import RdmConfig
@@ -35,6 +36,7 @@ TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=8, imag
 PLACED = SEQUENCE.model_copy(update={"positions": True})
 NETWORKS: dict[str, tuple[Any, TargetSpec, tuple[Any, ...]]] = {
     "dit": (DitConfig.tiny(), PIXELS, (VECTOR, SEQUENCE, IMAGE)),
+    "hybrid": (HybridConfig.tiny(), PIXELS, (VECTOR, SEQUENCE, IMAGE)),
     "adm": (AdmConfig.tiny(), PIXELS, (VECTOR, PLACED, IMAGE)),
     "ldm": (LdmConfig.tiny(), PIXELS, (VECTOR, SEQUENCE, IMAGE)),
     "ldm without a vector": (LdmConfig.tiny(), PIXELS, (SEQUENCE, VECTOR.model_copy(update={"port": "sequence"}))),

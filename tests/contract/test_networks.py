@@ -10,11 +10,12 @@ from components.errors import ConfigError, ShapeError
 from components.nn.unet import UNetShape
 from components.nn.vit import seeded_init
 from components.pixels.dit_network import DitNetwork, DitShape
+from components.pixels.hybrid_network import HybridNetwork, HybridShape
 from components.pixels.unet_network import UNetNetwork
 from components.rdm.denoiser import ResidualMlp
 from tests.support.folders import randomize
 
-KINDS = ("adm", "adm-heads", "ldm", "dit")
+KINDS = ("adm", "adm-heads", "ldm", "dit", "hybrid")
 B, C, SIDE, M, S, EXTRA = 3, 2, 8, 4, 6, 3
 """Examples, channels, side, positions of a sequence and their width, channels of a spatial condition."""
 MASK = torch.tensor([[True, True, True, True], [True, False, False, True], [False, True, False, False]])
@@ -27,6 +28,11 @@ def build(kind: str, *, sequence: bool = False, extra: bool = False) -> Network:
         if kind == "dit":
             dit = DitShape(c_in=C, c_out=C, side=SIDE, width=16, depth=2, heads=2, patch=2, mlp_ratio=2.0)
             return DitNetwork(dit, **ports)
+        if kind == "hybrid":
+            hybrid = HybridShape(
+                c_in=C, c_out=C, side=SIDE, width=16, depth=2, heads=2, mlp_ratio=2.0, channels=(8, 16)
+            )
+            return HybridNetwork(hybrid, **ports)
         heads = {"head_width": None, "heads": 2} if kind == "adm-heads" else {"head_width": 4, "heads": None}
         shape = UNetShape(
             c_in=C,
@@ -77,7 +83,7 @@ def test_more_ports_leave_the_other_parameters_as_they_are(kind: str) -> None:
     plain, wide = build(kind).state_dict(), build(kind, sequence=True, extra=True).state_dict()
     assert plain.keys() <= wide.keys()
     new = wide.keys() - plain.keys()
-    part = {"dit": "cross_attn.", "ldm": "nothing"}.get(kind, "encoder_kv.")
+    part = {"dit": "cross_attn.", "hybrid": "cross_attn.", "ldm": "nothing"}.get(kind, "encoder_kv.")
     assert all(part in name for name in new)
     assert bool(new) == (kind != "ldm")
     changed = {name for name in plain if plain[name].shape != wide[name].shape}
