@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 
 from components.text import redacted
 
-_SOMEBODY_MUST_ACT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
+SOMEBODY_MUST_ACT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 FailureClass = Literal["config", "data", "code", "transient"]
 
 
@@ -103,7 +103,7 @@ def disk_error(error: OSError) -> StoreError:
     """What a person is told of a file that cannot be read or written, wherever it lies."""
     place = f"{error.filename}: " if error.filename else ""
     got = f"{place}{error.strerror or error}"
-    if error.errno in _SOMEBODY_MUST_ACT:
+    if error.errno in SOMEBODY_MUST_ACT:
         return StoreRefusedError("a file cannot be written", got=got, fix="make room or allow it, then run it again")
     return StoreError("a file cannot be read or written", got=got, fix="run the same command again; look at the disk")
 

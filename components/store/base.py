@@ -1,11 +1,14 @@
 """The Store protocol: bytes at immutable keys, with the conditional writes that commits and leases rest on."""
 
+import contextlib
+import errno
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from components.errors import ArtifactError
+from components.errors import SOMEBODY_MUST_ACT, ArtifactError, StoreRefusedError
+from components.files import replacing
 
 RESERVED = ".rcg-store"
 """First part of a key that a store keeps for itself (temporary files, locks)."""
@@ -58,6 +61,24 @@ class Store(Protocol):
     def local_path(self, key: str) -> Path | None:
         """Where the bytes lie on this machine, to read them without a copy; None for a remote store."""
         ...
+
+
+@contextlib.contextmanager
+def receiving(path: Path) -> Iterator[Path]:
+    """As replacing(), for what comes out of a store; makes the folder.
+
+    Raises: StoreRefusedError that names the folder when it is full, read-only or forbidden, not the store.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            yield temporary
+    except OSError as error:
+        if error.errno not in SOMEBODY_MUST_ACT | {errno.EEXIST, errno.ENOTDIR}:
+            raise
+        raise StoreRefusedError(
+            f"cannot write into {path.parent}", got=error.strerror, fix="make room there or allow it, then run it again"
+        ) from error
 
 
 def check_key(key: str) -> str:

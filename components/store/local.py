@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from components.errors import ConflictError, MissingError, StoreError, StoreRefusedError
-from components.files import replacing
 from components.process import machine, pid_exists
-from components.store.base import RESERVED, ObjectInfo, check_key
+from components.store.base import RESERVED, ObjectInfo, check_key, receiving
 
 _N_LOCKS = 256
 _STALE_TEMPORARY_S = 7 * 86400
@@ -89,10 +88,8 @@ class LocalStore:
 
     def download(self, key: str, path: Path) -> None:
         """Copy the object to `path`, which appears only when complete."""
-        with self._reading(key):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                shutil.copyfile(self._path(key), temporary)
+        with self._reading(key), self._path(key).open("rb"), receiving(path) as temporary:
+            shutil.copyfile(self._path(key), temporary)
 
     def delete(self, key: str) -> None:
         path = self._path(key)

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from components.errors import ConflictError, MissingError, StoreError, StoreRefusedError
-from components.files import replacing
-from components.store.base import RESERVED, ObjectInfo, check_key
+from components.errors import ConflictError, MissingError, StoreError
+from components.store.base import RESERVED, ObjectInfo, check_key, receiving
 from components.store.s3_bucket import PATIENCE_S, Bucket, split_uri
 from components.store.s3_clients import Condition
 from components.store.s3_errors import S3Error
@@ -95,13 +94,8 @@ class S3Store:
     def download(self, key: str, path: Path) -> None:
         """Copy the object to `path`, which appears only when complete."""
         full = self._full(key)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                self._fetch(full, key, temporary)
-        except OSError as error:
-            what = f"cannot write {path}: {error.strerror or error}"
-            raise StoreRefusedError(what, fix="free disk space or mend the folder; then run it again") from error
+        with receiving(path) as temporary:
+            self._fetch(full, key, temporary)
 
     def delete(self, key: str) -> None:
         full = self._full(key)

@@ -23,6 +23,7 @@ from components.collection.source import FolderSource
 from components.encoders.config import MoCoV3Config, TimmConfig
 from components.weights import save_weights
 from flows.__main__ import main
+from tests.support.bundles import make_bundle
 from tests.support.collected import scene
 
 ROOT = Path(__file__).parents[2]
@@ -102,11 +103,8 @@ class Project:
 
     def mount(self, *options: str) -> None:
         """Keep the store on a file system of its own."""
-        folder = self.root / "mounted"
-        folder.mkdir()
-        subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], check=True)
-        self.stack.callback(subprocess.run, ["umount", str(folder)], check=True)
-        self.use_store(folder)
+        self.stack.enter_context(mounted(self.root / "mounted", *options))
+        self.use_store(self.root / "mounted")
 
     def done(self, *arguments: str) -> str:
         code, text = rcg(*arguments)
@@ -121,6 +119,17 @@ class Project:
     def leftovers(self) -> list[Path]:
         """Temporary files that nobody would finish."""
         return [*self.store.glob(".rcg-store/tmp/*"), *self.root.glob(".*.lock*"), *self.root.glob("artifacts/.*")]
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *options: str) -> Iterator[None]:
+    """A file system of its own at a folder, which is made."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", *options, "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 def rcg(*arguments: str) -> tuple[int, str]:
@@ -333,6 +342,33 @@ def test_named_and_nothing_half_written(
     assert project.results() == before
     assert project.leftovers() == []
     assert not (project.root / "owned").exists()
+
+
+@as_root
+@pytest.mark.parametrize(("option", "reason"), [("size=8k", "No space left"), ("ro", "Read-only")])
+def test_artifacts_that_cannot_be_written_lose_no_work(option: str, reason: str, project: Project) -> None:
+    project.forget()
+    with mounted(project.root / "artifacts", "-o", option):
+        code, told = rcg("run", "collect")
+        assert list((project.root / "artifacts").iterdir()) == []
+    assert (code, "Traceback" in told) == (3, False)
+    assert str(project.root / "artifacts") in told
+    assert reason in told
+    assert "RCG_STORE" not in told, "the store is not to blame"
+    assert "already done" in project.done("run", "collect")
+
+
+@as_root
+def test_pictures_that_find_no_room_are_continued(project: Project) -> None:
+    bundle, out = make_bundle(project.root / "made"), project.root / "samples"
+    command = ("sample", "--model", str(bundle.path("config.json").parent), "--out", str(out), "-n", "64")
+    with mounted(out, "-o", "size=64k"):
+        code, told = rcg(*command)
+        assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    assert (code, "Traceback" in told) == (3, False)
+    assert str(out) in told
+    assert "No space left" in told
+    assert "64 picture(s)" in project.done(*command)
 
 
 def test_a_file_size_limit_is_named(project: Project) -> None:
