@@ -1,9 +1,9 @@
 """The base of every config. Needs pydantic alone, so that params are checked without importing torch."""
 
 import math
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _DEPTH, _WIDTH, _SIDE = 1_000, 65_536, 16_384
 _LARGEST = {
@@ -26,6 +26,14 @@ def check_divides(name: str, divisor: int, whole_name: str, whole: int) -> None:
     if whole % divisor:
         fits = max(n for n in range(1, divisor) if whole % n == 0)
         raise ValueError(f"{name} is {divisor}, which does not divide {whole_name} {whole}; set {name}: {fits}")
+
+
+def added(**limits: Any) -> Any:
+    """A field that came after there were artifacts: null is as it was before, and left out where a config is written.
+
+    So fingerprints and digests of older params stay. `limits`: as of pydantic's Field.
+    """
+    return Field(default=None, exclude_if=lambda value: value is None, **limits)
 
 
 class Config(BaseModel):

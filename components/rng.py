@@ -107,6 +107,34 @@ class RowRng:
         return torch.stack(drawn).to(self.device)
 
 
+class Repeated:
+    """Draws of another Rng, remembered, so that something else can make its choices by the same ones."""
+
+    def __init__(self, rng: Rng, drawn: Sequence[Tensor] = ()) -> None:
+        self._rng, self._ahead, self._drawn = rng, list(drawn), list[Tensor]()
+
+    @property
+    def rows(self) -> int:
+        return self._rng.rows
+
+    def again(self) -> "Repeated":
+        """The draws from the first one on, then new ones."""
+        return Repeated(self._rng, self._drawn)
+
+    def normal(self, *shape: int) -> Tensor:
+        return self._next(lambda: self._rng.normal(*shape))
+
+    def uniform(self, *shape: int) -> Tensor:
+        return self._next(lambda: self._rng.uniform(*shape))
+
+    def integers(self, high: int, *shape: int) -> Tensor:
+        return self._next(lambda: self._rng.integers(high, *shape))
+
+    def _next(self, draw: Callable[[], Tensor]) -> Tensor:
+        self._drawn.append(self._ahead.pop(0) if self._ahead else draw())
+        return self._drawn[-1]
+
+
 def image_rng(seed: int, start: int, stop: int, *, stream: str, device: str | torch.device = "cpu") -> RowRng:
     """The noise of images start..stop of a sampling run; `stream` keeps e.g. "rdm" and "pixels" apart."""
     return RowRng([derive_seed(seed, stream, i) for i in range(start, stop)], device=device)

@@ -17,6 +17,7 @@ from components.config import Config
 from components.documents import read_json, validated
 from components.encoders.base import Encoder, constant_rows, load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
+from components.generators.files import EARLIER
 from components.images.config import DecodeRecipe
 from components.images.decode import decode, square
 from components.images.pictures import to_float
@@ -26,7 +27,7 @@ from components.rdm import load_rdm
 CARD = "rcg.json"
 SCHEMA = 2
 PARTS = ("encoder", "codec", "rdm", "pixels")
-PART_FILES = ("config.json", "weights.safetensors")
+PART_FILES = ("config.json", "weights.safetensors", EARLIER)
 
 
 class BundleCard(Config):

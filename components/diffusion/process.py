@@ -44,6 +44,11 @@ class Step:
     ab_prev: float
 
     @property
+    def noise(self) -> float:
+        """Noise per signal, sqrt(1 - ab) / sqrt(ab): sigma of a process that adds noise alone."""
+        return math.sqrt((1 - self.ab) / self.ab)
+
+    @property
     def beta(self) -> float:
         """Variance that the respaced chain adds in this step."""
         return 1 - self.ab / self.ab_prev

@@ -12,16 +12,17 @@ from torch import Tensor
 from components.base import Batch
 from components.conditions.container import Conditions
 from components.conditions.ports import Ports
-from components.diffusion.guidance import clamped, classifier_free
+from components.diffusion.guidance import Guide, autoguided, clamped, classifier_free, guided_by, times_within
 from components.diffusion.network import Network
 from components.diffusion.predict import min_snr_weight, target_of, v_weight, x0_from
 from components.diffusion.process import Process, Step
 from components.diffusion.samplers import Denoised, Denoiser, ancestral, ddim, dpm_solver_2m
 from components.diffusion.variational import Posterior, bound_bits
+from components.errors import ConfigError
 from components.generators.base import Generator, TrainingRows
 from components.generators.config import DiffusionConfig, GeneratorData
-from components.generators.sampling import AnySampling, DiffusionSampling, check_sampling
-from components.rng import BatchRng, Rng
+from components.generators.sampling import AnySampling, Beside, DiffusionSampling, GuideOptions, check_sampling
+from components.rng import BatchRng, Repeated, Rng
 from components.spacing import evenly_spaced
 from components.target import EventSpec
 
@@ -36,6 +37,10 @@ class Diffusion(Generator):
     config: DiffusionConfig
     mean: Tensor
     std: Tensor
+    earlier: "Diffusion | None"
+    """Beside it, where its training kept it: itself at an earlier step, for autoguidance."""
+    guide: Guide | None
+    """Beside it, where there is one."""
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Diffusion(Generator):
         per_channel = (spec.shape[0], *[1] * (len(spec.shape) - 1))
         self.register_buffer("mean", torch.zeros(per_channel))
         self.register_buffer("std", torch.ones(per_channel))
+        self.earlier = self.guide = None
 
     def fit(self, rows: TrainingRows, seed: int, *, trained: bool = False) -> None:
         super().fit(rows, seed, trained=trained)
@@ -89,16 +95,14 @@ class Diffusion(Generator):
 
     @torch.no_grad()
     def sample(self, batch: Batch, sampling: AnySampling, rng: Rng) -> Tensor:
-        check_sampling(sampling, self.config)
+        check_sampling(sampling, self.config, Beside(self.earlier is not None, self.guide is not None))
         options = cast(DiffusionSampling, sampling)
         steps = self.process.steps(options.steps, options.spacing)
-        ports, null = self.conditioner.sampling_ports(batch, rng)
-        denoise = self.denoiser(steps)
-        if options.guidance > 0:
-            denoise, ports = classifier_free(denoise, options.guidance), ports.beside(null)
-        ports = self.net.prepare(ports)
+        denoise, ports = self._conditional(steps, options, batch, rng)
         if self.spec.space == "pixels":
             denoise = clamped(denoise, -1.0, 1.0)
+        if options.guide is not None:
+            denoise = self._followed(denoise, steps, options.guide, batch)
         x = self.process.base.sample(rng, self.spec.shape)
         match options.sampler:
             case "ddim":
@@ -108,6 +112,36 @@ class Diffusion(Generator):
             case "dpm_solver_2m":
                 x = dpm_solver_2m(denoise, x, ports, steps)
         return self._stored(x)
+
+    def _conditional(
+        self, steps: tuple[Step, ...], options: DiffusionSampling, batch: Batch, rng: Rng
+    ) -> tuple[Denoiser, Ports]:
+        """The denoiser with what guides it away from weaker guesses, and the ports that it takes."""
+        at, repeated = times_within(steps, options.guidance_interval), Repeated(rng)
+        ports, null = self.conditioner.sampling_ports(batch, repeated)
+        denoise = self.denoiser(steps)
+        if options.guidance > 0:
+            return classifier_free(denoise, options.guidance, at), self.net.prepare(ports.beside(null))
+        if options.autoguidance is not None and self.earlier is not None:
+            weak, (weak_ports, _) = (
+                self.earlier.denoiser(steps),
+                self.earlier.conditioner.sampling_ports(batch, repeated.again()),
+            )
+            weak_ports = self.earlier.net.prepare(weak_ports)
+            denoise = autoguided(denoise, lambda x_t, t: weak(x_t, t, weak_ports), options.autoguidance, at)
+        return denoise, self.net.prepare(ports)
+
+    def _followed(self, denoise: Denoiser, steps: tuple[Step, ...], options: GuideOptions, batch: Batch) -> Denoiser:
+        """The denoiser guided to the classes of the batch. Raises: ConfigError without them."""
+        guide, y = self.guide, batch.get("class")
+        if guide is None or y is None:
+            raise ConfigError("a guide needs the class to guide to", fix="name a class")
+
+        def log_likelihood(x_t: Tensor, t: int) -> Tensor:
+            return guide.log_likelihood(x_t, t, y)
+
+        at = times_within(steps, options.interval)
+        return guided_by(denoise, log_likelihood, options.scale, {step.t: step.ab for step in steps}, at)
 
     def denoiser(self, steps: tuple[Step, ...]) -> Denoiser:
         """The network for the times of these steps; what depends on the time alone is computed once."""

@@ -1,13 +1,38 @@
 """Options of sampling, and the one check that a generator can honor them. Imports without torch."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from components.config import Config
+from components.config import Config, added
 from components.diffusion.schedule import Spacing, check_steps
 from components.errors import ConfigError
 from components.generators.config import DiffusionConfig, GeneratorConfig
+
+
+def _ascending(interval: tuple[float, float]) -> tuple[float, float]:
+    low, high = interval
+    if not 0 <= low < high:
+        raise ValueError(f"an interval of noise begins at 0 or above and ends higher; write [{min(low, high):g}, …]")
+    return interval
+
+
+Interval = Annotated[tuple[float, float], AfterValidator(_ascending)]
+"""[low, high] of the noise sqrt(1 - ab) / sqrt(ab), low excluded; 1 is as much noise as signal (2404.07724)."""
+
+
+class GuideOptions(Config):
+    """How strongly the pipeline's guide pulls, and where."""
+
+    scale: float = Field(gt=0)
+    """s in eps - s sigma_t grad log p(class | x_t), the scale of ADM (1 to 10 there); 1 is the Bayes rule."""
+    interval: Interval | None = None
+    """[low, high] of the noise sqrt(1 - ab) / sqrt(ab) at which it acts; null: at all."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(scale=1.0, interval=(0.0, 5.0))
 
 
 class DiffusionSampling(Config):
@@ -26,6 +51,14 @@ class DiffusionSampling(Config):
     """Noise of ddim: 0 deterministic, 1 ancestral; read by ddim only."""
     guidance: float = Field(ge=0)
     """Classifier-free guidance g in cond + g (cond - uncond); 0 is off. A scale s of the papers is g = s - 1."""
+    autoguidance: float | None = added(gt=0)
+    """g in strong + g (strong - weak), weak being the weights that `earlier` of the generator's section kept; null: off
+    (2406.02507, whose w is g + 1). In place of `guidance`; needs no condition."""
+    guidance_interval: Interval | None = added()
+    """[low, high] of the noise sqrt(1 - ab) / sqrt(ab) at which guidance and autoguidance act, 1 being as much noise as
+    signal; null: at all (2404.07724: weak noise and strong noise are better left alone)."""
+    guide: GuideOptions | None = added()
+    """Follow the guide of the section `guide` towards a class; null: do not."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -64,11 +97,21 @@ AnySampling = DiffusionSampling | MaskedSampling
 Sampling = Annotated[Annotated[AnySampling, Field(discriminator="kind")], BeforeValidator(_current)]
 
 
-def check_sampling(sampling: AnySampling, model: GeneratorConfig) -> None:
+@dataclass(frozen=True)
+class Beside:
+    """What stands beside a generator to guide it."""
+
+    earlier: bool = False
+    """Weights of an earlier state of its training."""
+    guide: bool = False
+    """A guide that recognizes classes in its noisy samples."""
+
+
+def check_sampling(sampling: AnySampling, model: GeneratorConfig, beside: Beside = Beside()) -> None:
     """A generator of this config can be sampled with these options.
 
-    Raises: ConfigError for options of the other kind, steps that the spacing cannot honor, or guidance without a
-    condition that training drops.
+    Raises: ConfigError for options of the other kind, steps that the spacing cannot honor, guidance without a
+    condition that training drops, or with what does not stand beside the generator.
     """
     if sampling.kind != model.sampled_by:
         raise ConfigError(
@@ -81,12 +124,13 @@ def check_sampling(sampling: AnySampling, model: GeneratorConfig) -> None:
         _check_guidance(sampling.guidance, model)
     if isinstance(sampling, DiffusionSampling) and isinstance(model, DiffusionConfig):
         check_steps(model.schedule.n_times, sampling.steps, sampling.spacing)
+        _check_beside(sampling, beside)
 
 
-def sampling_fault(where: str, sampling: AnySampling, model: GeneratorConfig) -> str | None:
+def sampling_fault(where: str, sampling: AnySampling, model: GeneratorConfig, beside: Beside = Beside()) -> str | None:
     """What check_sampling() has against these options of params.yaml, in one line that names the place."""
     try:
-        check_sampling(sampling, model)
+        check_sampling(sampling, model, beside)
     except ConfigError as error:
         facts = [f"{name}: {value}" for name, value in (("got", error.got), ("valid", error.expected)) if value]
         return f"{where}: {error.what} ({'; '.join(facts)}); {error.fix}"
@@ -94,9 +138,31 @@ def sampling_fault(where: str, sampling: AnySampling, model: GeneratorConfig) ->
 
 
 def refuse_sampling(where: str, sampling: AnySampling, model: GeneratorConfig) -> None:
-    """The same for a validator. Raises: ValueError."""
+    """The same for a validator, of a generator with nothing beside it. Raises: ValueError."""
     if fault := sampling_fault(where, sampling, model):
         raise ValueError(fault)
+
+
+def _check_beside(sampling: DiffusionSampling, beside: Beside) -> None:
+    if sampling.autoguidance is not None and sampling.guidance > 0:
+        raise ConfigError(
+            "guidance and autoguidance push away from two different guesses",
+            got=f"guidance: {sampling.guidance}, autoguidance: {sampling.autoguidance}",
+            fix="set guidance: 0.0 or autoguidance: null",
+        )
+    if sampling.autoguidance is not None and not beside.earlier:
+        raise ConfigError(
+            "autoguidance needs weights of an earlier state of the generator's training, which none has kept here",
+            got=f"autoguidance: {sampling.autoguidance}",
+            fix="set earlier of the generator's section, e.g. 0.2, and train it; or set autoguidance: null",
+        )
+    if sampling.guide is not None and not beside.guide:
+        raise ConfigError(
+            "sampling follows a guide, and there is none of this generator here",
+            got=f"guide: {{scale: {sampling.guide.scale:g}}}",
+            fix="add a section guide whose model guides this generator (presets/digits-guided.yaml shows one), or set "
+            "guide: null",
+        )
 
 
 def _check_guidance(guidance: float, model: GeneratorConfig) -> None:

@@ -1,8 +1,10 @@
 """The adapter that makes any generator trainable: mean of its per-example loss, and EMA after each step."""
 
+import copy
 from collections.abc import Mapping
 from typing import Generic, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from components.base import Batch
@@ -15,14 +17,20 @@ G = TypeVar("G", bound=nn.Module)
 
 
 class GeneratorTrainable(Trainable, Generic[G]):
-    """A generator and, if configured, its averaged copy. `result` is what sampling uses and what is saved."""
+    """A generator and, if configured, its averaged copy. `result` is what sampling uses and what is saved.
+
+    `earlier`: share of the training after which the result is kept as it is then (2406.02507); None: it is not.
+    """
 
     by_row = True
 
-    def __init__(self, generator: G, ema: EmaConfig | None) -> None:
+    def __init__(self, generator: G, ema: EmaConfig | None, earlier: float | None = None) -> None:
         super().__init__()
         self.generator = generator
         self.ema = Ema(generator, ema) if ema is not None else None
+        self.share, self.earlier = earlier, None
+        if earlier is not None:
+            self.earlier = copy.deepcopy(generator).requires_grad_(False)
 
     @property
     def result(self) -> G:
@@ -34,6 +42,14 @@ class GeneratorTrainable(Trainable, Generic[G]):
             raise IndexError(f"a generator has one optimizer, not {which + 1}")
         return self.generator(batch, rng).mean(), {}
 
-    def after_step(self, step: int, n_steps: int) -> None:  # noqa: ARG002
+    def after_step(self, step: int, n_steps: int) -> None:
         if self.ema is not None:
             self.ema.update(self.generator, step)
+        if self.share is not None and self.earlier is not None and step == max(1, round(self.share * n_steps)):
+            self._keep(self.earlier)
+
+    @torch.no_grad()
+    def _keep(self, earlier: nn.Module) -> None:
+        kept, now = earlier.state_dict(), self.result.state_dict()
+        for name, tensor in kept.items():
+            tensor.copy_(now[name])

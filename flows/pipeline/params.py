@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from components.conditions.config import FieldConditionConfig
 from components.config import Config
 from components.errors import ConfigError
-from components.generators.sampling import sampling_fault
+from components.generators.sampling import Beside, sampling_fault
 from components.pixels.base import PixelDiffusionConfig
 from flows.pipeline.policy import GateParams, RetrainParams
 from flows.stages.bundle.params import BundleParams
@@ -95,13 +95,12 @@ def _spaces(params: Params) -> Iterator[str]:
 
 def _samplings(params: Params) -> Iterator[str]:
     """Options that cannot sample are refused before anything starts."""
-    if params.rdm is not None and params.sample.rdm is not None:
-        fault = sampling_fault("sample.rdm", params.sample.rdm, params.rdm.model)
-        if fault is not None:
-            yield fault
-    fault = sampling_fault("sample.pixels", params.sample.pixels, params.pixels.model)
-    if fault is not None:
-        yield fault
+    for stage, section in (("rdm", params.rdm), ("pixels", params.pixels)):
+        sampling = getattr(params.sample, stage)
+        if section is not None and sampling is not None:
+            beside = Beside(earlier=section.earlier is not None)
+            if fault := sampling_fault(f"sample.{stage}", sampling, section.model, beside):
+                yield fault
 
 
 def _sides(params: Params) -> Iterator[str]:

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from components.config import Config
+from components.config import Config, added
 from components.generators.sampling import Sampling, refuse_sampling
 from components.pixels import PixelConfig
 from components.training.config import EmaConfig, TrainConfig
@@ -39,6 +39,9 @@ class PixelsParams(Config):
     """The training run; null: none, the weights are imported as they are."""
     ema: EmaConfig | None
     """Averaging of the weights that are kept; null: the last weights."""
+    earlier: float | None = added(gt=0, lt=1)
+    """Share of the training (0..1) after which its weights are also kept as they are then, in a second file, for
+    autoguidance; null: not."""
     preview: PreviewConfig
     """Pictures on the way."""
 
@@ -46,6 +49,8 @@ class PixelsParams(Config):
     def _agrees(self) -> Self:
         trained_or_imported("pixels", self.train, self.weights)
         one_start("pixels", self.weights, self.init)
+        if self.earlier is not None and self.train is None:
+            raise ValueError("earlier keeps weights of a training, and train is null; set earlier: null")
         if self.train and self.ema and not (self.weights or self.init):
             self.ema.check_start(self.train.steps)
         refuse_sampling("pixels.preview.sampling", self.preview.sampling, self.model)

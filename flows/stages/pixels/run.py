@@ -47,7 +47,8 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
         raise DataError("there is no training image", fix="collect more pictures, or label some")
     generator.fit(training, derive_seed(params.seed, "conditions"), trained=params.init is not None)
     kept = {} if params.weights is None else adopt(generator, params.weights, LAYOUTS, where="pixels.weights")
-    trainable = GeneratorTrainable(generator.to(worker.device), params.ema if params.train is not None else None)
+    ema = params.ema if params.train is not None else None
+    trainable = GeneratorTrainable(generator.to(worker.device), ema, params.earlier)
     shown = held_out if len(held_out) else cache.training(fields)
     previews = _Previews(params, trainable, shown, load_codec(inputs["codec"]).to(worker.device))
     curve = []
@@ -57,7 +58,7 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     if worker.rank != 0:
         return {}
     fitted = trainable.result.eval()
-    save_generator(fitted, out)
+    save_generator(fitted, out, earlier=trainable.earlier)
     keep(kept, out)
     out.write_json("plots/loss.json", curve)
     for name, picture in previews.draw(params.train.steps if params.train is not None else 0).items():

@@ -4,7 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from components.config import Config
+from components.config import Config, added
 from components.generators.sampling import DiffusionSampling, Sampling, refuse_sampling
 from components.rdm import RdmConfig
 from components.training.config import EmaConfig, TrainConfig
@@ -44,6 +44,9 @@ class RdmParams(Config):
     none, the weights are imported as they are."""
     ema: EmaConfig | None
     """Averaging of the weights that are kept (paper: ramped to 0.9999); null: the last weights."""
+    earlier: float | None = added(gt=0, lt=1)
+    """Share of the training (0..1) after which its weights are also kept as they are then, in a second file, for
+    autoguidance; null: not."""
     check: CheckConfig
     """How the result is examined."""
 
@@ -51,6 +54,8 @@ class RdmParams(Config):
     def _agrees(self) -> Self:
         trained_or_imported("rdm", self.train, self.weights)
         one_start("rdm", self.weights, self.init)
+        if self.earlier is not None and self.train is None:
+            raise ValueError("earlier keeps weights of a training, and train is null; set earlier: null")
         if self.train and self.ema and not (self.weights or self.init):
             self.ema.check_start(self.train.steps)
         refuse_sampling("rdm.check.sampling", self.check.sampling, self.model)

@@ -46,15 +46,15 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
     rdm.fit(training, derive_seed(params.seed, "conditions"), trained=params.init is not None)
     kept = {} if params.weights is None else adopt(rdm, params.weights, (RdmLayout(),), where="rdm.weights")
     fitted: Generator = rdm.to(worker.device)
-    curve = []
+    earlier, curve = None, []
     if params.train is not None:
-        trainable = GeneratorTrainable(rdm, params.ema)
+        trainable = GeneratorTrainable(rdm, params.ema, params.earlier)
         curve = train(trainable, training.fetch, len(training), params.train, worker).curve
-        fitted = trainable.result
+        fitted, earlier = trainable.result, trainable.earlier
     if worker.rank != 0:
         return {}
     fitted.eval()
-    save_generator(fitted, out)
+    save_generator(fitted, out, earlier=earlier)
     keep(kept, out)
     out.write_json("plots/loss.json", curve)
     metrics = {"loss": curve[-1]["loss"]} if curve else {}

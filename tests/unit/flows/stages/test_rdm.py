@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ from pydantic import ValidationError
 
 from components.cache.reader import open_cache
 from components.errors import ConfigError
+from components.generators.diffusion import Diffusion
+from components.generators.sampling import DiffusionSampling
 from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
 from components.metrics.frechet import frechet
 from components.rdm import RdmConfig, load_rdm
+from components.rng import image_rng
 from components.training.config import EmaConfig, TrainConfig
 from components.weights import read_tensors
 from components.weights_file import WeightsFile
@@ -23,6 +27,7 @@ from tests.support.generators import BY_CLASS, build_rdm
 from tests.support.starts import REFUSED, check_start
 from tests.support.toys import worker
 
+PIN = {"uri": "a", "sha256": "0" * 64}
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
 
 
@@ -192,3 +197,17 @@ def test_training_starts_from_the_file(tmp_path: Path) -> None:
 def test_it_trains_or_imports() -> None:
     with pytest.raises(ValidationError, match=r"rdm\.train and rdm\.weights"):
         RdmParams.model_validate(_params(train=None).model_dump())
+
+
+def test_an_earlier_state_of_the_training_is_kept_and_guides(tmp_path: Path) -> None:
+    inputs, out, plain = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out"), FolderArtifact(tmp_path / "plain")
+    run(_params(earlier=0.5), inputs, out, worker(tmp_path))
+    run(_params(), inputs, plain, worker(tmp_path))
+    assert out.read_bytes("weights.safetensors") == plain.read_bytes("weights.safetensors")
+    rdm, how = cast(Diffusion, load_rdm(out)), DiffusionSampling.tiny()
+    assert rdm.earlier is not None
+    guided = rdm.sample({}, how.model_copy(update={"autoguidance": 2.0}), image_rng(0, 0, 3, stream="rdm"))
+    assert not torch.equal(guided, rdm.sample({}, how, image_rng(0, 0, 3, stream="rdm")))
+    with pytest.raises(ValidationError, match="train is null; set earlier: null"):
+        RdmParams.model_validate(_params().model_dump() | {"earlier": 0.5, "train": None, "weights": PIN})
+    assert "earlier" not in _params().model_dump()
