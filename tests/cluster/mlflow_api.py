@@ -1,4 +1,4 @@
-"""MLflow's REST API as the administrator uses it, from outside of the cluster."""
+"""MLflow's REST API as the driver and the administrator use it, from outside of the cluster."""
 
 import uuid
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ API = "api/2.0/mlflow"
 
 
 class Server:
-    """A connection with the administrator's password."""
+    """A connection with somebody's password: the driver's, if nothing is said."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: str = MLFLOW_USER, password: str = MLFLOW_PASSWORD) -> None:
         self.session = requests.Session()
-        self.session.auth = (MLFLOW_USER, MLFLOW_PASSWORD)
+        self.session.auth = (user, password)
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ import requests
 
 from tests.cluster.mlflow_api import API, Server
 from tests.support import cluster_rig
+from tests.support.cluster_jobs import fresh_name
 from tests.support.cluster_rig import MLFLOW_PASSWORD, MLFLOW_URI, MLFLOW_USER, kubectl
 
 SYSTEM = "rcg-system"
@@ -28,6 +29,19 @@ def test_nobody_gets_in_without_the_password() -> None:
     assert requests.get(url, timeout=30).status_code == 401
     assert requests.get(url, timeout=30, auth=(MLFLOW_USER, "guessed-password")).status_code == 401
     assert requests.get(url, timeout=30, auth=(MLFLOW_USER, MLFLOW_PASSWORD)).status_code == 200
+
+
+def test_the_driver_administers_nothing(server: Server) -> None:
+    """It makes no users and changes nothing that another one created; the administrator does both."""
+    user = {"username": fresh_name("somebody"), "password": "a-long-password"}
+    experiment = {"name": fresh_name("experiment")}
+    with Server(*cluster_rig.MLFLOW_ADMIN) as admin:
+        assert admin.ask("GET", "users/get", params={"username": MLFLOW_USER})["user"]["is_admin"] is False
+        others = {"experiment_id": admin.ask("POST", "experiments/create", json=experiment)["experiment_id"]}
+        for path, body in (("users/create", user), ("runs/create", others), ("experiments/delete", others)):
+            assert server.call("POST", f"{API}/{path}", json=body).status_code == 403, path
+            assert admin.call("POST", f"{API}/{path}", json=body).ok, path
+        assert server.call("GET", f"{API}/experiments/get", params=others).ok, "what others have is read"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +74,7 @@ def test_answers_by_its_service_name_in_a_pod() -> None:
 def test_password_is_in_no_argument() -> None:
     pods = json.loads(kubectl("-n", SYSTEM, "get", "pods", "-o", "json"))["items"]
     assert {pod["metadata"]["labels"]["app.kubernetes.io/name"] for pod in pods} >= {"rcg-mlflow", "rcg-postgres"}
-    for secret in ("local-postgres", MLFLOW_PASSWORD, "local-flask-key"):
+    for secret in ("local-postgres", MLFLOW_PASSWORD, cluster_rig.MLFLOW_ADMIN[1], "local-flask-key"):
         assert secret not in json.dumps([pod["spec"] for pod in pods])
 
 

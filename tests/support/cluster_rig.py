@@ -35,6 +35,7 @@ POSTGRES = "localhost/rcg-postgres:local"
 POSTGRES_DATA = Path("/var/lib/rcg-volumes/postgres")
 MLFLOW_URI = "http://10.96.0.50:5000"
 MLFLOW_USER, MLFLOW_PASSWORD = "rcg", "local-password"
+MLFLOW_ADMIN = ("admin", "local-admin-password")
 _UID = 1000
 
 
