@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-chaos test-cluster check format docs lock bench bench-cluster study study-clipart clipart clean
+.PHONY: help setup demo test test-unit test-chaos test-cluster check format docs lock bench bench-cluster study study-clipart clipart emoji clean
 .PHONY: image image-check full-image cluster-up cluster-down
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -79,6 +79,11 @@ clipart: data/clipart ## a second collection: 2,900 color clip-art pictures from
 
 data/clipart: examples/clipart.py | setup
 	python examples/clipart.py data/clipart
+
+emoji: data/emoji ## a third collection: 3,750 emoji in two styles with names and keywords, from packages of npm
+
+data/emoji: examples/emoji.py | setup
+	python examples/emoji.py data/emoji
 
 image: setup ## the image of the stages; FLAVOR=gpu|cpu, IMAGE=registry/rcg, PUSH=1 (docker, podman or buildah)
 	k8s/build-image $(or $(FLAVOR),gpu)

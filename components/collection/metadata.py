@@ -1,6 +1,7 @@
 """Labels and captions: metadata.csv or metadata.jsonl with file_name, label and text, as Hugging Face's ImageFolder.
 
-A picture may have several captions: a list as `text` in metadata.jsonl, or one row for each, in either file.
+A picture may have several captions: a list as `text` in metadata.jsonl, or one row for each, in either file. `group`
+names what pictures have in common that must not be in two splits: a concept, a person, a scene.
 """
 
 import codecs
@@ -22,10 +23,11 @@ class Note(NamedTuple):
 
     label: str | None = None
     captions: tuple[str, ...] = ()
+    group: str | None = None
 
     def joined(self, other: Self) -> Self | None:
-        """This note with the captions of another row; None where that row has none, or another label."""
-        if not other.captions or other.label not in (None, self.label):
+        """This note with the captions of another row; None where that row has none, or another label or group."""
+        if not other.captions or other.label not in (None, self.label) or other.group not in (None, self.group):
             return None
         return self._replace(captions=self.captions + other.captions)
 
@@ -49,10 +51,10 @@ def read_notes(source: Source, files: Sequence[MetadataFile]) -> dict[str, Note]
             if not isinstance(file_name, str) or not file_name:
                 raise DataError(f"{where} has no file_name", got=dict(row), expected="a column named file_name")
             key = _key(folder, file_name, where)
-            note = Note(_text(row.get("label")), _captions(row.get("text"), where))
+            note = Note(_text(row.get("label")), _captions(row.get("text"), where), _text(row.get("group")))
             joined = notes[key].joined(note) if key in notes else note
             if joined is None:
-                fix = "keep one row per picture; further rows may each add a caption, with the same label or none"
+                fix = "keep one row per picture; further rows add a caption each, with the same label and group or none"
                 raise DataError(f"{where} describes {key} again", fix=fix)
             notes[key] = joined
     return notes

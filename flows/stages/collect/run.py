@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,7 @@ from flows.stages.collect.params import CollectParams
 
 Row = dict[str, Any]
 
+_log = logging.getLogger(__name__)
 _SHOWN = 5
 _N_SAMPLES, _SAMPLE_PX = 64, 64
 
@@ -101,7 +103,7 @@ class _Labels:
     def of(self, key: str) -> Note:
         note = self.unmatched.pop(as_posix(key), Note())
         label = {"metadata": note.label, "folder": folder_label(key), "none": None}[self.kind]
-        return Note(label, note.captions)
+        return Note(label, note.captions, note.group)
 
     def refuse_lost_captions(self) -> None:
         """Raises: DataError naming the pictures that have captions but are not in the collection."""
@@ -126,6 +128,9 @@ class _Tally:
     others: Counter[str] = field(default_factory=Counter)
     samples: list[tuple[str, str]] = field(default_factory=list)
     """(sha256, key) of the pictures to show."""
+    groups: Counter[str] = field(default_factory=Counter)
+    alone: list[str] = field(default_factory=list)
+    """The first few pictures that are in no group."""
 
     def add(self, rows: Sequence[Row]) -> None:
         self.splits.update(row["split"] for row in rows)
@@ -134,6 +139,13 @@ class _Tally:
         self.others["labeled"] += sum(row["label"] is not None for row in rows)
         shown = [(row["sha256"], row["key"]) for row in rows if row["split"] == "train"]
         self.samples = heapq.nsmallest(_N_SAMPLES, self.samples + shown)
+        self.groups.update(row["group"] for row in rows if row["group"] is not None)
+        self.alone = (self.alone + [row["key"] for row in rows if row["group"] is None])[:_SHOWN]
+
+    @property
+    def largest(self) -> str:
+        """The largest group and its size; empty where there are none."""
+        return "".join(f"group {name} has {n} of them" for name, n in self.groups.most_common(1))
 
 
 @dataclass
@@ -163,10 +175,12 @@ def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts
         found = facts.rows(chunk)
         tally.rejected += [{"key": row["key"], "why": row["reject"]} for row in found if row["reject"] is not None]
         rows = [row for row in found if row["reject"] is None]
-        names = splitter.assign([row["sha256"] for row in rows], [row["hash"] for row in rows])
-        for row, split in zip(rows, names, strict=True):
+        for row in rows:
             note = labels.of(row["key"])
-            row |= {"split": split, "label": note.label, "caption": list(note.captions) or None}
+            row |= {"label": note.label, "caption": list(note.captions) or None, "group": note.group}
+        sha256s, hashes, groups = ([row[name] for row in rows] for name in ("sha256", "hash", "group"))
+        for row, split in zip(rows, splitter.assign(sha256s, hashes, groups), strict=True):
+            row["split"] = split
         data = index_bytes(rows)
         facts.out.write_bytes(index_name(chunk.name), data)
         tally.add(rows)
@@ -177,6 +191,7 @@ def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts
     for row in tally.rejected:
         labels.unmatched.pop(as_posix(row["key"]), None)
     labels.refuse_lost_captions()
+    _warn_of_groups(params, tally)
     facts.out.write_json("collection.json", everything.as_json())
     facts.out.write_json("base.json", base_part.as_json())
     unmatched = sorted(labels.unmatched)
@@ -193,6 +208,7 @@ def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts
         "constant": tally.others["constant"],
         "labeled": tally.others["labeled"],
         "classes": len(named_classes(everything.classes) or ()),
+        **({"groups": len(tally.groups), "grouped": tally.groups.total()} if tally.groups else {}),
         "unmatched_metadata": len(unmatched),
         "chunks": len(everything.chunks),
         "base_chunks": len(base_part.chunks),
@@ -213,9 +229,10 @@ def _check(params: CollectParams, tally: _Tally, n_files: int) -> None:
     if empty:
         raise DataError(
             f"no picture fell into {' or '.join(empty)}",
-            got=", ".join(f"{tally.splits[split]} {split}" for split in SPLITS),
+            got=", ".join([*(f"{tally.splits[split]} {split}" for split in SPLITS), *filter(None, [tally.largest])]),
             expected="at least one in each split",
-            fix="add pictures or raise the shares in collect.split; lower near_bits if unlike pictures count as alike",
+            fix="add pictures or raise the shares in collect.split; lower near_bits if unlike pictures count as alike"
+            + ("; name smaller groups" if tally.groups else ""),
         )
     if params.labels != "none" and not tally.others["labeled"]:
         where = "metadata.csv or metadata.jsonl" if params.labels == "metadata" else "the folders"
@@ -223,6 +240,23 @@ def _check(params: CollectParams, tally: _Tally, n_files: int) -> None:
             f"collect.labels is {params.labels}, but {where} label no picture",
             fix="set collect.labels: none, or add a label column and run `rcg snapshot` again",
         )
+
+
+def _warn_of_groups(params: CollectParams, tally: _Tally) -> None:
+    """Tell of groups that are larger than a split, and of pictures in none."""
+    if not tally.groups:
+        return
+    n, split = tally.splits.total(), params.split
+    smallest = min(split.val_share, split.test_share, 1 - split.val_share - split.test_share)
+    if tally.groups.most_common(1)[0][1] > smallest * n:
+        _log.warning(
+            "%s, and a split may have no more than %d: the shares of collect.split cannot be kept; name smaller groups",
+            tally.largest, round(smallest * n),
+        )  # fmt: skip
+    if tally.alone:
+        alone = n - tally.groups.total()
+        more = ", …" if alone > len(tally.alone) else ""
+        _log.warning("%d of %d pictures are in no group: %s%s", alone, n, ", ".join(tally.alone), more)
 
 
 def _draw(tally: _Tally, facts: _Facts) -> None:

@@ -92,3 +92,13 @@ def test_folder_labels_and_class_order() -> None:
     assert named_classes({"10", "9", "0"}) == ["0", "9", "10"]
     assert named_classes({"one"}) is named_classes(set()) is None
     assert named_classes({"dog", "cat", "2"}) == ["2", "cat", "dog"]
+
+
+def test_a_group_is_said_once_or_the_same_in_all_rows(tmp_path: Path) -> None:
+    csv = "file_name,group,text\na.png,apple,an apple\na.png,apple,fruit\na.png,,food\nb.png,,\n"
+    assert _read(tmp_path, metadata_csv=csv.encode()) == {
+        "a.png": Note(None, ("an apple", "fruit", "food"), "apple"),
+        "b.png": Note(),
+    }
+    with pytest.raises(DataError, match=r"line 3 describes a\.png again(?s:.)*same label and group"):
+        _read(tmp_path, metadata_csv=b"file_name,group,text\na.png,apple,an apple\na.png,pear,a pear\n")

@@ -184,3 +184,60 @@ def test_the_hash_is_a_known_function() -> None:
     assert difference_hash(ramp) == b"\xff" * 8 + bytes(8)
     assert difference_hash(ramp.transpose(Image.Transpose.TRANSPOSE)) == bytes(8) + b"\xff" * 8
     assert difference_hash(Image.new("RGB", (50, 30), (7, 8, 9))) == bytes(16)
+
+
+GROUPED = st.lists(
+    st.lists(st.tuples(NEAR, st.one_of(st.none(), st.sampled_from("ABCDEFGH"))), min_size=1, max_size=12),
+    min_size=1, max_size=6,
+)  # fmt: skip
+
+
+def _assign_grouped(chunks: list[list[tuple[bytes, str | None]]]) -> list[list[str]]:
+    splitter = Splitter(CONFIG)
+    return [
+        splitter.assign([_sha((c, i)) for i in range(len(chunk))], [h for h, _ in chunk], [g for _, g in chunk])
+        for c, chunk in enumerate(chunks)
+    ]
+
+
+@given(chunks=GROUPED)
+@settings(max_examples=150, deadline=None)
+def test_neither_near_pictures_nor_a_group_are_in_two_splits(chunks: list[list[tuple[bytes, str | None]]]) -> None:
+    everything = _assign_grouped(chunks)
+    placed = [
+        (h, g, split)
+        for chunk, names in zip(chunks, everything, strict=True)
+        for (h, g), split in zip(chunk, names, strict=True)
+        if split != LEFT_OUT
+    ]
+    for i, (h, g, split) in enumerate(placed):
+        for other, other_g, other_split in placed[:i]:
+            if _bits_apart(h, other) <= CONFIG.near_bits or (g is not None and g == other_g):
+                assert split == other_split
+    for n in range(1, len(chunks)):
+        assert _assign_grouped(chunks[:n]) == everything[:n]
+
+
+def test_a_group_keeps_its_split_when_it_is_drawn_anew_and_grows() -> None:
+    hashes, groups = _random_hashes(120), [str(i % 40) for i in range(120)]
+    first = Splitter(CONFIG).assign([_sha(i) for i in range(120)], hashes, groups)
+    splits = dict(zip(groups, first, strict=True))
+    assert set(splits.values()) == set(SPLITS)
+    assert all(splits[group] == split for group, split in zip(groups, first, strict=True))
+    redrawn = Splitter(CONFIG)
+    for start in range(0, 120, 25):  # other bytes, other chunks, even one at a time
+        shas = [_sha(("new", i)) for i in range(start, min(start + 25, 120))]
+        part = slice(start, start + 25)
+        names = redrawn.assign(shas, _random_hashes(120, 7)[part], groups[part])
+        assert names == [splits[group] for group in groups[part]]
+
+
+def test_a_picture_near_one_split_and_of_a_group_in_another_is_left_out() -> None:
+    hashes = _random_hashes(12)
+    splitter = Splitter(CONFIG)
+    names = splitter.assign([_sha(i) for i in range(12)], hashes, [str(i) for i in range(12)])
+    other = next(i for i in range(12) if names[i] != names[0])
+    near = _hash(int.from_bytes(hashes[other], "big") ^ 1)
+    assert splitter.assign([_sha("both")], [near], ["0"]) == [LEFT_OUT]
+    assert splitter.assign([_sha("one")], [near], [str(other)]) == [names[other]]
+    assert splitter.n_near == 2

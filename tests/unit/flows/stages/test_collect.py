@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.collection.images import index_name, open_images, read_table
+from components.collection.images import index_name, index_schema, open_images, read_table
 from components.collection.source import FolderSource
 from components.errors import ConfigError, DataError, TamperedError
 from flows.stages.collect import run as collect
@@ -335,3 +335,39 @@ def test_two_ranks_make_the_artifact_of_one(tmp_path: Path) -> None:
     assert files == artifact.digests()
     assert set(others) == {f"facts/c{i:05d}.arrow" for i in (2, 3, 4)}
     assert all(keys[name] == other_keys[name] for name in others)
+
+
+def test_a_group_stays_together_and_odd_groups_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(tmp_path)
+    add_scenes(place, 0, 60)
+    lines = [f"{i:04d}.png,{'' if i == 7 else i % 20}\n" for i in range(60)]
+    write(place, {"metadata.csv": ("file_name,group\n" + "".join(lines)).encode()})
+    place.snapshot()
+    metrics, artifact = place.collect("a")
+    rows = _rows(artifact)
+    assert set(rows["0000.png"]) == {field.name for field in index_schema()}
+    splits = {i: rows[f"{i:04d}.png"]["split"] for i in range(60)}
+    assert all(splits[i] == splits[i + 20] == splits[i + 40] for i in range(20) if i != 7)
+    assert (metrics["groups"], metrics["grouped"]) == (20, 59)
+    assert [record.getMessage() for record in caplog.records] == ["1 of 60 pictures are in no group: 0007.png"]
+    caplog.clear()
+    write(place, {"metadata.csv": ("file_name,group\n" + "".join(f"{i:04d}.png,one\n" for i in range(15))).encode()})
+    place.snapshot()
+    place.collect("b")
+    assert "group one has 15 of them, and a split may have no more than 12" in caplog.text
+    write(place, {"metadata.csv": ("file_name,group\n" + "".join(f"{i:04d}.png,one\n" for i in range(60))).encode()})
+    place.snapshot()
+    with pytest.raises(DataError, match=r"no picture fell into(?s:.)*group one has 60 of them(?s:.)*smaller groups"):
+        place.collect("c")
+
+
+def test_without_groups_the_artifact_is_as_ever(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    add_scenes(place, 0, 30)
+    place.snapshot()
+    plain, artifact = place.collect("a")
+    write(place, {"metadata.csv": b"file_name,style,group\n0001.png,flat,\n"})
+    place.snapshot()
+    metrics, again = place.collect("b")
+    assert (metrics, again.digests()) == (plain, artifact.digests())
+    assert "groups" not in plain
