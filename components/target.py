@@ -9,6 +9,10 @@ from components.fields import FieldSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+KNOWN = "known"
+"""Entry of a batch for sampling: the target of a given picture, of which only what its mask says counts; the rest is
+filled in. Shapes: (b, *shape) as stored; beside it the mask of mask_name(), (b, h, w) bool, True where it is known."""
+
 
 class EventSpec(Config):
     """One value of what a generator makes, as the cache stores it."""

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from components.bundle.edits import read_picture
 from components.bundle.provenance import SCHEMA as PROVENANCE_SCHEMA
 from components.bundle.provenance import Provenance, check_bundle, platform_facts
 from components.bundle.request import Picture, Request
@@ -19,7 +20,7 @@ from components.encoders.base import Encoder, constant_rows, load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
 from components.generators.files import EARLIER
 from components.images.config import DecodeRecipe
-from components.images.decode import decode, square
+from components.images.decode import square
 from components.images.pictures import to_float
 from components.pixels import load_pixels
 from components.rdm import load_rdm
@@ -54,6 +55,7 @@ class Bundle:
             codec=load_codec(_Part(folder / "codec")).to(device),
             sampling=card.sampling,
             represent=self.represent if has_encoder else None,
+            recipe=card.decode,
         )
 
     @classmethod
@@ -124,10 +126,7 @@ class Bundle:
     def _read(self, picture: Picture) -> Float[Tensor, "3 px px"]:
         """Pixels in [0, 1], cut and scaled as the training images before encoding."""
         px = max(self.system.codec.spec.image_px, self.encoder.input_px)
-        try:
-            pixels = square(decode(picture.data, self.card.decode), px)
-        except DataError as error:
-            raise DataError(f"{picture.name} cannot be used", got=error.what, expected="a picture file") from error
+        pixels = square(read_picture(picture, self.card.decode), px)
         return to_float(pixels[None].copy())[0]  # Pillow lends its memory read-only
 
 

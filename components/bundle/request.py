@@ -26,6 +26,24 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Edit:
+    """A picture, and the part of it that is to be filled: where the mask is transparent, or else white."""
+
+    image: Picture
+    mask: Picture
+    """Of the picture's aspect, in any size."""
+    free: bool = False
+    """Sample the representation, too. Otherwise, and without any other condition, it is the picture's own."""
+    repaint: int | None = None
+    """Times that each step is taken (DiffusionSampling.repaint); None: the system's default."""
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """As provenance records it."""
+        return {"image": self.image.sha256, "mask": self.mask.sha256} | ({"free": "yes"} if self.free else {})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """Images number first … first + n - 1 of a seed, under one condition at most.
 
@@ -44,6 +62,8 @@ class Request:
     """With `between`: one mix, (1 - share) a + share b, each image with its own noise."""
     representation: tuple[float, ...] | None = None
     """Fed as it is."""
+    edit: Edit | None = None
+    """Images that are this picture but for a part, whatever the condition."""
     guidance: float | None = None
     """Strength of classifier-free guidance of the last generator, 0 is off; None: the system's default, as below."""
     steps: int | None = None
@@ -91,6 +111,11 @@ class Request:
     @property
     def condition(self) -> dict[str, str]:
         """The condition as provenance records it: names and digests."""
+        return self.told | (self.edit.condition if self.edit is not None else {})
+
+    @property
+    def told(self) -> dict[str, str]:
+        """The condition without the edit."""
         if self.class_name is not None:
             return {"class": self.class_name}
         if self.like is not None:

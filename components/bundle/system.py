@@ -11,15 +11,21 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from components.base import Batch
-from components.bundle.request import MAX_IMAGES, Picture, Request
+from components.bundle.edits import blended, read_edit
+from components.bundle.request import MAX_IMAGES, Edit, Picture, Request
 from components.codecs.base import Codec
 from components.conditions.frequencies import sample_index
 from components.config import Config
 from components.errors import ConfigError
-from components.fields import of_fields
+from components.fields import mask_name, of_fields
 from components.generators.base import Generator
 from components.generators.sampling import Sampling
+from components.images.config import DecodeRecipe
 from components.rng import Rng, RowRng, derive_seed
+from components.target import KNOWN
+
+_PICTURE = "picture"
+"""Entry of a batch, where decoding changes known pixels: a given picture's, and beside it which of them are kept."""
 
 
 class SystemSampling(Config):
@@ -36,7 +42,8 @@ class SystemSampling(Config):
 
     def with_request(self, request: Request) -> "SystemSampling":
         """These options with what the request asks otherwise. Raises: ConfigError for a value that cannot be."""
-        asked = {"guidance": request.guidance, "steps": request.steps}
+        repaint = request.edit.repaint if request.edit is not None else None
+        asked = {"guidance": request.guidance, "steps": request.steps, "repaint": repaint}
         changed = {name: value for name, value in asked.items() if value is not None}
         try:
             pixels = type(self.pixels).model_validate(self.pixels.model_dump() | changed)
@@ -52,7 +59,7 @@ class System:
     """Generators in order, with the codec that decodes what the last one makes.
 
     Image i of a seed depends on the seed, i and the split into micro-batches alone. `represent`: picture -> (1, dim)
-    representation; None where there is no encoder.
+    representation; None where there is no encoder. `recipe`: how given pictures are decoded; None where none can be.
     """
 
     def __init__(
@@ -63,11 +70,12 @@ class System:
         codec: Codec,
         sampling: SystemSampling,
         represent: Callable[[Picture], Float[Tensor, "1 dim"]] | None = None,
+        recipe: DecodeRecipe | None = None,
     ) -> None:
         needed = rdm is not None and "representation" in pixels.required
         self.generators: dict[str, Generator] = {"rdm": rdm, "pixels": pixels} if rdm and needed else {"pixels": pixels}
         self.pixels, self.codec, self.sampling, self._represent = pixels, codec, sampling, represent
-        self.device = next(pixels.parameters()).device
+        self.device, self._recipe = next(pixels.parameters()).device, recipe
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -103,6 +111,8 @@ class System:
         Raises: ConfigError for a request that this system cannot answer, before anything is drawn; DataError.
         """
         options, given = self.sampling.with_request(request), self._given(request)
+        if request.edit is not None:
+            given = self._edited(request.edit, request.n, own=not given) | given
 
         def draw(here: range) -> Batch:
             rows = {field: values[here.start : here.stop] for field, values in given.items()}
@@ -125,15 +135,18 @@ class System:
         for name, generator in self.generators.items():
             if generator.makes in batch:
                 continue
-            read = of_fields(batch, generator.conditions)
+            read = of_fields(batch, (*generator.conditions, *([KNOWN] if generator.makes == "target" else [])))
             rng = self._rng(request.seed, numbers, name)
             batch[generator.makes] = generator.sample(read, getattr(options, name), rng)
         return batch
 
     @torch.no_grad()
     def images(self, batch: Batch) -> Float[Tensor, "b 3 px px"]:
-        """The decoded target of a batch, in [0, 1]."""
-        return self.codec.decode(batch["target"])
+        """The decoded target of a batch, in [0, 1]; the known pixels of a given picture are its own, exactly."""
+        images, spec = self.codec.decode(batch["target"]), self.codec.spec
+        if _PICTURE not in batch:
+            return images
+        return blended(images, batch[_PICTURE], batch[mask_name(_PICTURE)], reach=spec.image_px // spec.shape[-1])
 
     def class_index(self, name: str) -> int:
         """Raises: ConfigError for an unknown class or a system without classes."""
@@ -148,7 +161,7 @@ class System:
         """The fields that the request itself gives, one row for each image. Raises: ConfigError, DataError."""
         if request.class_name is not None:
             return {"class": torch.tensor([self.class_index(request.class_name)]).expand(request.n)}
-        if request.condition and "representation" not in self.pixels.conditions:
+        if request.told and "representation" not in self.pixels.conditions:
             raise ConfigError(
                 "this pixel generator has no condition on representations",
                 got=f"conditions: {', '.join(self.pixels.conditions) or 'none'}",
@@ -165,6 +178,26 @@ class System:
         else:
             return {}
         return {"representation": z.expand(request.n, -1)}
+
+    def _edited(self, edit: Edit, n: int, *, own: bool) -> dict[str, Tensor]:
+        """What is known of the target, and, if `own`, the picture's own representation. Raises: ConfigError, DataError.
+
+        Latents and tokens of known pixels are those of the whole picture; what decoding them changes is put right in
+        images().
+        """
+        if self._recipe is None:
+            raise ConfigError("this system cannot read pictures", fix="use a bundle")
+        seen, spec = read_edit(edit, self._recipe, self.codec.spec.image_px), self.codec.spec
+        h, w = spec.shape[-2:]
+        given = {KNOWN: self.codec.encode(seen.image.to(self.device)), mask_name(KNOWN): seen.on_grid((h, w))}
+        if spec.space != "pixels":
+            given |= {_PICTURE: seen.image, mask_name(_PICTURE): seen.known}
+        if own and not edit.free and "representation" in self.pixels.conditions:
+            if self._represent is None:
+                fix = "sample one: --free; or set bundle.with_encoder: true and make it again"
+                raise ConfigError("this bundle has no encoder, so it has no representation of the picture", fix=fix)
+            given["representation"] = self._represent(edit.image)
+        return {name: rows.cpu().expand(n, *rows.shape[1:]) for name, rows in given.items()}
 
     def _seen(self, picture: Picture) -> Float[Tensor, "1 dim"]:
         if self._represent is None:

@@ -113,3 +113,18 @@ def clamped(denoise: Denoiser, low: float, high: float) -> Denoiser:
         return guess._replace(x0=guess.x0.clamp(low, high))
 
     return inside
+
+
+def known(denoise: Denoiser, x0: Tensor, where: Tensor) -> Denoiser:
+    """Put what is known in place of the guess; wrap it around everything else, so that nothing moves it.
+
+    The noise of the known part follows, as a sampler works it out from x_t and the guess. A network that was not
+    trained with known parts reads them through their noise only, so what it fills in is too loosely tied to them;
+    repainted() mends most of that. Shapes: x0 as x_t; where: bool, broadcast over x_t. Paper: 2112.10741, sec. 2.4.
+    """
+
+    def replaced(x_t: Tensor, t: int, ports: Ports) -> Denoised:
+        guess = denoise(x_t, t, ports)
+        return guess._replace(x0=torch.where(where, x0, guess.x0))
+
+    return replaced

@@ -88,5 +88,27 @@ def dpm_solver_2m(denoise: Denoiser, x_t: Tensor, ports: Ports, steps: Sequence[
     return x_t
 
 
+Walk = Callable[[Tensor, Sequence[Step]], Tensor]
+"""A sampler with its denoiser: x_t, steps -> the sample where they end."""
+
+
+def repainted(walk: Walk, x_t: Tensor, steps: Sequence[Step], *, times: int, rng: Rng) -> Tensor:
+    """Take every step so many times, with its noise added back in between: the parts of x_t come to agree.
+
+    A multistep solver has but one step to look at, and is of first order then. Paper: 2201.09865, alg. 1 (RePaint),
+    with jumps of one step.
+    """
+    if times == 1:
+        return walk(x_t, steps)
+    for step in steps:
+        kept = step.ab / step.ab_prev
+        for left in reversed(range(times)):
+            x_prev = walk(x_t, (step,))
+            if left:
+                x_t = math.sqrt(kept) * x_prev + math.sqrt(1 - kept) * rng.normal(*x_t.shape[1:])
+        x_t = x_prev
+    return x_t
+
+
 def _half_log_snr(ab: float) -> float:
     return 0.5 * (math.log(ab) - math.log1p(-ab))

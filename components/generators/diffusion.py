@@ -3,6 +3,7 @@
 x0: clean sample, x_t: noisy one, eps: noise, ab: alpha-bar_t; pixels live in [-1, 1], latents may be standardized.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -12,15 +13,16 @@ from torch import Tensor
 from components.base import Batch
 from components.conditions.container import Conditions
 from components.conditions.ports import Ports
-from components.diffusion.guidance import Guide, autoguided, clamped, classifier_free, guided_by, times_within
+from components.diffusion.guidance import Guide, autoguided, clamped, classifier_free, guided_by, known, times_within
 from components.diffusion.network import Network
 from components.diffusion.predict import min_snr_weight, target_of, v_weight, x0_from
 from components.diffusion.process import Process, Step
-from components.diffusion.samplers import Denoised, Denoiser, ancestral, ddim, dpm_solver_2m
+from components.diffusion.samplers import Denoised, Denoiser, ancestral, ddim, dpm_solver_2m, repainted
 from components.diffusion.variational import Posterior, bound_bits
 from components.errors import ConfigError
 from components.generators.base import Generator, TrainingRows
 from components.generators.config import DiffusionConfig, GeneratorData
+from components.generators.known import known_part
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, GuideOptions, check_sampling
 from components.rng import BatchRng, Repeated, Rng
 from components.spacing import evenly_spaced
@@ -75,7 +77,7 @@ class Diffusion(Generator):
 
         A learned variance adds the variational bound of the sampled time. Paper: 2102.09672, eq. 16, lambda 0.001.
         """
-        x0 = (self.spec.as_float(self.checked(batch)) - self.mean) / self.std
+        x0 = self._scaled(self.checked(batch))
         ports = self.conditioner.training_ports(batch, rng)
         T, kind = self.config.schedule.n_times, self.config.prediction
         t = rng.integers(T)
@@ -103,15 +105,22 @@ class Diffusion(Generator):
             denoise = clamped(denoise, -1.0, 1.0)
         if options.guide is not None:
             denoise = self._followed(denoise, steps, options.guide, batch)
-        x = self.process.base.sample(rng, self.spec.shape)
-        match options.sampler:
-            case "ddim":
-                x = ddim(denoise, x, ports, steps, eta=options.eta, rng=rng)
-            case "ancestral":
-                x = ancestral(denoise, x, ports, steps, rng=rng)
-            case "dpm_solver_2m":
-                x = dpm_solver_2m(denoise, x, ports, steps)
-        return self._stored(x)
+        given = known_part(batch, self.spec)
+        if given is not None:
+            denoise = known(denoise, self._scaled(given.target), given.where)
+
+        def walk(x_t: Tensor, some: Sequence[Step]) -> Tensor:
+            match options.sampler:
+                case "ddim":
+                    return ddim(denoise, x_t, ports, some, eta=options.eta, rng=rng)
+                case "ancestral":
+                    return ancestral(denoise, x_t, ports, some, rng=rng)
+                case "dpm_solver_2m":
+                    return dpm_solver_2m(denoise, x_t, ports, some)
+
+        x_T, times = self.process.base.sample(rng, self.spec.shape), options.repaint or 1
+        x = self._stored(repainted(walk, x_T, steps, times=1 if given is None else times, rng=rng))
+        return x if given is None else torch.where(given.where, given.target, x)
 
     def _conditional(
         self, steps: tuple[Step, ...], options: DiffusionSampling, batch: Batch, rng: Rng
@@ -162,6 +171,10 @@ class Diffusion(Generator):
             return out, None
         predicted, v = out.chunk(2, dim=1)
         return predicted, (v + 1) / 2
+
+    def _scaled(self, target: Tensor) -> Tensor:
+        """What the network sees of a stored target."""
+        return (self.spec.as_float(target) - self.mean) / self.std
 
     def _stored(self, x: Tensor) -> Tensor:
         if self.spec.space == "pixels":

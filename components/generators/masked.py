@@ -15,8 +15,10 @@ from torch.nn import functional as tf
 from components.base import Batch
 from components.conditions.container import Conditions
 from components.conditions.ports import Ports
+from components.errors import ShapeError
 from components.generators.base import Generator
 from components.generators.config import GeneratorData, MaskConfig, MaskedConfig
+from components.generators.known import known_part
 from components.generators.sampling import AnySampling, MaskedSampling, check_sampling
 from components.nn.dropout import RowDropout
 from components.rng import BatchRng, Rng
@@ -60,14 +62,21 @@ class MaskedTokens(Generator):
 
     @torch.no_grad()
     def sample(self, batch: Batch, sampling: AnySampling, rng: Rng) -> Int[Tensor, "rows h w"]:
-        """Decode from all masked; the ids of the last iteration, including those that it would mask again."""
+        """Decode from all masked; the ids of the last iteration, including those that it would mask again.
+
+        Tokens that are known stay, and the others are decoded with them in sight, by the same share per iteration.
+        Raises: ShapeError when the rows do not know equally many.
+        """
         check_sampling(sampling, self.config)
         options = cast(MaskedSampling, sampling)
         ports, null = self.conditioner.sampling_ports(batch, rng)
         n, device = self.n_tokens, next(self.parameters()).device
         ids = torch.zeros(rng.rows, n, dtype=torch.int64, device=device)
         hidden = torch.arange(n, device=device).expand(rng.rows, -1)
-        for step, n_masked in enumerate(masked_counts(n, options.steps), 1):
+        given = known_part(batch, self.spec)
+        if given is not None:
+            ids, hidden = given.target.flatten(1).long(), _unknown(given.where.flatten(1))
+        for step, n_masked in enumerate(masked_counts(hidden.shape[1], options.steps), 1):
             log_p = (
                 self._guided(ids, hidden, (ports, null), options.guidance * step / options.steps)
                 .float()
@@ -98,6 +107,14 @@ class MaskedTokens(Generator):
         cond, uncond = both[:b], both[b:]
         guided: Tensor = cond + scale * (cond - uncond)
         return guided
+
+
+def _unknown(known: Bool[Tensor, "b n"]) -> Int[Tensor, "b h"]:
+    """Positions that are not known, as many in each row."""
+    counts = (~known).sum(1)
+    if int(counts.min()) != int(counts.max()) or int(counts.max()) == 0:
+        raise ShapeError("every row has to miss equally many tokens, and one at least", got=counts.tolist())
+    return known.to(torch.uint8).argsort(dim=1, stable=True)[:, : int(counts[0])]
 
 
 def mask_ratio(mask: MaskConfig, u: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

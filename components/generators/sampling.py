@@ -59,6 +59,8 @@ class DiffusionSampling(Config):
     signal; null: at all (2404.07724: weak noise and strong noise are better left alone)."""
     guide: GuideOptions | None = added()
     """Follow the guide of the section `guide` towards a class; null: do not."""
+    repaint: int | None = added(ge=1)
+    """Times that each step is taken where a part is known (RePaint: 10); null: once. Read when a picture is edited."""
 
     @classmethod
     def tiny(cls) -> Self:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from components.bundle.provenance import Provenance, check_bundle, platform_facts, read_provenance
-from components.bundle.request import Request
+from components.bundle.request import Edit, Request
 from components.errors import ArtifactError, ConfigError, RcgError
 from components.images.config import MOST_PIXELS, DecodeRecipe
 from components.metrics.psnr import psnr_db
@@ -45,6 +45,9 @@ class VerifyRequest:
     picture: Path
     model: str | None = None
     given: tuple[Path, ...] = ()
+    """Those of --like or --between."""
+    edited: tuple[Path, Path] | None = None
+    """Picture and mask of an edit."""
 
 
 def verify(request: VerifyRequest, project: Project) -> Finding:
@@ -57,7 +60,7 @@ def verify(request: VerifyRequest, project: Project) -> Finding:
         return Finding("not decidable", unknown)
     folder = bundle_of(claim, request.model, project)
     _check_bundle(claim, folder, check_bundle(folder))
-    drawn, same_platform, tokens = _sample_again(claim, folder, request.given, project.settings.worker.device)
+    drawn, same_platform, tokens = _sample_again(claim, folder, request, project.settings.worker.device)
     return compare(shown, drawn, same_platform=same_platform, tokens=tokens)
 
 
@@ -67,15 +70,22 @@ def _undecidable(claim: Provenance, request: VerifyRequest) -> str | None:
         return "it was drawn from representations of real pictures, which no bundle holds"
     if "representation" in claim.condition:
         return "it was drawn from a representation that the caller gave, which no bundle holds"
-    wanted = claim.condition.get("like") or claim.condition.get("between")
-    if wanted is None:
-        return None
-    option = "--like" if "like" in claim.condition else "--between"
-    if not request.given:
-        return f"it was drawn from a given picture; name it: {option}"
-    found = " ".join(open_picture(path).sha256 for path in request.given)
-    if found != wanted:
-        raise ConfigError("these are not the pictures that it was sampled from", got=found, expected=wanted)
+    condition, edited = claim.condition, request.edited or ()
+    edit = f"{condition['image']} {condition.get('mask')}" if "image" in condition else None
+    given = (
+        (
+            "--like" if "like" in condition else "--between",
+            condition.get("like") or condition.get("between"),
+            request.given,
+        ),
+        ("--image and --mask", edit, edited),
+    )
+    for option, wanted, paths in given:
+        if wanted is not None and not paths:
+            return f"it was drawn from a given picture; name it: {option}"
+        found = " ".join(open_picture(path).sha256 for path in paths)
+        if wanted is not None and found != wanted:
+            raise ConfigError("these are not the pictures that it was sampled from", got=found, expected=wanted)
     return None
 
 
@@ -102,7 +112,7 @@ def _check_bundle(claim: Provenance, folder: Path, found: str) -> None:
 
 
 def _sample_again(
-    claim: Provenance, folder: Path, given: tuple[Path, ...], device: Device
+    claim: Provenance, folder: Path, request: VerifyRequest, device: Device
 ) -> tuple[np.ndarray, bool, bool]:
     """(pixels, whether this platform is the recorded one, whether the generator samples tokens)."""
     import torch
@@ -120,7 +130,7 @@ def _sample_again(
         if sampling.pixels.kind != bundle.card.sampling.pixels.kind:
             raise ArtifactError("its sampling options are of another generator", got=sampling.pixels.kind)
         bundle.system.sampling = sampling
-        sampled = _sampled_again(bundle, claim, given)
+        sampled = _sampled_again(bundle, claim, request)
         return sampled, recorded == platform_facts(bundle.device.type), sampling.pixels.kind == "masked"
     except (RcgError, ValueError) as error:
         what = error.what if isinstance(error, RcgError) else str(error).splitlines()[0]
@@ -131,12 +141,12 @@ def _sample_again(
         torch.set_num_threads(threads)
 
 
-def _sampled_again(bundle: "Bundle", claim: Provenance, given: tuple[Path, ...]) -> np.ndarray:
+def _sampled_again(bundle: "Bundle", claim: Provenance, request: VerifyRequest) -> np.ndarray:
     """The picture's own pixels, or its grid's. Shapes: (h, w, 3) uint8."""
     from components.images.pictures import grid, to_uint8
 
     positions = claim.batch
-    batches = bundle.system.batches(_request(claim, given), positions)
+    batches = bundle.system.batches(_request(claim, request), positions)
     pixels = np.concatenate([to_uint8(bundle.system.images(batch)) for batch in batches])
     if claim.index is not None:
         own: np.ndarray = pixels[claim.index - claim.first - positions.start]
@@ -144,10 +154,13 @@ def _sampled_again(bundle: "Bundle", claim: Provenance, given: tuple[Path, ...])
     return grid(pixels[: claim.shown], columns=claim.columns)
 
 
-def _request(claim: Provenance, given: tuple[Path, ...]) -> Request:
+def _request(claim: Provenance, request: VerifyRequest) -> Request:
     """The request that the picture answers by its claim."""
-    pictures = [open_picture(path) for path in given]
-    condition = claim.condition
+    pictures = [open_picture(path) for path in request.given]
+    condition, edit = claim.condition, None
+    if request.edited is not None and "image" in condition:
+        image, mask = map(open_picture, request.edited)
+        edit = Edit(image=image, mask=mask, free="free" in condition)
     return Request(
         n=claim.n,
         seed=claim.seed,
@@ -156,6 +169,7 @@ def _request(claim: Provenance, given: tuple[Path, ...]) -> Request:
         like=pictures[0] if "like" in condition else None,
         between=(pictures[0], pictures[1]) if "between" in condition else None,
         share=float(condition["share"]) if "share" in condition else None,
+        edit=edit,
     )
 
 

@@ -1,0 +1,53 @@
+"""`rcg edit`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.terminal import counted, finite, say
+
+
+def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
+    picture: Annotated[Path, typer.Argument(help="The picture to edit; its center square is used.")],
+    mask: Annotated[
+        Path, typer.Option(help="What to fill: transparent parts, or else white ones. Any size, the picture's aspect.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Bundle folder or registry alias, e.g. models:/rcg@challenger.")
+    ] = "artifacts/bundle",
+    out: Annotated[Path, typer.Option(help="Folder for grid.png and the single pictures.")] = Path("edits"),
+    n: Annotated[int, typer.Option("-n", help="Number of pictures.", min=1)] = 4,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal pictures.")] = 0,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Class to fill in, for class-conditional models.")
+    ] = None,
+    like: Annotated[Path | None, typer.Option(help="Fill in what suits this picture's representation.")] = None,
+    free: Annotated[
+        bool, typer.Option("--free", help="Sample a representation; without it, it is that of the picture itself.")
+    ] = False,
+    repaint: Annotated[
+        int | None, typer.Option(help="Take each diffusion step so many times, which ties the parts together.", min=1)
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.", callback=finite)
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
+) -> None:
+    """Fill a part of a picture anew; the rest of its pixels stays exactly as it is."""
+    from components.bundle.request import Edit, Request
+    from flows.execution.project import Project
+    from flows.lineage.sampling import open_picture, write_samples
+
+    request = Request(
+        n=n,
+        seed=seed,
+        class_name=class_name,
+        like=None if like is None else open_picture(like),
+        edit=Edit(image=open_picture(picture), mask=open_picture(mask), free=free, repaint=repaint),
+        guidance=guidance,
+        steps=steps,
+    )
+    with counted("edit", n) as on_written:
+        write_samples(request, Project.here(), model=model, out=out, on_written=on_written)
+    say(f"{n} picture(s) in {out}, side by side in {out / 'grid.png'}")
