@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.commands.terminal import say, say_lines
+from flows.commands.terminal import say, say_lines, warn
 
 if TYPE_CHECKING:
     from flows.execution.explanation import Explanation
@@ -23,9 +23,12 @@ def command(
 ) -> None:
     """Say whether a stage would run, why exactly, what it would use again and what it would cost."""
     from flows.execution.explanation import explain
+    from flows.execution.foresight import concerns
     from flows.execution.project import Project
 
-    found = explain(Project.here(), stage)
+    project = Project.here()
+    warn(concerns(project))
+    found = explain(project, stage)
     if as_json:
         say(json.dumps([_as_json(e) for e in found], indent=2, sort_keys=True))
         return

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.terminal import warn
+
 CONTEXT = {"allow_extra_args": True, "ignore_unknown_options": True}
 
 
@@ -20,8 +22,11 @@ def command(
 ) -> None:
     """Run what is out of date, in order: `dvc repro` with the right switches. More arguments go to dvc."""
     from flows.execution.dvc import repro
+    from flows.execution.foresight import concerns
     from flows.execution.parallel import repro_parallel
+    from flows.execution.project import Project
     from flows.pipeline.plan import check_plan
 
     stages = check_plan(Path())
+    warn(concerns(Project.here()))
     raise typer.Exit(repro_parallel(context.args, stages, jobs=jobs) if parallel else repro(context.args))

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.terminal import say
+from flows.commands.terminal import say, warn
 
 if TYPE_CHECKING:
     from flows.execution.project import Project
@@ -31,9 +31,12 @@ def command(
     ] = None,
 ) -> None:
     """List the pictures of SOURCE in collection.lock, which belongs into git."""
+    from flows.execution.foresight import concerns
     from flows.execution.project import Project
 
-    say(snapshot(Project.here(), source, rebuild=rebuild, shrink=shrink, follows_links=follow_links))
+    project = Project.here()
+    say(snapshot(project, source, rebuild=rebuild, shrink=shrink, follows_links=follow_links))
+    warn(concerns(project))
 
 
 def snapshot(

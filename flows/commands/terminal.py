@@ -35,6 +35,12 @@ def say_lines(lines: Iterable[str]) -> None:
     say("\n".join(map(one_line, lines)))
 
 
+def warn(lines: Iterable[str]) -> None:
+    """What may go wrong, before it does."""
+    for line in lines:
+        say(f"warning: {one_line(line)}", color="yellow", err=True)
+
+
 def finite(value: float | None) -> float | None:
     """Callback of every option that takes a float: NaN passes each range."""
     if value is not None and not math.isfinite(value):
