@@ -19,7 +19,7 @@ RcgError
 import errno
 from typing import ClassVar, Literal
 
-from components.text import redacted
+from components.printable import redacted
 
 SOMEBODY_MUST_ACT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 FailureClass = Literal["config", "data", "code", "transient"]

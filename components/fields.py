@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from components.config import Config
 from components.errors import ConfigError
@@ -16,7 +16,7 @@ class FieldSpec(Config):
     """What a column holds.
 
     In a batch a ragged field is padded with zeros to the longest row of the cache, and a mask stands beside it. So does
-    one beside a nullable field; but what is missing of a class is -1. See mask_name().
+    one beside a nullable field; but what is missing of a class is -1. See mask_name(). Of `choices` a batch holds one.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -28,8 +28,22 @@ class FieldSpec(Config):
     """Whether a row holds any number of elements, as captions or the states of tokens; none counts as missing."""
     nullable: bool = False
     """Whether it may be missing of a row."""
+    choices: bool = False
+    """Whether the elements of a ragged field are alternatives, as the captions of a picture: a batch holds one of them,
+    in training another one each time. They belong to the picture and are stored with its first view alone."""
     names: tuple[str, ...] | None = None
     """Of a class: the names of the ids 0, 1, … The cache stores names, so that ids may change when classes come."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without `choices` where there are none: caches without captions keep their bytes."""
+        values: dict[str, Any] = dump(self)
+        return values if self.choices else {name: value for name, value in values.items() if name != "choices"}
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether a batch holds a sequence for each row; of choices, whose elements are padded to one length."""
+        return len(self.shape) == 2 if self.choices else self.ragged
 
     @property
     def is_text(self) -> bool:
@@ -50,7 +64,7 @@ class FieldSpec(Config):
 def mask_name(field: str) -> str:
     """Entry of a batch that says where a field has something.
 
-    Shapes: (b,) bool beside a nullable field, (b, m) bool beside a ragged one.
+    Shapes: (b,) bool beside a nullable field, (b, m) bool beside a sequence.
     """
     return field + _MASK
 

@@ -81,7 +81,7 @@ class RaggedColumn:
     """
 
     def __init__(self, field: FieldSpec, pieces: list[pa.Array]) -> None:
-        self._shape, self._dtype = field.shape, np.dtype(field.dtype)
+        self._shape, self._dtype, self.chooses = field.shape, np.dtype(field.dtype), field.choices
         self._elements = [_numbers(field, piece.values) for piece in pieces]
         offsets = [piece.offsets.to_numpy() for piece in pieces]
         lengths = [np.diff(at) * _valid(piece) for at, piece in zip(offsets, pieces, strict=True)]
@@ -99,6 +99,18 @@ class RaggedColumn:
 
     def present(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(self._lengths[rows] > 0)
+
+    def pick(self, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """One element of each row, zeros where there is none. `at`: where it lies in the row, in [0, 1).
+
+        Shapes: (b,), (b,) float -> (b, *shape).
+        """
+        out = np.zeros((len(rows), *self._shape), self._dtype)
+        which, _ = _places(self._ends, rows)
+        chosen = self._starts[rows] + (at * self._lengths[rows]).astype(np.int64)
+        for i in np.flatnonzero(self._lengths[rows]):
+            out[i] = self._elements[which[i]][chosen[i]]
+        return out
 
 
 def _places(ends: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

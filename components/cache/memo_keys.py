@@ -18,11 +18,14 @@ def facts_key(params: Mapping[str, Any], chunk: str) -> str:
     return f"{params['numerics']} {_digest({'facts': _FACTS_VERSION, 'chunk': chunk, 'decode': decode})}"
 
 
-def shard_key(params: Mapping[str, Any], *, pictures: str, decode: Mapping[str, Any], encoder: str, codec: str) -> str:
-    """Of a chunk's shard of the encode cache. `params` is the section encode; `pictures` the sha256 of its index."""
+def shard_key(params: Mapping[str, Any], *, pictures: str, decode: Mapping[str, Any], **parents: str) -> str:
+    """Of a chunk's shard of the encode cache. `params` is the section encode; `pictures` the sha256 of its index.
+
+    `parents`: digests of encoder, codec and, where captions are read, text.
+    """
     counting = {name: value for name, value in params.items() if name != "max_reject_share"}
     how = {"version": DECODE_VERSION, **decode}
-    parts = {"params": counting, "pictures": pictures, "decode": how, "encoder": encoder, "codec": codec}
+    parts = {"params": counting, "pictures": pictures, "decode": how, **parents}
     return _digest({"format": _SHARD_FORMAT, **parts})
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from components.base import Batch, Reader
-from components.cache.columns import Column, open_column
+from components.cache.columns import Column, RaggedColumn, open_column
 from components.cache.shards import open_shard, shard_name
 from components.collection.splits import SPLITS
 from components.config import Config
@@ -28,9 +28,11 @@ CAPTION = FieldSpec(name="caption", dtype="string", shape=(), ragged=True, nulla
 """What metadata says of a picture."""
 
 
-def cache_fields(dim: int, target: TargetSpec, classes: Sequence[str] | None) -> tuple[FieldSpec, ...]:
-    """The fields that `encode` writes. `dim`: of the representations."""
-    return (*data_fields(dim, target, classes), CAPTION)
+def cache_fields(
+    dim: int, target: TargetSpec, classes: Sequence[str] | None, more: Sequence[FieldSpec] = ()
+) -> tuple[FieldSpec, ...]:
+    """The fields that `encode` writes. `dim`: of the representations; `more`: what a text encoder makes of captions."""
+    return (*data_fields(dim, target, classes), CAPTION, *more)
 
 
 class CacheInfo(Config):
@@ -122,12 +124,13 @@ class CacheSplit:
         return len(self._images)
 
     def fetch(self, indices: np.ndarray, rng: Rng) -> Batch:
-        """A random view of each picture. Shapes: (b,) with rng.rows = b. Same rng, same views."""
+        """A random view of each picture, and a random choice. Shapes: (b,) with rng.rows = b. Same rng, same batch."""
         if rng.rows != len(indices):
             raise ShapeError("one draw per picture is needed", got=f"{rng.rows} rows", expected=len(indices))
         n_views = self._rows.n_views[self._images[indices]]
         views = (rng.uniform().cpu().numpy() * n_views).astype(np.int64)
-        return self._batch(indices, views)
+        chooses = any(field.choices for field in self._fields)
+        return self._batch(indices, views, rng.uniform().cpu().numpy() if chooses else 0.0)
 
     def rows(self, indices: np.ndarray | Sequence[int], view: int = 0) -> Batch:
         """The same view of each picture; 0 is the plain one. Raises: ShapeError for a view that is not there."""
@@ -158,10 +161,11 @@ class CacheSplit:
         """All that metadata says of each picture; None where it says nothing."""
         return self._text("caption", indices)
 
-    def _batch(self, indices: np.ndarray, views: np.ndarray) -> Batch:
+    def _batch(self, indices: np.ndarray, views: np.ndarray, at: np.ndarray | float = 0.0) -> Batch:
+        """`at`: as in RaggedColumn.pick(), the same choice of all fields; 0 is the first."""
         batch: dict[str, Tensor] = {}
         for field in self._fields:
-            values, mask = self._rows.take(field.name, self._images[indices], views)
+            values, mask = self._rows.take(field.name, self._images[indices], views, at)
             batch[field.name] = torch.from_numpy(values)
             if mask is not None:
                 batch[mask_name(field.name)] = torch.from_numpy(mask)
@@ -189,11 +193,18 @@ class _Rows:
             f.name: open_column(f, table[f.name], ram_bytes) for f in info.fields if not f.is_text
         }
 
-    def take(self, name: str, images: np.ndarray, views: np.ndarray | int) -> tuple[np.ndarray, np.ndarray | None]:
+    def take(
+        self, name: str, images: np.ndarray, views: np.ndarray | int, at: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray | None]:
         """A field of views of pictures, and where it has something; None: everywhere, or as the values say."""
         if name in self.codes:
             return self.codes[name][images], None
-        return self._columns[name].take(self.starts[images] + views)
+        column, first = self._columns[name], self.starts[images]
+        if not isinstance(column, RaggedColumn) or not column.chooses:
+            return column.take(first + views)
+        values = column.pick(first, np.broadcast_to(at, first.shape))
+        # elements that are sequences are padded with zeros
+        return values, np.asarray(values.any(2)) if values.ndim == 3 else column.present(first)
 
     def present(self, name: str, images: np.ndarray) -> np.ndarray:
         """Whether the plain views have this field. Shapes: (b,) -> (b,) bool."""

@@ -27,6 +27,11 @@ class BaseConditionConfig(Config):
         """Its name among the conditions of a generator."""
         return self.kind
 
+    @property
+    def may_be_absent(self) -> bool:
+        """Whether sampling does without the field: by its frequencies in training, or by a null that was trained."""
+        return self.sampled or getattr(self, "missing", "skip") == "null"
+
 
 class RepresentationConfig(BaseConditionConfig):
     """RCG's condition: the representation of the image."""
@@ -70,6 +75,36 @@ class ClusterConfig(BaseConditionConfig):
     @classmethod
     def tiny(cls) -> Self:
         return cls(kind="cluster", port="vector", drop_prob=0.1, n_clusters=4)
+
+
+class TextConfig(BaseConditionConfig):
+    """The caption of the image, as the stage `text` reads it: one vector, or the states of its tokens.
+
+    A picture with several captions has another one each time that it is trained on.
+    """
+
+    kind: Literal["text"]
+    port: VectorPort
+    """vector: the embedding of the caption; sequence: the states of its tokens (set text.states: true)."""
+    missing: Literal["skip", "null"]
+    """Training images without a caption. skip: they are left out; null: the learned null stands for it."""
+
+    @property
+    def field(self) -> str:
+        """The field that it reads."""
+        return "text" if self.port == "vector" else "tokens"
+
+    @property
+    def name(self) -> str:
+        return self.field
+
+    @property
+    def may_be_absent(self) -> bool:
+        return self.missing == "null" or self.drop_prob > 0
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="text", port="vector", drop_prob=0.1, missing="null")
 
 
 class FieldConditionConfig(BaseConditionConfig):
@@ -121,6 +156,6 @@ class ImageConfig(FieldConditionConfig):
 
 
 ConditionConfig = Annotated[
-    RepresentationConfig | ClassConfig | ClusterConfig | VectorConfig | SequenceConfig | ImageConfig,
+    RepresentationConfig | ClassConfig | ClusterConfig | TextConfig | VectorConfig | SequenceConfig | ImageConfig,
     Field(discriminator="kind"),
 ]

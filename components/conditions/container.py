@@ -80,8 +80,7 @@ class Conditions(nn.ModuleDict):
     @property
     def required(self) -> tuple[str, ...]:
         """Fields without which sampling is refused."""
-        needed = (c for c in self.configs if not c.sampled and getattr(c, "missing", "skip") == "skip")
-        return tuple(dict.fromkeys(config.field for config in needed))
+        return tuple(dict.fromkeys(config.field for config in self.configs if not config.may_be_absent))
 
     @property
     def class_frequencies(self) -> Float[Tensor, " classes"] | None:

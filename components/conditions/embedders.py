@@ -22,6 +22,7 @@ from components.conditions.config import (
     ImageConfig,
     RepresentationConfig,
     SequenceConfig,
+    TextConfig,
     VectorConfig,
 )
 from components.conditions.frequencies import sample_index, shares
@@ -31,6 +32,10 @@ from components.fields import FieldSpec, find_field, mask_name
 from components.nn.timestep import sinusoids
 from components.rng import Rng
 
+_HOW_GIVEN = {
+    "representation": "sample one from the RDM, or give real ones (oracle)",
+    **dict.fromkeys(("text", "tokens"), "give one (--text), or train with drop_prob above 0"),
+}
 _STD = 0.02
 """Of fresh nulls and tables, as DiT has it for labels."""
 
@@ -60,20 +65,16 @@ class Embedder(nn.Module, ABC):
 class FieldEmbedder(Embedder):
     """The base of a condition that cannot be sampled by frequencies: what of its field is missing is null."""
 
-    def __init__(self, config: RepresentationConfig | FieldConditionConfig) -> None:
+    def __init__(self, config: RepresentationConfig | FieldConditionConfig | TextConfig) -> None:
         super().__init__()
-        self.field, self.may_miss = config.field, getattr(config, "missing", "skip") == "null"
+        self.field, self.may_miss = config.field, config.may_be_absent
 
     def filled(self, batch: Batch, rng: Rng) -> Embedded:
         if self.field in batch:
             rows: Embedded = self(batch, None)
             return rows
         if not self.may_miss:
-            fix = (
-                "sample one from the RDM, or give real ones (oracle)"
-                if self.field == "representation"
-                else f"give one, or train with missing: null for {self.field}"
-            )
+            fix = _HOW_GIVEN.get(self.field, f"give one, or train with missing: null for {self.field}")
             raise ConfigError(f"this generator needs a {self.field} to sample", fix=fix)
         return self.nulls(rng.rows)
 
@@ -91,7 +92,9 @@ class Vector(FieldEmbedder):
     another width, or a field that is no vector.
     """
 
-    def __init__(self, config: RepresentationConfig | VectorConfig, *, width: int, field: FieldSpec) -> None:
+    def __init__(
+        self, config: RepresentationConfig | VectorConfig | TextConfig, *, width: int, field: FieldSpec
+    ) -> None:
         super().__init__(config)
         _check_shape(field, n_axes=1, ragged=False, kind="vector")
         self.dim, project = field.size, not isinstance(config, RepresentationConfig) or config.project
@@ -125,10 +128,10 @@ class SequenceRows(FieldEmbedder):
     Rows that the mask hides are read as zeros. Raises: ConfigError for a field that is no sequence of vectors.
     """
 
-    def __init__(self, config: SequenceConfig, *, width: int, field: FieldSpec) -> None:
+    def __init__(self, config: SequenceConfig | TextConfig, *, width: int, field: FieldSpec) -> None:
         super().__init__(config)
         _check_shape(field, n_axes=1, ragged=True, kind="sequence")
-        self.dim, self.positions = field.size, config.positions
+        self.dim, self.positions = field.shape[-1], isinstance(config, SequenceConfig) and config.positions
         self.embed = nn.Linear(self.dim, width)
         self.null = nn.Parameter(torch.empty(1, width))
         nn.init.normal_(self.null, std=_STD)
@@ -280,20 +283,21 @@ def embedder(config: ConditionConfig, fields: Sequence[FieldSpec], *, width: int
     match config:
         case ClusterConfig():
             return Clusters(config, width=width, field=field, std=std)
-        case RepresentationConfig() | VectorConfig():
-            return Vector(config, width=width, field=field)
-        case SequenceConfig():
+        case SequenceConfig() | TextConfig(port="sequence"):
             return SequenceRows(config, width=width, field=field)
+        case RepresentationConfig() | VectorConfig() | TextConfig():
+            return Vector(config, width=width, field=field)
         case ImageConfig():
             h, w = find_field(fields, "target").shape[-2:]
             return Image(config, field=field, size=(h, w))
 
 
 def _check_shape(field: FieldSpec, *, n_axes: int, ragged: bool, kind: str) -> None:
-    if len(field.shape) != n_axes or field.ragged != ragged:
+    axes = len(field.shape) - (field.choices and field.is_sequence)
+    if axes != n_axes or field.is_sequence != ragged:
         raise ConfigError(
             f"the field {field.name} does not suit a condition of kind {kind}",
-            got=f"{'any number of ' if field.ragged else ''}{field.dtype} {field.shape}",
+            got=f"{'any number of ' if field.is_sequence else ''}{field.dtype} {field.shape}",
             expected=f"{'any number of rows' if ragged else 'a value'} of {n_axes} {'axis' if n_axes == 1 else 'axes'}",
         )
 

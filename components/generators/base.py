@@ -54,6 +54,11 @@ class Generator(nn.Module, ABC):
         return self.conditioner.required
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """Fields that an examination gives sample() of real images; others it samples by their training frequencies."""
+        return tuple(dict.fromkeys(c.field for c in self.config.conditions if not c.sampled))
+
+    @property
     def skips(self) -> tuple[str, ...]:
         """Fields without which a training row is left out."""
         return tuple(c.field for c in self.config.conditions if getattr(c, "missing", "null") == "skip")

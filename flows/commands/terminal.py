@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 
 import typer
 
-from components.text import one_line, printable, redacted
+from components.printable import one_line, printable, redacted
 from components.training.report import Report
 
 if TYPE_CHECKING:

@@ -151,7 +151,6 @@ def _encode_keys(store: Store, spec: Spec) -> Iterator[tuple[int, str]]:
             spec.identity.params,
             pictures=chunk["sha256"],
             decode=listing["decode"],
-            encoder=spec.inputs["encoder"].digest,
-            codec=spec.inputs["codec"].digest,
+            **{stage: spec.inputs[stage].digest for stage in ("encoder", "codec", "text") if stage in spec.inputs},
         )
         yield chunk["count"], key

@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from components.errors import ConfigError
-from components.text import printable
+from components.printable import printable
 from flows.execution.dvc import check_folder, dvc_command, dvc_env
 from flows.pipeline.table import Stage
 

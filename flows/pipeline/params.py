@@ -24,7 +24,11 @@ from flows.stages.evaluate.params import EvaluateParams
 from flows.stages.pixels.params import PixelsParams
 from flows.stages.rdm.params import RdmParams
 from flows.stages.sample.params import SampleParams
+from flows.stages.text.params import TextParams
 from flows.yaml_files import read_yaml
+
+_TEXT_FIELDS = ("text", "tokens")
+"""Fields that the stage `text` gives, of captions and of requests."""
 
 
 class Params(Config):
@@ -33,6 +37,8 @@ class Params(Config):
     collect: CollectParams
     encoder: EncoderParams
     codec: CodecParams
+    text: TextParams | None = None
+    """null, or no such section: no stage text, where nothing reads captions."""
     encode: EncodeParams
     rdm: RdmParams | None
     """null: no stage rdm, for a pixel generator without a condition on representations."""
@@ -45,7 +51,7 @@ class Params(Config):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        checks = (_dimensions, _representations, _requests, _spaces, _samplings, _sides, _labels)
+        checks = (_dimensions, _representations, _requests, _spaces, _samplings, _sides, _labels, _texts)
         faults = [fault for check in checks for fault in check(self)]
         if faults:
             raise ValueError("; ".join(faults))
@@ -73,10 +79,12 @@ def _representations(params: Params) -> Iterator[str]:
 
 
 def _requests(params: Params) -> Iterator[str]:
-    """What a generator needs to sample, a request can give: of the fields, a representation and a class alone."""
+    """What a generator needs to sample, a request can give: a representation, a class and a text."""
     for stage, section in (("pixels", params.pixels), ("rdm", params.rdm)):
         for condition in section.model.conditions if section is not None else ():
-            if isinstance(condition, FieldConditionConfig) and condition.missing == "skip":
+            if condition.field in _TEXT_FIELDS or not isinstance(condition, FieldConditionConfig):
+                continue
+            if condition.missing == "skip":
                 yield (
                     f"{stage}.model needs the field {condition.field} to sample, which no request gives; "
                     f"set missing: 'null' for {condition.name}"
@@ -118,6 +126,17 @@ def _labels(params: Params) -> Iterator[str]:
     for stage, section in (("pixels", params.pixels), ("rdm", params.rdm)):
         if section is not None and section.model.condition("class") is not None:
             yield f"{stage}.model is conditioned on the class but collect.labels is none; set collect.labels"
+
+
+def _texts(params: Params) -> Iterator[str]:
+    """What a condition reads of captions, the stage `text` makes."""
+    text = params.text
+    for stage, section in (("pixels", params.pixels), ("rdm", params.rdm)):
+        read = {condition.field for condition in section.model.conditions} if section is not None else set()
+        if text is None and read & set(_TEXT_FIELDS):
+            yield f"{stage}.model is conditioned on text, but text is null; presets/digits-text.yaml shows the section"
+        elif text is not None and "tokens" in read and not text.states:
+            yield f"{stage}.model reads the states of tokens, which text does not give; set text.states: true"
 
 
 def read_params(path: Path) -> dict[str, Any]:

@@ -51,7 +51,8 @@ KINDS: dict[str, Stage] = {
         Stage("collect", (), ("base.json", "rejects.json", *_PICTURES)),
         Stage("encoder", (Need("collect", "base.json"),), _PICTURES),
         Stage("codec", (Need("collect", "base.json"),), _PICTURES),
-        Stage("encode", (Need("collect"), Need("encoder"), Need("codec")), ("rejects.json", *_PICTURES)),
+        Stage("text", (Need("collect", "base.json"),), _PICTURES),
+        Stage("encode", (Need("collect"), Need("encoder"), Need("codec"), Need("text")), ("rejects.json", *_PICTURES)),
         Stage("rdm", (Need("encode"),), _PICTURES),
         Stage("pixels", (Need("encode"), Need("codec")), _PICTURES),
         Stage(

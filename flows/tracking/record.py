@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from components.errors import ConfigError
-from components.text import redacted
+from components.printable import redacted
 from flows.settings import TrackingSettings
 
 if TYPE_CHECKING:

@@ -72,6 +72,9 @@ class Place:
     def __getitem__(self, stage: str) -> Any:
         return self.artifacts[stage]
 
+    def __contains__(self, stage: object) -> bool:
+        return stage in self.artifacts
+
     def output(self, stage: str, name: str) -> StoredOutput:
         store, scratch = open_store(self.root / "store"), self.root / "scratch" / name
         return StoredOutput(store, f"runs/{stage}/{name}", 1, scratch, versions={}, mix_versions=False)

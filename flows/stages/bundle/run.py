@@ -24,7 +24,7 @@ from flows.stages.bundle.params import BundleParams
 
 _ROOT = Path(__file__).parents[3]
 _ENTRY = "components.bundle.serving"
-_UNCOUNTED = ("components.errors", "components.text")
+_UNCOUNTED = ("components.errors", "components.printable")
 _REQUIRED = ("torch", "numpy", "pydantic", "jaxtyping", "safetensors", "pillow", "mlflow", "pandas")
 
 MODEL_PY = (

@@ -22,6 +22,8 @@ from components.images.config import ViewRecipe
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.images.views import PLAIN, View, random_views, render
 from components.spacing import evenly_spaced
+from components.text import load_text
+from components.text.base import tidy
 from components.training.distributed import share_out
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
@@ -55,7 +57,7 @@ class _Shards:
         self.pixels = open_pixels(self.listing, inputs.source, worker.threads, 0)
         self.models = _Models(inputs, worker.device)
         self.params = params
-        self._parents = {stage: inputs[stage].digest for stage in ("encoder", "codec")}
+        self._parents = {stage: inputs[stage].digest for stage in ("encoder", "codec", "text") if stage in inputs}
 
     def index(self, chunk: str) -> ImageIndex:
         """The pictures of one chunk."""
@@ -64,7 +66,8 @@ class _Shards:
     @cached_property
     def fields(self) -> tuple[FieldSpec, ...]:
         """What a row of the cache holds."""
-        return cache_fields(self.models.encoder.dim, self.models.codec.spec, self.listing["classes"])
+        more = () if self.models.text is None else self.models.text.fields
+        return cache_fields(self.models.encoder.dim, self.models.codec.spec, self.listing["classes"], more)
 
     def ensure(self, chunk: str) -> None:
         """Make the shard unless it was ever made."""
@@ -87,8 +90,9 @@ class _Shards:
                 representation, target = models.encode(for_codec, for_encoder)
                 rows = [row | {"view": i} for row, its in zip(group, views, strict=True) for i in range(len(its))]
                 keep = _usable(rows, representation, target)
-                values = {"representation": representation[keep], "target": target[keep]}
-                writer.add([rows[i] for i in keep], values)
+                kept = [rows[i] for i in keep]
+                values = models.captions(kept)
+                writer.add(kept, {"representation": representation[keep], "target": target[keep], **values})
 
 
 def _groups(index: ImageIndex, size: int) -> Iterator[list[Row]]:
@@ -112,6 +116,7 @@ class _Models:
     def __init__(self, inputs: Inputs, device: torch.device) -> None:
         self.encoder = load_encoder(inputs["encoder"]).to(device)
         self.codec = load_codec(inputs["codec"]).to(device)
+        self.text = load_text(inputs["text"]).to(device) if "text" in inputs else None
         self.device = device
         self.codec_px = self.codec.spec.image_px
         self.encoder_px = max(self.codec_px, self.encoder.input_px)
@@ -139,6 +144,22 @@ class _Models:
         target = self.codec.encode(images)
         z = self.encoder(images if for_encoder is for_codec else to_float(for_encoder).to(self.device))
         return z.cpu().numpy(), target.cpu().numpy()
+
+    def captions(self, rows: Sequence[Row]) -> dict[str, list[np.ndarray | None]]:
+        """Fields of the captions of each picture, at its first view; none without a text encoder.
+
+        Shapes: n rows -> for each field n arrays of (captions, *shape), or None.
+        """
+        if self.text is None:
+            return {}
+        given = [[c for c in map(tidy, row["caption"] or ()) if c] if row["view"] == 0 else [] for row in rows]
+        made = self.text.rows([caption for its in given for caption in its])
+        ends = np.cumsum([len(its) for its in given])
+        found: dict[str, list[np.ndarray | None]] = {}
+        for field in self.text.fields:
+            parts = np.split(made[field.name].numpy(), ends[:-1])
+            found[field.name] = [part if len(part) else None for part in parts]
+        return found
 
 
 def _usable(rows: Sequence[Row], representation: np.ndarray, target: np.ndarray) -> list[int]:

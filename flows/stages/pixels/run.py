@@ -44,7 +44,7 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     fields = (generator.makes, *generator.conditions)
     training, held_out = cache.training(fields).having(generator.skips), cache.held_out("val", fields)
     if len(training) == 0:
-        raise DataError("there is no training image", fix="collect more pictures, or label some")
+        raise DataError("there is no training image", fix="collect more pictures, or label or caption some")
     generator.fit(training, derive_seed(params.seed, "conditions"), trained=params.init is not None)
     kept = {} if params.weights is None else adopt(generator, params.weights, LAYOUTS, where="pixels.weights")
     ema = params.ema if params.train is not None else None

@@ -42,7 +42,7 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
         load_weights(rdm, inputs["init"].path("weights.safetensors"))
     training = cache.training((rdm.makes, *rdm.conditions)).having(rdm.skips)
     if len(training) == 0:
-        raise DataError("there is no training image", fix="collect more pictures, or label some")
+        raise DataError("there is no training image", fix="collect more pictures, or label or caption some")
     rdm.fit(training, derive_seed(params.seed, "conditions"), trained=params.init is not None)
     kept = {} if params.weights is None else adopt(rdm, params.weights, (RdmLayout(),), where="rdm.weights")
     fitted: Generator = rdm.to(worker.device)
@@ -73,7 +73,7 @@ def _examine(params: RdmParams, rdm: Generator, cache: Cache, training: CacheSpl
     metrics["val_loss"] = _val_loss(params, rdm, {key: rows.to(device) for key, rows in held_out.items()})
     real = held_out["representation"][evenly_spaced(n_val, params.check.n)].numpy()
     seen = training.rows(evenly_spaced(len(training), params.check.n))["representation"].numpy()
-    drawn = draw(rdm, params.check, params.seed, of_fields(held_out, rdm.required)).cpu().numpy()
+    drawn = draw(rdm, params.check, params.seed, of_fields(held_out, rdm.given)).cpu().numpy()
     metrics["representation_fd"] = frechet(drawn, real)
     if len(seen) > 1:
         metrics["representation_fd_floor"] = frechet(seen, real)

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from components.errors import ConfigError
-from components.text import one_line, printable, redacted
+from components.printable import one_line, printable, redacted
 
 
 @pytest.mark.parametrize(
