@@ -1,7 +1,9 @@
-"""Spherical k-means.
+"""k-means, spherical and plain.
 
 k: number of clusters.
 """
+
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int64
@@ -20,7 +22,8 @@ def spherical_kmeans(z: Float[Tensor, "n dim"], k: int, *, seed: int) -> Float[T
     generator = torch.Generator().manual_seed(seed)
     best, best_score = unit[:k], -float("inf")
     for _ in range(_KMEANS_STARTS):
-        centroids = _lloyd(unit, _plus_plus(unit, k, generator))
+        first = _plus_plus(unit, k, generator, lambda one: (1 - unit @ one).clamp(min=0))
+        centroids = _lloyd(unit, first, lambda means: (unit @ means.T).argmax(1), _direction)
         score = float((unit @ centroids.T).amax(1).sum())
         if score > best_score:
             best, best_score = centroids, score
@@ -35,25 +38,54 @@ def clusters(z: Float[Tensor, "n dim"], k: int, *, seed: int) -> list[Int64[Tens
     return [its[cosine[its, c].argsort(descending=True, stable=True)] for c, its in enumerate(rows) if len(its)]
 
 
-def _plus_plus(unit: Tensor, k: int, generator: torch.Generator) -> Tensor:
-    """k rows, each sampled in proportion to its distance (1 - cosine) to those already taken."""
-    picked = [int(torch.randint(len(unit), (1,), generator=generator))]
-    distance = torch.full((len(unit),), float("inf"), dtype=unit.dtype)
+def kmeans(z: Float[Tensor, "n dim"], k: int, *, seed: int) -> Float[Tensor, "k dim"]:
+    """Centroids that minimize the summed squared distance of rows to the nearest; the best of a few seeded starts."""
+    rows = z.detach().double().cpu()
+    generator = torch.Generator().manual_seed(seed)
+    best, best_score = rows[:k], float("inf")
+    for _ in range(_KMEANS_STARTS):
+        first = _plus_plus(rows, k, generator, lambda one: (rows - one).square().sum(1))
+        centroids = _lloyd(rows, first, lambda means: (rows @ means.T - 0.5 * means.square().sum(1)).argmax(1), _mean)
+        score = float(torch.cdist(rows, centroids).amin(1).square().sum())
+        if score < best_score:
+            best, best_score = centroids, score
+    return best.to(z.dtype)
+
+
+def _plus_plus(rows: Tensor, k: int, generator: torch.Generator, distances: Callable[[Tensor], Tensor]) -> Tensor:
+    """k rows, each sampled in proportion to its distance to those already taken."""
+    picked = [int(torch.randint(len(rows), (1,), generator=generator))]
+    distance = torch.full((len(rows),), float("inf"), dtype=rows.dtype)
     for _ in range(k - 1):
-        distance = torch.minimum(distance, (1 - unit @ unit[picked[-1]]).clamp(min=0))
+        distance = torch.minimum(distance, distances(rows[picked[-1]]))
         weight = distance if float(distance.sum()) > 0 else torch.ones_like(distance)
         picked.append(int(torch.multinomial(weight, 1, generator=generator)))
-    return unit[picked]
+    return rows[picked]
 
 
-def _lloyd(unit: Tensor, centroids: Tensor) -> Tensor:
-    owner = torch.full((len(unit),), -1)
+def _lloyd(
+    rows: Tensor,
+    centroids: Tensor,
+    nearest: Callable[[Tensor], Tensor],
+    center: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Until no row moves; an empty cluster, which has no center, keeps its centroid."""
+    owner = torch.full((len(rows),), -1)
     for _ in range(_KMEANS_STEPS):
-        nearest = (unit @ centroids.T).argmax(1)
-        if torch.equal(nearest, owner):
+        now = nearest(centroids)
+        if torch.equal(now, owner):
             break
-        owner = nearest
-        sums = torch.zeros_like(centroids).index_add_(0, owner, unit)
-        empty = sums.norm(dim=1) == 0  # an empty cluster keeps its centroid
-        centroids = torch.where(empty[:, None], centroids, nn.functional.normalize(sums, dim=1))
+        owner = now
+        sums = torch.zeros_like(centroids).index_add_(0, owner, rows)
+        centers = center(sums, torch.bincount(owner, minlength=len(centroids)))
+        centroids = torch.where(centers.isnan(), centroids, centers)
     return centroids
+
+
+def _direction(sums: Tensor, _: Tensor) -> Tensor:
+    empty = sums.norm(dim=1) == 0
+    return torch.where(empty[:, None], torch.nan, nn.functional.normalize(sums, dim=1))
+
+
+def _mean(sums: Tensor, counts: Tensor) -> Tensor:
+    return sums / counts[:, None]

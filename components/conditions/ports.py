@@ -21,7 +21,7 @@ Embedded = Tensor | States
 
 @dataclass(frozen=True)
 class Ports:
-    """Embedded conditions of b examples; a port that no condition uses is None.
+    """Embedded conditions of b examples, and the component that each starts from; what is not used is None.
 
     Shapes: vector (b, width); sequence (b, n, sequence_width) with mask (b, n) bool, True where a position counts, None
     where all do; spatial (b, c, h, w) at the target's size.
@@ -34,6 +34,8 @@ class Ports:
     mask: Tensor | None = None
     spatial: Tensor | None = None
     """Extra input channels."""
+    component: Tensor | None = None
+    """Index of the base distribution's component, (b,) int64; None without components."""
     prepared: Tensor | None = None
     """What the network made of the others, for all steps of sampling (Network.prepare). Shapes: (b, ...)."""
 

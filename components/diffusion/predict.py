@@ -71,3 +71,8 @@ def v_weight(kind: Prediction, ab: Tensor) -> Tensor:
     """
     per_v = {"x0": 1 - ab, "eps": ab, "v": torch.ones_like(ab)}[kind]
     return (1 / per_v).clamp(max=MOST_V_WEIGHT)
+
+
+def p2_weight(ab: Tensor) -> Tensor:
+    """1 / (1 + snr), of the squared error of the prediction. Paper: 2204.00227, k = 1 and gamma = 1; Corgi's, on x0."""
+    return 1 - ab

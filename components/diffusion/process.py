@@ -5,13 +5,14 @@ x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps, t = 0 .. T-1 (Ho et al. 2020, eq. 4).
 """
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float64, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
+from components.base import Batch
 from components.diffusion.predict import noised
 from components.diffusion.schedule import ScheduleConfig, Spacing, check_steps, visited_times
 from components.rng import Rng
@@ -20,19 +21,53 @@ _COSINE_OFFSET = 0.008
 _COSINE_MAX_BETA = 0.999
 
 
-class BaseDistribution(nn.Module, ABC):
-    """p(x_T): where the forward process ends and sampling starts. What it is fitted to lives in its buffers."""
+class Frame(NamedTuple):
+    """Coordinates in which the process of each example is the standard one: w = (x - loc) / scale."""
 
-    @abstractmethod
-    def sample(self, rng: Rng, shape: tuple[int, ...]) -> Tensor:
-        """Shapes: -> (rng.rows, *shape)."""
+    loc: Tensor
+    scale: Tensor
+
+    def standard(self, x: Tensor) -> Tensor:
+        return (x - self.loc) / self.scale
+
+    def placed(self, w: Tensor) -> Tensor:
+        return self.loc + self.scale * w
 
 
-class StandardNormal(BaseDistribution):
-    """N(0, I)."""
+class BaseDistribution(nn.Module):
+    """p(x_T), where the forward process ends and sampling starts. This one is N(0, I), without components.
 
-    def sample(self, rng: Rng, shape: tuple[int, ...]) -> Tensor:
-        return rng.normal(*shape)
+    Others are N(loc, scale^2) of one of several components, chosen for an example once; what they are fitted to lives
+    in their buffers, or in parameters if it learns on.
+    """
+
+    fields: tuple[str, ...] = ()
+    """Fields of the batch by which a component is chosen."""
+
+    @property
+    def has_components(self) -> bool:
+        return False
+
+    def fit(self, x0: Tensor, batch: Batch, seed: int) -> None:
+        """Read it off all training rows. Raises: ConfigError when they do not suffice."""
+
+    def of_rows(self, x0: Tensor, batch: Batch) -> Int[Tensor, " b"] | None:  # noqa: ARG002
+        """Component of each training row; None without components."""
+        return None
+
+    def sampled(self, batch: Batch, rng: Rng) -> Int[Tensor, " rows"] | None:  # noqa: ARG002
+        """Component of each row to be sampled."""
+        return None
+
+    def frame(self, component: Int[Tensor, " b"]) -> Frame:
+        """loc and scale of these components; no gradient goes through them."""
+        raise NotImplementedError
+
+    def loss(
+        self, x0: Tensor, component: Int[Tensor, " b"], batch: Batch, rng: Rng, weight: Tensor | float
+    ) -> Float[Tensor, " b"] | None:
+        """What trains the base itself, apart from the denoiser; `weight`: of the sampled time."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -113,7 +148,7 @@ class Process(nn.Module):
     def __init__(self, schedule: ScheduleConfig, base: BaseDistribution | None = None) -> None:
         super().__init__()
         self.schedule = schedule
-        self.base = base or StandardNormal()
+        self.base = base or BaseDistribution()
         self.register_buffer("ab", alpha_bars(schedule).float(), persistent=False)
 
     def alpha_bar(self, t: Int[Tensor, " b"], like: Tensor) -> Tensor:
@@ -123,6 +158,14 @@ class Process(nn.Module):
     def noised(self, x0: Tensor, t: Int[Tensor, " b"], eps: Tensor) -> Tensor:
         """A sample of q(x_t | x0)."""
         return noised(x0, eps, self.alpha_bar(t, x0))
+
+    def standard(self, x: Tensor, component: Int[Tensor, " b"] | None) -> Tensor:
+        """Data in the coordinates in which this process runs: those of each row's component, if it has one."""
+        return x if component is None else self.base.frame(component).standard(x)
+
+    def placed(self, w: Tensor, component: Int[Tensor, " b"] | None) -> Tensor:
+        """Back to the data's coordinates."""
+        return w if component is None else self.base.frame(component).placed(w)
 
     def steps(self, n_steps: int, spacing: Spacing) -> tuple[Step, ...]:
         """The moves of a sampler."""

@@ -100,8 +100,9 @@ class DiffusionConfig(GeneratorConfig):
     """What the network outputs: the noise eps, the velocity v, or the clean target x0 (RCG's RDM)."""
     min_snr: float | None = Field(gt=0)
     """Clip of the loss's signal-to-noise weight (min-SNR-gamma; 5 in the paper); null: plain mean squared error."""
-    weighting: Literal["plain", "v"] = Field(default="plain", exclude_if=lambda weighting: weighting == "plain")
-    """Weight of the squared errors. plain: 1 at every time; v: as if v were predicted, for prediction x0 or eps."""
+    weighting: Literal["plain", "v", "p2"] = Field(default="plain", exclude_if=lambda weighting: weighting == "plain")
+    """Weight of the squared errors. plain: 1 at every time; v: as if v were predicted, for prediction x0 or eps;
+    p2: 1 / (1 + snr), which is alpha-bar's complement (Corgi, with prediction x0)."""
     variance: Literal["fixed", "learned"]
     """Reverse variance. learned: the network says where it lies between its bounds, trained on the variational bound
     beside the mean squared error (DiT, ADM); read by the ancestral sampler."""

@@ -5,12 +5,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.errors import WeightsError
 from components.generators.config import GeneratorData
 from components.interop.layout import Imported, Tensors, depth_of, side_of
 from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout, square_target
 
 _TABLE = "cond_stage_model.embedding.weight"
 _CLASSES = "conditioner.class."
+BASE = "process.base."
+"""Of a fitted base distribution, in our module."""
 _UNREAD_TABLE = (1, 512)
 """The unconditional model's class table: computed and ignored."""
 
@@ -38,6 +41,12 @@ class RdmLayout(ShadowedLayout):
     def exported(self, weights: Tensors, kept: Tensors) -> dict[str, Tensor]:
         table = weights.get(f"{_CLASSES}table.weight", kept.get(_TABLE, torch.zeros(_UNREAD_TABLE)))
         return super().exported(weights, kept) | {_TABLE: table}
+
+    def check(self, tensors: Tensors, weights: Tensors, *, source: str) -> None:
+        if any(name.startswith(BASE) for name in weights):
+            fix = "set rdm.model.base: {kind: normal}, or train"
+            raise WeightsError(f"{source} is a generator whose process ends in N(0, I)", got="base: gaussians", fix=fix)
+        super().check(tensors, weights, source=source)
 
     def data(self, tensors: Tensors) -> GeneratorData:
         classes = map(str, range(side_of(tensors, _TABLE, 0))) if _class_conditional(tensors) else None

@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from components.diffusion.schedule import ScheduleConfig
-from components.errors import ConfigError
-from components.generators.config import DiffusionConfig, GeneratorData
-from components.target import EventSpec
+from components.generators.config import GeneratorData
+from components.rdm.base import RepresentationDiffusionConfig
 
 if TYPE_CHECKING:
     from components.generators.diffusion import Diffusion
 
 
-class RdmConfig(DiffusionConfig):
+class RdmConfig(RepresentationDiffusionConfig):
     """The representation generator."""
 
     ports = ("vector",)
@@ -32,7 +31,7 @@ class RdmConfig(DiffusionConfig):
     time_dim: int = Field(ge=1)
     """Width of the time embedding (paper: 256)."""
     context_dim: int = Field(ge=1)
-    """Width of the embedded conditions (paper: 512); read only where there are some."""
+    """Width of the embedded conditions and index (paper: 512); read only where there are some."""
 
     @classmethod
     def tiny(cls) -> "RdmConfig":
@@ -52,24 +51,16 @@ class RdmConfig(DiffusionConfig):
 
     def build(self, data: GeneratorData) -> "Diffusion":
         """Raises: ConfigError when the cache has representations of another dimension, or no labels for classes."""
-        from components.conditions.container import Conditions
-        from components.generators.diffusion import Diffusion
         from components.rdm.denoiser import ResidualMlp
 
-        if data.dim != self.dim:
-            raise ConfigError(
-                f"the encoder's representations have {data.dim} dimensions, but rdm.model.dim is {self.dim}",
-                fix=f"set rdm.model.dim: {data.dim}",
-            )
         network = ResidualMlp(
             dim=self.dim,
             c_out=self.outputs(self.dim),
             width=self.width,
             depth=self.depth,
             time_dim=self.time_dim,
-            context_dim=self.context_dim if self.conditions else None,
+            context_dim=self.context_dim if self.conditions or self.tells_index else None,
+            index=self.tells_index,
         )
         # Fresh class rows have std 1, as in the reference.
-        conditions = Conditions(self.conditions, network, data.fields, table_std=None)
-        spec = EventSpec(space="representations", shape=(self.dim,), dtype="float32", n_codes=None)
-        return Diffusion(self, data, spec=spec, network=network, conditions=conditions)
+        return self.generator(data, network, dim=self.dim, table_std=None)

@@ -39,19 +39,31 @@ class ResidualBlock(nn.Module):
 class ResidualMlp(Network):
     """(x_t, time vectors, conditions) -> prediction; a vector is added inside every block. Names are `SimpleMLP`'s.
 
+    `index`: what the component's index is embedded to is added to the vector.
     Paper: 2312.03701. Differs: none in function; LayerNorm eps is 1e-5 in the blocks and 1e-6 in `out`, as there.
     """
 
-    def __init__(self, *, dim: int, c_out: int, width: int, depth: int, time_dim: int, context_dim: int | None) -> None:
+    def __init__(
+        self,
+        *,
+        dim: int,
+        c_out: int,
+        width: int,
+        depth: int,
+        time_dim: int,
+        context_dim: int | None,
+        index: bool = False,
+    ) -> None:
         super().__init__(vector_width=context_dim)
         self.width = width
         self.input_proj = nn.Linear(dim, width)
-        self.time_embed = nn.Sequential(nn.Linear(width, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
+        self.time_embed = _two_layers(width, time_dim)
         self.res_blocks = nn.ModuleList(ResidualBlock(width, time_dim, context_dim) for _ in range(depth))
         head = nn.Linear(width, c_out)
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.out = nn.Sequential(nn.LayerNorm(width, eps=1e-6), nn.SiLU(), head)
+        self.index_embed = _two_layers(width, context_dim) if index and context_dim is not None else None
 
     def time_vectors(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n e"]:
         """What each block adds for the times t, one block after the other: e = depth * width."""
@@ -60,9 +72,15 @@ class ResidualMlp(Network):
 
     def prepare(self, ports: Ports) -> Ports:
         """Adds the context terms of all blocks, one after the other: (b, depth * width)."""
-        if ports.vector is None or ports.prepared is not None:
+        if ports.prepared is not None:
             return ports
-        return replace(ports, prepared=torch.cat([block.context_layers(ports.vector) for block in self._blocks()], 1))
+        vector = ports.vector
+        if self.index_embed is not None and ports.component is not None:
+            index = self.index_embed(sinusoids(ports.component, self.width))
+            vector = index if vector is None else vector + index
+        if vector is None:
+            return ports
+        return replace(ports, prepared=torch.cat([block.context_layers(vector) for block in self._blocks()], 1))
 
     def forward(self, x_t: Float[Tensor, "b dim"], time: Float[Tensor, "#b e"], ports: Ports) -> Float[Tensor, "b dim"]:
         x, n, terms = self.input_proj(x_t), len(self.res_blocks), self.prepare(ports).prepared
@@ -74,3 +92,7 @@ class ResidualMlp(Network):
 
     def _blocks(self) -> list[ResidualBlock]:
         return cast(list[ResidualBlock], list(self.res_blocks))
+
+
+def _two_layers(n_in: int, width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(n_in, width), nn.SiLU(), nn.Linear(width, width))

@@ -1,6 +1,6 @@
 """Fit the representation generator on the cached representations; no encoder is constructed here."""
 
-from typing import Any
+import copy
 
 import numpy as np
 import torch
@@ -8,14 +8,18 @@ from torch import Tensor
 
 from components.base import Batch, Metrics
 from components.cache.reader import Cache, CacheSplit, open_cache
+from components.conditions.frequencies import shares
+from components.diffusion.bases.gaussians import Gaussians
+from components.diffusion.bases.moments import described
 from components.errors import DataError
 from components.fields import of_fields
 from components.generators.base import Generator
+from components.generators.diffusion import Diffusion
 from components.generators.files import save_generator
 from components.images.pictures import png_bytes
 from components.interop.layout import adopt, keep
 from components.interop.rdm import RdmLayout
-from components.metrics.frechet import frechet, principal_axes
+from components.metrics.frechet import frechet
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, derive_seed, image_rng
 from components.spacing import evenly_spaced
@@ -25,6 +29,7 @@ from components.training.worker import Worker
 from components.weights import load_weights
 from flows.identity.artifact import Inputs, Output
 from flows.stages.rdm.params import CheckConfig, RdmParams
+from flows.stages.rdm.pictures import occupancy, scatter
 
 _N_VAL_NOISES = 4
 
@@ -78,7 +83,20 @@ def _examine(params: RdmParams, rdm: Generator, cache: Cache, training: CacheSpl
     if len(seen) > 1:
         metrics["representation_fd_floor"] = frechet(seen, real)
     out.write_bytes("pictures/representations.png", png_bytes(scatter(real, drawn)))
-    return metrics
+    return metrics | _describe_base(rdm, training, torch.from_numpy(drawn), out)
+
+
+def _describe_base(rdm: Generator, training: CacheSplit, drawn: Tensor, out: Output) -> Metrics:
+    """How well k Gaussians describe the training rows, and whether as many are drawn of each; nothing for N(0, I)."""
+    base = rdm.process.base if isinstance(rdm, Diffusion) else None
+    if not isinstance(base, Gaussians):
+        return {}
+    z, *read = (training.field(name, np.arange(len(training))) for name in (rdm.makes, *base.fields))
+    base = copy.deepcopy(base).cpu()
+    rows = base.of_rows(z, dict(zip(base.fields, read, strict=True)))
+    shown = (shares(index, base.k).numpy() for index in (base.owner(z), base.owner(drawn)))
+    out.write_bytes("pictures/components.png", png_bytes(occupancy(*shown)))
+    return described(z, rows, base.k)
 
 
 def draw(rdm: Generator, check: CheckConfig, seed: int, given: Batch) -> Tensor:
@@ -101,24 +119,3 @@ def _val_loss(params: RdmParams, rdm: Generator, batch: Batch) -> float:
         rng = BatchRng(derive_seed(params.seed, "val", i), n, device=next(rdm.parameters()).device)
         losses.append(float(rdm.loss(batch, rng).double().mean()))
     return sum(losses) / len(losses)
-
-
-def scatter(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Held-out and generated representations along the two main axes of the held-out ones.
-
-    Shapes: (n, dim), (m, dim) -> (h, w, 3) uint8.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    mean, axes = principal_axes(real, 2)
-    figure = Figure(figsize=(6, 6), dpi=100, layout="constrained")
-    canvas: Any = FigureCanvasAgg(figure)
-    plot = figure.add_subplot()
-    for points, color, name in ((real, "#888888", "held-out"), (drawn, "#d1495b", "generated")):
-        x, y = ((points - mean) @ axes).T
-        plot.scatter(x, y, s=9, c=color, alpha=0.6, linewidths=0, label=f"{name} ({len(points)})")
-    plot.set(xlabel="1st principal axis", ylabel="2nd principal axis", title="Representations")
-    plot.legend()
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

@@ -10,7 +10,7 @@ import torch
 from pydantic import ValidationError
 
 from components.cache.reader import open_cache
-from components.errors import ConfigError
+from components.errors import ConfigError, WeightsError
 from components.generators.diffusion import Diffusion
 from components.generators.sampling import DiffusionSampling
 from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
@@ -48,6 +48,32 @@ def _params(**changes: object) -> RdmParams:
 def _inputs(root: Path, splits: list[str] = SPLITS, *, labeled: bool = True) -> FolderInputs:
     make_encode(root / "encode", draw_bars(len(splits))[0], splits, labeled=labeled)
     return FolderInputs(root)
+
+
+def test_a_base_of_several_gaussians_is_fitted_described_and_saved(tmp_path: Path) -> None:
+    choice = {"by": "class"}
+    base = {"kind": "gaussians", "k": 3, "kappa": 1.0, "learnable": True, "index": True, "choice": choice}
+    params = _params(model=RdmConfig.model_validate(RdmConfig.tiny().model_dump() | {
+        "conditions": BY_CLASS, "base": base,
+    }))  # fmt: skip
+    inputs, out = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out")
+    metrics = run(params, inputs, out, worker(tmp_path))
+    assert 0 < metrics["base_explained_variance"] <= 1
+    assert 1 <= metrics["base_smallest"] <= 4
+    assert 1 < metrics["base_occupancy"] <= 3
+    assert "pictures/components.png" in out.names()
+    rdm = load_rdm(out)
+    z = open_cache(inputs["encode"]).training().rows(np.arange(12))["representation"]
+    assert float(z.min()) <= float(rdm.process.base.centroids.min()) <= float(z.max())  # type: ignore[union-attr, arg-type, operator]
+    model = params.model.model_copy(update={"base": params.model.base.model_copy(update={"k": 13})})
+    with pytest.raises(ConfigError, match="more Gaussians than training rows"):
+        run(_params(model=model), inputs, FolderArtifact(tmp_path / "more"), worker(tmp_path / "w"))
+    file = tmp_path / "rdm.pth"
+    write_checkpoint(file, "rdm", export_tensors("rdm", build_rdm(RdmConfig.tiny())))
+    weights = WeightsFile(uri=str(file), sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    plain = RdmConfig.tiny().model_copy(update={"base": params.model.base.model_copy(update={"index": False})})
+    with pytest.raises(WeightsError, match=r"ends in N\(0, I\)(.|\n)*kind: normal"):
+        run(_params(model=plain, weights=weights, train=None), inputs, FolderArtifact(tmp_path / "n"), worker(tmp_path))
 
 
 @pytest.mark.parametrize("class_conditional", [False, True])
