@@ -18,6 +18,7 @@ from flows.commands import (
     gc,
     history,
     import_checkpoint,
+    init,
     job,
     lineage,
     plan,
@@ -37,6 +38,7 @@ from flows.commands import (
 from flows.commands.terminal import say, show_log
 
 VERBS = (
+    init,
     snapshot,
     run,
     plan,

@@ -1,5 +1,7 @@
 """YAML that people write: read with limits, so that whatever is in the file, they get plain values or an error."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,16 @@ def parse_yaml(text: str | bytes, where: str, error: type[RcgError] = ConfigErro
 def read_yaml(path: Path, error: type[RcgError] = ConfigError, *, fix: str | None = None) -> Any:
     """The same of a file."""
     return parse_yaml(read_bytes(path, error, limit=MAX_BYTES, fix=fix), str(path), error, fix=fix)
+
+
+def yaml_text(sections: Mapping[str, Any]) -> str:
+    """Plain sections as a person would write them: one after the other, short values in one line, no aliases."""
+    plain: dict[str, Any] = json.loads(json.dumps(sections))
+    parts = [
+        yaml.safe_dump({name: value}, sort_keys=False, default_flow_style=None, width=110)
+        for name, value in plain.items()
+    ]
+    return "\n".join(parts)
 
 
 _MERGE = "tag:yaml.org,2002:merge"

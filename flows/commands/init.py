@@ -1,0 +1,48 @@
+"""`rcg init`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.snapshot import snapshot
+from flows.commands.terminal import finite, say, say_lines
+
+
+def command(
+    source: Annotated[str, typer.Argument(help="`demo`, a folder of pictures or s3://bucket/prefix.")],
+    minutes: Annotated[
+        float, typer.Option(help="Time that all stages may take on this machine while it is quiet.", callback=finite)
+    ] = 45.0,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite params.yaml without asking.")] = False,
+) -> None:
+    """Look at the pictures of SOURCE, time this machine, and write params.yaml and dvc.yaml that use the time well."""
+    from components.collection.source import open_source
+    from components.files import write_whole
+    from flows.execution.budget.plan import check_minutes, plan
+    from flows.execution.budget.speeds import measure
+    from flows.execution.budget.survey import look
+    from flows.execution.budget.telling import outlook_lines, plan_lines, seen_lines, time_lines
+    from flows.execution.project import Project
+    from flows.pipeline.params import check_params
+    from flows.pipeline.plan import write_plan
+    from flows.settings import checked_source
+    from flows.yaml_files import yaml_text
+
+    check_minutes(minutes)
+    project, target = Project.here(), Path("params.yaml")
+    uri = checked_source(source)
+    survey = look(open_source(uri))
+    say_lines(seen_lines(survey))
+    if target.exists() and not force:
+        typer.confirm(f"{target} exists; overwrite it?", abort=True)
+    speeds = measure(survey, project.settings.worker, lambda line: say(f"init: {line}", err=True))
+    found = plan(survey, speeds, minutes)
+    params = check_params(found.params, "what rcg init writes")
+    is_new = uri != project.settings.source
+    say(snapshot(project, source, rebuild=is_new, shrink=is_new))
+    headline = f"{survey.n} pictures at {found.size} px in {minutes:g} minutes on {speeds.device}: by `rcg init`."
+    write_whole(target, f"# {headline}\n{yaml_text(found.params)}")
+    write_plan(project.root, params.model_dump(mode="json"))
+    say_lines(["", *plan_lines(survey, speeds, found), "", *time_lines(found, speeds, minutes)])
+    say_lines([*outlook_lines(survey, speeds, found), "", f"{target} and dvc.yaml are written; next: rcg repro"])

@@ -1,0 +1,245 @@
+"""A few steps of the parts that a training is made of, timed on this machine: no weights are kept.
+
+Seconds are those of a quiet machine: processor time over threads. What else runs here now is said beside them.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows.execution.budget.recipe import DIM, SIZES, recipe
+from flows.execution.budget.survey import Survey
+from flows.pipeline.params import Params, check_params
+from flows.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from components.base import Batch
+    from components.rng import BatchRng
+    from components.training.config import TrainConfig
+    from components.training.trainable import Trainable
+    from components.training.worker import Worker
+
+_START_FACTOR = 3.3
+"""A stage's start (imports, params, store, tracking) over the processor time in which torch is imported."""
+_TORCH_S = 2.5
+_N_TIMED, _MOST_S = 3, 4.0
+"""Steps that are timed, and seconds after which no further one is."""
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds on a quiet machine."""
+
+    start_s: float
+    """Of each stage, before it does anything."""
+    rdm_s: float
+    """Of a training step, like the following ones by size."""
+    encoder_s: Mapping[int, float]
+    pixels_s: Mapping[int, float]
+    evaluate_s: Mapping[int, float]
+    pixels_flops: Mapping[int, float]
+    """Of a training step of the painter."""
+    busy: float
+    """Waiting time over processor time while this was measured: 1 is quiet."""
+    device: str
+    threads: int
+    """Of the painter at the largest size."""
+
+
+def measure(survey: Survey, settings: WorkerSettings, say: Callable[[str], None]) -> Speeds:
+    """Time the parts at every size that the pictures have. Raises: ConfigError for a device that is not here."""
+    from flows.executors.base import device_name, fit_threads, pick_device
+
+    start_s = _START_FACTOR * _import_s()
+    device = pick_device(settings.device)
+    clock = _Clock(device, fit_threads() if settings.fit_threads is None else settings.fit_threads)
+    found: dict[str, dict[int, float]] = {"encoder": {}, "pixels": {}, "evaluate": {}, "flops": {}}
+    rdm_s = 0.0
+    for size in sizes(survey):
+        say(f"timing at {size} px")
+        steps = dict.fromkeys(("encoder", "rdm", "pixels", "evaluate"), 10)
+        params = check_params(recipe(survey, size, steps, n_views=1, n_samples=100), "what rcg init writes")
+        found["encoder"][size] = clock.seconds(*_encoder(params))
+        trainable, rows, how = _pixels(params)
+        found["pixels"][size] = clock.seconds(trainable, rows, how)
+        found["flops"][size] = clock.flops
+        found["evaluate"][size] = clock.seconds(*_judge(params))
+        rdm_s = rdm_s or clock.seconds(*_rdm(params))
+    return Speeds(
+        start_s=start_s,
+        rdm_s=rdm_s,
+        encoder_s=found["encoder"],
+        pixels_s=found["pixels"],
+        evaluate_s=found["evaluate"],
+        pixels_flops=found["flops"],
+        busy=clock.busy,
+        device=device_name(device),
+        threads=clock.threads,
+    )
+
+
+def _import_s() -> float:
+    """Processor time in which torch is imported: none where it is already, then about what a core of 2020 needs."""
+    if "torch" in sys.modules:
+        return _TORCH_S
+    began = time.process_time()
+    import torch  # noqa: F401
+
+    return time.process_time() - began
+
+
+def sizes(survey: Survey) -> tuple[int, ...]:
+    """Those that pictures are not enlarged to; the smallest in any case."""
+    return tuple(size for size in SIZES if size == SIZES[0] or size <= survey.side)
+
+
+class _Clock:
+    """Times training steps with the threads that a stage would take."""
+
+    def __init__(self, device: "torch.device", fits: bool) -> None:
+        self.device, self.fits = device, fits
+        self.flops, self.threads = 0.0, 1
+        self._waited = self._worked = 0.0
+
+    @property
+    def busy(self) -> float:
+        return max(1.0, self._waited / self._worked) if self._worked else 1.0
+
+    def seconds(self, trainable: "Trainable", fetch: Any, how: "TrainConfig") -> float:
+        """Of a training step: the fastest of a few."""
+        from components.training.step import Stepper
+        from components.training.threads import fitting_threads, step_flops
+
+        worker = self._worker()
+        trainable.to(self.device)
+        with fitting_threads(trainable, fetch, how.batch_size, how, worker) as self.threads:
+            self.flops = step_flops(trainable, fetch, how.batch_size, how, worker)
+            stepper, best = Stepper(trainable, how, worker), float("inf")
+            began = time.monotonic()
+            for step in range(1 + _N_TIMED):
+                batch = _batch(fetch, how, self.device)
+                with self._timed() as took:
+                    stepper(step, batch)
+                if step > 0:  # the first one prepares kernels
+                    best = min(best, took[0])
+                    if time.monotonic() - began > _MOST_S:
+                        break
+        return best
+
+    @contextmanager
+    def _timed(self) -> Iterator[list[float]]:
+        import torch
+
+        took: list[float] = []
+        began, worked = time.monotonic(), time.process_time()
+        yield took
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+            took.append(time.monotonic() - began)
+            return
+        waited, worked = time.monotonic() - began, (time.process_time() - worked) / self.threads
+        self._waited, self._worked = self._waited + waited, self._worked + worked
+        took.append(worked)
+
+    def _worker(self) -> "Worker":
+        from components.training.checkpoint import NoCheckpoints
+        from components.training.worker import Worker
+
+        return Worker(
+            rank=0,
+            world_size=1,
+            device=self.device,
+            checkpoints=NoCheckpoints(),
+            report=lambda _report: None,
+            scratch=Path(),
+            checkpoint_every=10**9,
+            threads=1,
+            fit_threads=self.fits,
+        )
+
+
+def _batch(fetch: Any, how: "TrainConfig", device: "torch.device") -> "Batch":
+    import numpy as np
+
+    from components.rng import BatchRng
+
+    batch = fetch(np.arange(how.batch_size), BatchRng(0, how.batch_size))
+    return {name: rows.to(device) for name, rows in batch.items()}
+
+
+def _encoder(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
+    from components.encoders.contrastive import MoCoV3Trainer
+    from components.nn.vit import seeded_init
+
+    section: Any = params.encoder
+    with seeded_init(0):
+        trainer = MoCoV3Trainer(section.model, section.contrastive)
+
+    def fetch(indices: "np.ndarray", rng: "BatchRng") -> "Batch":  # noqa: ARG001
+        return {"target": rng.uniform(3, section.px, section.px)}
+
+    return trainer, fetch, section.train
+
+
+def _pixels(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
+    import torch
+
+    from components.generators.config import GeneratorData
+    from components.nn.vit import seeded_init
+    from components.target import TargetSpec
+    from components.training.generator import GeneratorTrainable
+
+    section, codec = params.pixels, params.codec.model
+    shape = (getattr(codec, "channels", 3), codec.px, codec.px)
+    spec = TargetSpec(space="pixels", shape=shape, dtype="uint8", n_codes=None, image_px=codec.px)
+    with seeded_init(0):
+        generator = section.model.build(GeneratorData(target=spec, dim=DIM, classes=None))
+
+    def fetch(indices: "np.ndarray", rng: "BatchRng") -> "Batch":  # noqa: ARG001
+        target = (rng.uniform(*shape) * 255).to(torch.uint8)
+        return {"target": target, "representation": rng.normal(DIM)}
+
+    return GeneratorTrainable(generator, section.ema), fetch, _train(section)
+
+
+def _rdm(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
+    from components.generators.config import GeneratorData
+    from components.nn.vit import seeded_init
+    from components.target import TargetSpec
+    from components.training.generator import GeneratorTrainable
+
+    section: Any = params.rdm
+    spec = TargetSpec(space="pixels", shape=(1, 8, 8), dtype="uint8", n_codes=None, image_px=8)
+    with seeded_init(0):
+        generator = section.model.build(GeneratorData(target=spec, dim=DIM, classes=None))
+
+    def fetch(indices: "np.ndarray", rng: "BatchRng") -> "Batch":  # noqa: ARG001
+        return {"representation": rng.normal(DIM)}
+
+    return GeneratorTrainable(generator, section.ema), fetch, _train(section)
+
+
+def _judge(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
+    from components.metrics.features import FeatureNet, SelfTask
+    from components.nn.vit import seeded_init
+
+    section = params.evaluate
+    with seeded_init(0):
+        task = SelfTask(FeatureNet(section.features, 4))
+
+    def fetch(indices: "np.ndarray", rng: "BatchRng") -> "Batch":  # noqa: ARG001
+        return {"image": rng.uniform(3, section.features.px, section.features.px)}
+
+    return task, fetch, section.train
+
+
+def _train(section: Any) -> "TrainConfig":
+    train: TrainConfig = section.train
+    return train

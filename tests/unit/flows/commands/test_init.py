@@ -1,0 +1,83 @@
+"""`rcg init`: files that the rest of the project accepts; nothing is overwritten unasked, nothing runs in vain."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from components.errors import ConfigError
+from flows.__main__ import app
+from flows.execution.budget import recipe, speeds
+from flows.execution.budget.speeds import Speeds, measure
+from flows.execution.budget.survey import look
+from flows.pipeline.params import load_params
+from flows.pipeline.plan import check_plan
+from flows.settings import WorkerSettings, load_settings
+from tests.support.cli import rcg
+
+MACHINE = Speeds(
+    start_s=6.0, rdm_s=0.015, encoder_s={16: 0.3}, pixels_s={16: 0.2}, evaluate_s={16: 0.09},
+    pixels_flops={16: 1.3e10}, busy=1.0, device="cpu", threads=2,
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(speeds, "measure", lambda *_: MACHINE)
+
+
+def test_what_it_writes_is_a_project(tmp_path: Path) -> None:
+    said = rcg("init", "demo", "--minutes", "5")
+    assert "1797 pictures, gray" in said
+    assert "next: rcg repro" in said
+    params = load_params()
+    assert (params.codec.model.px, params.collect.labels) == (16, "metadata")
+    assert params.pixels.train is not None
+    assert f"{params.pixels.train.steps:,} steps" in said
+    assert len(check_plan(Path())) == 9
+    assert "1797" in (tmp_path / "collection.lock").read_text()
+    assert load_settings().source == "demo"
+    text = (tmp_path / "params.yaml").read_text()
+    assert text.startswith("# 1797 pictures at 16 px in 5 minutes")
+    assert "&id" not in text
+
+
+def test_existing_params_are_overwritten_only_when_that_is_meant(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("mine: 1\n")
+    for answer in ("n\n", ""):
+        found = CliRunner().invoke(app, ["init", "demo"], input=answer)
+        assert found.exit_code == 1
+        assert "params.yaml exists; overwrite it?" in found.output
+        assert params.read_text() == "mine: 1\n"
+        assert not (tmp_path / "collection.lock").exists()
+    assert CliRunner().invoke(app, ["init", "demo"], input="y\n").exit_code == 0
+    params.write_text("mine: 1\n")
+    rcg("init", "demo", "--force")
+    assert params.read_text() != "mine: 1\n"
+
+
+@pytest.mark.parametrize(("minutes", "message"), [("-3", "no time budget"), ("525600", "a week"), ("1", "at least")])
+def test_no_budget_leaves_everything_as_it_was(tmp_path: Path, minutes: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        rcg("init", "demo", "--minutes", minutes)
+    assert list(tmp_path.iterdir()) == []
+    rcg("init", "demo", "--minutes", "nan", code=2)
+
+
+def test_parts_are_timed_at_the_sizes_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    from components.collection.source import DemoSource
+
+    monkeypatch.setattr(speeds, "_N_TIMED", 1)
+    for stage in recipe.BATCH:
+        monkeypatch.setitem(recipe.BATCH, stage, 16)
+    told: list[str] = []
+    found = measure(look(DemoSource()), WorkerSettings(device="cpu"), told.append)
+    assert told == ["timing at 16 px"]
+    for by_size in (found.encoder_s, found.pixels_s, found.evaluate_s, found.pixels_flops):
+        assert set(by_size) == {16}
+        assert by_size[16] > 0
+    assert found.rdm_s > 0
+    assert found.busy >= 1
+    assert found.device == "cpu"
