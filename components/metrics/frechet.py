@@ -1,6 +1,7 @@
 """Frechet distance between two sets of features, each summarized by a Gaussian. All in float64."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -30,6 +31,13 @@ class Gaussian:
         centered = x - mean
         return cls(mean, centered.T @ centered / (len(x) - 1))
 
+    @cached_property
+    def root(self) -> np.ndarray:
+        """Symmetric root of the covariance (d, d)."""
+        values, vectors = np.linalg.eigh(self.cov)
+        root: np.ndarray = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+        return root
+
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     """|mean_a - mean_b|^2 + tr(cov_a) + tr(cov_b) - 2 tr((cov_a cov_b)^(1/2)).
@@ -37,9 +45,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
     Paper: 1706.08500, eq. 6. Differs: the trace of the root is taken over the symmetric product
     cov_a^(1/2) cov_b cov_a^(1/2), which has the same eigenvalues and needs no complex matrix root.
     """
-    values, vectors = np.linalg.eigh(a.cov)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    product = root @ b.cov @ root
+    product = a.root @ b.cov @ a.root
     cross = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(0)).sum()
     shift = a.mean - b.mean
     return float(max(0.0, shift @ shift + np.trace(a.cov) + np.trace(b.cov) - 2 * cross))

@@ -6,7 +6,7 @@ import pytest
 from components.errors import ConfigError, ShapeError
 from components.metrics import distances
 from components.metrics.distances import nearest, squared_distances
-from components.metrics.prdc import precision_recall
+from components.metrics.prdc import density_coverage, precision_recall
 
 
 def _brute_share_inside(queries: np.ndarray, reference: np.ndarray, k: int) -> float:
@@ -77,3 +77,27 @@ def test_wrong_shapes_are_named() -> None:
         squared_distances(np.zeros((2, 3)), np.zeros((2, 4)))
     with pytest.raises(ShapeError, match="fewer references"):
         nearest(np.zeros((2, 3)), [np.zeros((1, 3))], k=2)
+
+
+@pytest.mark.parametrize("chunk", [7, 4096])
+def test_density_and_coverage_match_loops(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "CHUNK", chunk)
+    rng = np.random.default_rng(4)
+    real, generated, k = rng.normal(size=(30, 3)), rng.normal(size=(25, 3)) * 0.6, 3
+    radii = [sorted(float(np.linalg.norm(r - o)) for o in real)[k] for r in real]  # the nearest is the point itself
+    inside = [[np.linalg.norm(r - g) <= radius for r, radius in zip(real, radii, strict=True)] for g in generated]
+    density, coverage = density_coverage(real, generated, k=k)
+    assert density == pytest.approx(np.sum(inside) / (k * len(generated)))
+    assert coverage == pytest.approx(np.any(inside, axis=0).mean())
+
+
+def test_half_of_the_modes_dropped_halves_recall_and_coverage_alone() -> None:
+    rng = np.random.default_rng(5)
+    both = rng.normal(size=(400, 2)) * 0.1 + np.repeat([[0, 0], [10, 10]], 200, axis=0)
+    one = rng.normal(size=(400, 2)) * 0.1
+    precision, recall = precision_recall(both, one, k=3)
+    density, coverage = density_coverage(both, one, k=3)
+    assert precision > 0.9
+    assert recall == pytest.approx(0.5, abs=0.05)
+    assert density == pytest.approx(1, abs=0.2)
+    assert coverage == pytest.approx(0.5, abs=0.05)

@@ -65,3 +65,9 @@ def test_memorization_sees_copies_and_not_new_images() -> None:
     assert copied.neighbor[200:, 0].tolist() == list(range(200))
     assert copied.neighbor.shape == (400, 2)
     assert len(copied.floor) == 200
+
+
+def test_inception_score_of_parts_is_their_mean_a_short_last_one_included() -> None:
+    p = np.random.default_rng(1).dirichlet(np.ones(4), size=11)
+    parts = [inception_score(p[:4]), inception_score(p[4:8]), inception_score(p[8:])]
+    assert inception_score(p, chunk=4) == pytest.approx(sum(parts) / 3)

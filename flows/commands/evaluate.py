@@ -1,0 +1,44 @@
+"""`rcg evaluate`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.commands.terminal import counted, say, say_lines
+
+
+def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
+    samples: Annotated[
+        list[str], typer.Option(help="Pictures to judge: a folder, an .npz with arr_0, or `sample`; may be repeated.")
+    ],
+    reference: Annotated[
+        str, typer.Option(help="Real pictures: a folder, or ADM's .npz (arr_0, or mu and sigma, or both).")
+    ],
+    network: Annotated[str, typer.Option(help="trained | inception | timm | dinov2 | clip.")] = "trained",
+    weights: Annotated[Path | None, typer.Option(help="The network's file; nothing is fetched.")] = None,
+    model: Annotated[str | None, typer.Option(help="With --network timm: the model's name.")] = None,
+    n: Annotated[int | None, typer.Option("-n", help="The first n pictures of each set; else all.", min=2)] = None,
+    px: Annotated[
+        int | None, typer.Option(help="Take the center square of pictures in folders, at this side.", min=1)
+    ] = None,
+    k: Annotated[int, typer.Option(help="Neighbors of precision, recall, density and coverage.", min=1)] = 3,
+    bootstrap: Annotated[
+        int, typer.Option(help="Resamples behind the Frechet distance's interval; 0: none.", min=0)
+    ] = 20,
+    seed: Annotated[int, typer.Option(help="Of directions, subsets and resampling.", min=0)] = 0,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+) -> None:
+    """Judge pictures against real ones by a network's features: FID, sFID, IS, precision, recall, KID, MIND."""
+    from components.files import write_whole
+    from flows.evaluation.networks import Choice
+    from flows.evaluation.run import Asked, judge
+    from flows.evaluation.told import as_json, table
+    from flows.execution.project import Project
+
+    asked = Asked(samples, reference, Choice(network, weights, model), n, px, seed, k, bootstrap)
+    judged = judge(asked, Project.here(), counted)
+    say_lines(table(judged))
+    if json_file is not None:
+        write_whole(json_file, as_json(judged))
+        say(f"numbers in {json_file}")

@@ -1,0 +1,1 @@
+"""`rcg evaluate`: any sets of pictures against any reference, outside of the pipeline."""

@@ -1,0 +1,224 @@
+"""Sets of pictures, wherever they lie: a folder, ADM's .npz, the samples of a run. One size each, named by content."""
+
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from components.collection.source import FolderSource
+from components.errors import ConfigError, DataError, MissingError
+from components.images.config import DecodeRecipe
+
+if TYPE_CHECKING:
+    from components.cache.samples import Samples
+    from components.metrics.frechet import Gaussian
+
+_RECIPE = DecodeRecipe(background=(255, 255, 255), max_pixels=2**26)
+_SHEETS = ("grid.png", "nearest.png")
+_STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+_FIX_NPZ = "write arr_0 as (n, h, w, 3) uint8, with np.savez(file, images) or `rcg sample --npz`"
+
+
+class PictureSet(Protocol):
+    """Pictures of one size."""
+
+    name: str
+    """As the person called it."""
+    digest: str
+    """Of the content: equal digests, equal pictures in equal order."""
+    n: int
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        """All pictures in order. Shapes: (b_i, h, w, 3) uint8. Raises: DataError."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoredStatistics:
+    """What ADM's reference files know of their set besides pictures: of FID's Inception."""
+
+    pooled: "Gaussian"
+    spatial: "Gaussian | None"
+
+
+class Folder:
+    """Every picture below a folder, in the order of the names; with `px`, center squares of that side.
+
+    The sheets that `rcg sample` writes beside its pictures are no pictures of the set.
+    """
+
+    def __init__(self, root: Path, px: int | None) -> None:
+        self._source, self.name, self._px = FolderSource(root), str(root), px
+        keys = [item.key for item in self._source.list() if not item.is_metadata]
+        self._keys = [key for key in keys if key not in _SHEETS] if "0000.png" in keys else keys
+        self.n = len(self._keys)
+        if not self.n:
+            raise DataError("the folder has no pictures", got=f"{root}; left out: {self._source.left_out}")
+        pins = "".join(hashlib.sha256(self._source.read(key)).hexdigest() for key in self._keys)
+        self.digest = hashlib.sha256(pins.encode()).hexdigest()
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        first: tuple[str, tuple[int, ...]] | None = None
+        for start in range(0, self.n, size):
+            images = []
+            for key in self._keys[start : start + size]:
+                image = self._read(key)
+                first = first or (key, image.shape)
+                if image.shape != first[1]:
+                    raise DataError(
+                        f"the pictures in {self.name} have several sizes",
+                        got=f"{_size(first[1])} of {first[0]}, {_size(image.shape)} of {key}",
+                        expected="one size",
+                        fix="--px 256 takes the center square of every picture, at 256 pixels",
+                    )
+                images.append(image)
+            yield np.stack(images)
+
+    def _read(self, key: str) -> np.ndarray:
+        from components.images.decode import decode, square
+
+        try:
+            image = decode(self._source.read(key), _RECIPE)
+        except DataError as error:
+            raise DataError(f"{key} in {self.name} cannot be used", got=error.what, fix="remove or mend it") from error
+        return np.asarray(image) if self._px is None else square(image, self._px)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]}"
+
+
+class Npz:
+    """ADM's file format: pictures as arr_0 (n, h, w, 3) uint8, and in references mu, sigma, mu_s, sigma_s."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.name = path, str(path)
+        try:
+            with path.open("rb") as file:
+                self.digest = hashlib.file_digest(file, "sha256").hexdigest()
+            with zipfile.ZipFile(path) as archive:
+                self._members = {name.removesuffix(".npy") for name in archive.namelist()}
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"{path} is no whole .npz file", got=error, fix=_FIX_NPZ) from error
+        if "arr_0" not in self._members and not {"mu", "sigma"} <= self._members:
+            raise DataError(
+                f"{path} holds neither pictures nor statistics", got=", ".join(sorted(self._members)[:8]) or "nothing",
+                expected="arr_0, or mu and sigma", fix=_FIX_NPZ,
+            )  # fmt: skip
+        self.n = self._checked_shape()[0] if "arr_0" in self._members else 0
+
+    @property
+    def statistics(self) -> StoredStatistics | None:
+        """Raises: DataError for statistics that are none."""
+        from components.metrics.frechet import Gaussian
+
+        if not {"mu", "sigma"} <= self._members:
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                held = {name: np.asarray(file[name], np.float64) for name in _STATISTICS if name in file}
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"the statistics of {self.path} cannot be read", got=error) from error
+        pairs = [(held[a], held[b]) for a, b in (("mu", "sigma"), ("mu_s", "sigma_s")) if a in held and b in held]
+        for mean, cov in pairs:
+            if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not np.isfinite(cov).all():
+                raise DataError(f"the statistics of {self.path} are none", got=(mean.shape, cov.shape),
+                                expected="mu (d,) and sigma (d, d), all finite")  # fmt: skip
+        fitted = [Gaussian(mean, cov) for mean, cov in pairs]
+        return StoredStatistics(fitted[0], fitted[1] if len(fitted) > 1 else None)
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        shape = self._checked_shape()
+        each = int(np.prod(shape[1:]))
+        with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
+            _header(file)
+            for start in range(0, shape[0], size):
+                rows = min(size, shape[0] - start)
+                try:
+                    data = file.read(rows * each)
+                except (OSError, zipfile.BadZipFile, zlib.error) as error:
+                    raise DataError(f"{self.path} is damaged", got=error, fix="copy it again") from error
+                if len(data) != rows * each:
+                    raise DataError(f"{self.path} ends too early", got=f"after picture {start}", expected=shape[0])
+                yield np.frombuffer(bytearray(data), np.uint8).reshape(rows, *shape[1:])
+
+    def _checked_shape(self) -> tuple[int, ...]:
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
+                shape, fortran, dtype = _header(file)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"arr_0 of {self.path} cannot be read", got=error, fix=_FIX_NPZ) from error
+        if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or fortran or 0 in shape:
+            raise DataError(
+                f"arr_0 of {self.path} does not hold pictures", got=f"{shape} {dtype}{', column by column' * fortran}",
+                expected="(n, h, w, 3) uint8", fix=_FIX_NPZ,
+            )  # fmt: skip
+        return shape
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    return shape, fortran, dtype
+
+
+class Sampled:
+    """The samples of a committed run of the stage `sample`."""
+
+    def __init__(self, samples: "Samples", digest: str, name: str) -> None:
+        self._samples, self.digest, self.name, self.n = samples, digest, name, len(samples)
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:  # noqa: ARG002  (shards have a size of their own)
+        return self._samples.batches()
+
+
+class First:
+    """The first n of a set."""
+
+    def __init__(self, pictures: PictureSet, n: int) -> None:
+        if pictures.n < n:
+            raise ConfigError("a set has fewer pictures than are asked for", got=f"{pictures.n} in {pictures.name}",
+                              expected=f"{n} or more", fix=f"-n {pictures.n}")  # fmt: skip
+        self._of, self.n, self.name = pictures, n, pictures.name
+        self.digest = pictures.digest if n == pictures.n else f"{pictures.digest}, first {n}"
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        left = self.n
+        for images in self._of.batches(size):
+            yield images[:left]
+            left -= len(images)
+            if left <= 0:
+                return
+
+
+class Every:
+    """Every second picture of a set, from the first (0) or the second (1) on."""
+
+    def __init__(self, pictures: PictureSet, start: int) -> None:
+        self._of, self._start, self.name = pictures, start, pictures.name
+        self.n = (pictures.n + 1 - start) // 2
+        self.digest = f"{pictures.digest}, every second from {start}"
+
+    def batches(self, size: int) -> Iterator[np.ndarray]:
+        seen = 0
+        for images in self._of.batches(size):
+            kept = images[(self._start - seen) % 2 :: 2]
+            seen += len(images)
+            if len(kept):
+                yield kept
+
+
+def open_set(where: str, px: int | None) -> Folder | Npz:
+    """A folder or an .npz file. Raises: MissingError, DataError."""
+    path = Path(where)
+    if path.is_dir():
+        return Folder(path, px)
+    if path.is_file():
+        return Npz(path)
+    raise MissingError("there are no pictures there", got=where, expected="a folder, an .npz file, or `sample`")
