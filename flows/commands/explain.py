@@ -56,6 +56,7 @@ def _as_json(e: "Explanation") -> dict[str, Any]:
         "reads": e.reads,
         "memos": None if e.memos is None else vars(e.memos),
         "cost": cost,
+        "expected_s": e.expected_s,
     }
 
 
@@ -80,6 +81,8 @@ def _lines(e: "Explanation") -> list[str]:
         scaled = f", scaled by {e.cost.scaled:.3g}" if e.cost.scaled != 1 else ""
         joining = ", besides joining the chunks" if e.memos is not None and e.cost.scaled < 1 else ""
         lines.append(f"    would take {_spoken(e.cost)}, by run {e.cost.like[:10]}{scaled}{joining}")
+    elif e.expected_s is not None:
+        lines.append(f"    would take about {_duration(e.expected_s)}, as `rcg init` timed its steps")
     return lines
 
 
@@ -95,6 +98,12 @@ def _spoken(cost: "Cost") -> str:
     return f"about {spoken_duration(cost.seconds)} on {cost.workers} x {cost.device} ({hours})"
 
 
+def _duration(seconds: float) -> str:
+    from flows.runs.ancestry import spoken_duration
+
+    return spoken_duration(seconds)
+
+
 def _size(n_bytes: float) -> str:
     for unit in ("B", "kB", "MB"):
         if n_bytes < 1000:
@@ -108,9 +117,13 @@ def _total(found: "list[Explanation]") -> list[str]:
     from flows.runs.ancestry import spoken_duration
 
     costs = [e.cost for e in found if e.runs and e.cost is not None]
+    planned = sum(e.expected_s or 0.0 for e in found)
+    unknown = sum(e.runs and e.cost is None and e.expected_s is None for e in found)
+    if planned:
+        more = f"; {unknown} more stage(s) that nobody timed" if unknown else ""
+        return ["", f"all that would or might run: about {_duration(planned + sum(c.seconds for c in costs))}{more}"]
     if not costs:
         return []
-    unknown = sum(e.runs and e.cost is None for e in found)
     more = f"; {unknown} more stage(s) without an earlier run to go by" if unknown else ""
     hours, n_bytes = sum(c.worker_hours for c in costs), sum(c.n_bytes for c in costs)
     seconds = spoken_duration(sum(c.seconds for c in costs))

@@ -19,6 +19,7 @@ def command(
     """Look at the pictures of SOURCE, time this machine, and write params.yaml and dvc.yaml that use the time well."""
     from components.collection.source import open_source
     from components.files import write_whole
+    from flows.execution.budget.expected import keep_expected
     from flows.execution.budget.plan import check_minutes, plan
     from flows.execution.budget.speeds import measure
     from flows.execution.budget.survey import look
@@ -43,6 +44,8 @@ def command(
     say(snapshot(project, source, rebuild=is_new, shrink=is_new))
     headline = f"{survey.n} pictures at {found.size} px in {minutes:g} minutes on {speeds.device}: by `rcg init`."
     write_whole(target, f"# {headline}\n{yaml_text(found.params)}")
-    write_plan(project.root, params.model_dump(mode="json"))
+    sections = params.model_dump(mode="json")
+    write_plan(project.root, sections)
+    keep_expected(project.root, sections, found.seconds)
     say_lines(["", *plan_lines(survey, speeds, found), "", *time_lines(found, speeds, minutes)])
     say_lines([*outlook_lines(survey, speeds, found), "", f"{target} and dvc.yaml are written; next: rcg repro"])

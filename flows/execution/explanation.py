@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from components.errors import ArtifactError, MissingError, RcgError
+from flows.execution.budget.expected import expected
 from flows.execution.forecast import Cost, Earlier, Memos, checkpoint_step, cost_of, earlier_runs, memos_of
 from flows.execution.project import Project
 from flows.identity.environment import library_versions
@@ -42,6 +43,8 @@ class Explanation:
     reads: Mapping[str, str] | None = None
     memos: Memos | None = None
     cost: Cost | None = None
+    expected_s: float | None = None
+    """Seconds that `rcg init` planned for it, where no earlier run tells."""
 
 
 def outlook(project: Project, stage: Stage) -> Outlook:
@@ -63,7 +66,9 @@ def explain(project: Project, name: str | None) -> list[Explanation]:
         for stage in stages.values()
         if name is None or _is_above(stages, stage, wanted[0])
     }
-    return [_explain(project, views, stage) for stage in wanted]
+    planned = expected(project.root, project.sections)
+    found = [_explain(project, views, stage) for stage in wanted]
+    return [replace(e, expected_s=planned.get(e.stage)) if e.runs and e.cost is None else e for e in found]
 
 
 def _is_above(stages: Mapping[str, Stage], stage: Stage, below: Stage) -> bool:

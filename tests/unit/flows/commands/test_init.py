@@ -43,6 +43,19 @@ def test_what_it_writes_is_a_project(tmp_path: Path) -> None:
     assert "&id" not in text
 
 
+def test_explain_says_what_init_timed(tmp_path: Path) -> None:
+    assert "as `rcg init` timed" not in rcg("init", "demo", "--minutes", "5")
+    said = rcg("explain")
+    assert said.count("as `rcg init` timed its steps") == 9
+    assert "all that would or might run: about 5 min" in said
+    params = tmp_path / "params.yaml"
+    params.write_text(params.read_text().replace("n_bootstrap: 100", "n_bootstrap: 101"))
+    assert rcg("explain").count("as `rcg init` timed its steps") == 8
+    assert "1 more stage(s) that nobody timed" in rcg("explain")
+    (tmp_path / ".rcg/expected.json").write_text("{broken")
+    assert "rcg init" not in rcg("explain")
+
+
 def test_existing_params_are_overwritten_only_when_that_is_meant(tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text("mine: 1\n")
