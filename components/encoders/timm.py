@@ -13,6 +13,7 @@ from components.encoders.config import TimmConfig
 from components.errors import ConfigError
 from components.nn.vit import seeded_init
 from components.weights import assign, fetch_weights, framed, required
+from components.weights_file import WeightsFile
 
 
 class TimmEncoder(FrozenEncoder):
@@ -55,12 +56,37 @@ def imported(config: TimmConfig) -> FrozenEncoder:
     return encoder
 
 
+def described(name: str, weights: WeightsFile) -> TimmConfig:
+    """What imports a file of this timm model: its own size, width and image statistics, [CLS] where it has one.
+
+    Raises: ConfigError for a name that timm does not know.
+    """
+    import timm
+
+    _check_known(name)
+    with torch.device("meta"):
+        network: Any = timm.create_model(name, pretrained=False, num_classes=0)
+    known: Any = network.pretrained_cfg
+    with_cls = getattr(network, "cls_token", None) is not None
+    width = network.num_features if with_cls else getattr(network, "head_hidden_size", network.num_features)
+    return TimmConfig(
+        kind="timm", name=name, weights=weights, input_px=known["input_size"][-1], dim=width,
+        output="cls" if with_cls else "pooled", resample_positions=False, mean=known["mean"], std=known["std"],
+    )  # fmt: skip
+
+
+def _check_known(name: str) -> None:
+    import timm
+
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5]
+        raise ConfigError(f"timm has no model {name!r}", expected=f"a name from timm.list_models(), e.g. {near}")
+
+
 def _create(config: TimmConfig) -> nn.Module:
     import timm
 
-    if not timm.is_model(config.name):
-        near = timm.list_models(f"*{config.name.split('_')[0]}*")[:5]
-        raise ConfigError(f"timm has no model {config.name!r}", expected=f"a name from timm.list_models(), e.g. {near}")
+    _check_known(config.name)
     n_outputs = config.dim if config.output == "head" else 0
     known = timm.get_pretrained_cfg(config.name)
     sized: dict[str, Any] = {"img_size": config.input_px} if known is not None and known.fixed_input_size else {}

@@ -1,5 +1,6 @@
 """Reference checkpoints: a file becomes a section of params.yaml, a stage's weights become a file."""
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from components.interop.checkpoint import (
 )
 from components.interop.layout import KEPT, LIVE
 from components.weights import read_tensors
+from components.weights_file import WeightsFile
 from flows.execution.project import Project
 from flows.pipeline.params import check_params, check_section, read_params
 from flows.pipeline.table import check_name
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 PARAMS = Path("params.yaml")
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
 _PUBLISHED_PX = 256
+_ENCODER = "encoder"
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,32 @@ def import_section(path: Path, *, kind: str | None, stage: str | None) -> Import
     return Import(path, found, name, section, scale if assumed else None)
 
 
+def timm_section(path: Path, name: str, *, stage: str | None) -> Import:
+    """The same for a file that is tried as this timm model: no tensor says of which it is. Raises as import_section."""
+    from components.encoders.timm import described, imported
+
+    if stage not in (None, _ENCODER):
+        raise ConfigError("a timm file is imported by `encoder`", got=f"--stage {stage}", fix=f"--stage {_ENCODER}")
+    tensors = read_tensors(path)
+    with path.open("rb") as file:
+        pin = WeightsFile(uri=str(path), sha256=hashlib.file_digest(file, "sha256").hexdigest())
+    config = described(name, pin)
+    imported(config)
+    base = _present().get(_ENCODER, {}) or _blank(_ENCODER)
+    section = {**base, "model": config.model_dump(mode="json"), "px": config.input_px}
+    section |= {"train": None, "contrastive": None}
+    check_section(_ENCODER, section)
+    return Import(path, Checkpoint("timm", tensors, {}, {"timm": tensors}, pin.sha256), _ENCODER, section, None)
+
+
 def write_sections(found: Import) -> tuple[list[str], str | None]:
     """Put the section into params.yaml, with the sampling options of others that have to follow.
 
     Returns the names of the sections, and what is still wrong with the whole, if anything is.
     """
     current = _present()
-    changed = {found.stage: found.section, **_followers(found.checkpoint, current)}
+    followers = {} if found.stage == _ENCODER else _followers(found.checkpoint, current)
+    changed = {found.stage: found.section, **followers}
     for name, section in changed.items():
         current = {**current, name: section}
         _write(name, section, current)
@@ -130,7 +152,7 @@ def _section(found: Checkpoint, path: Path, current: Mapping[str, Any]) -> dict[
     pin = {"uri": str(path), "sha256": found.sha256}
     model = {**layout.facts(found.tensors), **_facts_beside(found.kind, path)}
     base = dict(current) if current else _blank(name)
-    if name == "encoder":
+    if name == _ENCODER:
         model = {"kind": model.pop("kind"), "weights": pin, **model}
         return {**base, "model": model, "px": _PUBLISHED_PX, "train": None, "contrastive": None}
     section = {**base, "model": model, "weights": pin, "train": None}
@@ -149,8 +171,8 @@ def _check_fits(found: Checkpoint, name: str, config: Any, source: str) -> None:
     data = layout.data(found.tensors)
     with torch.device("meta"):
         module = config.build() if data is None else config.build(data)
-    weights = module.network.state_dict() if name == "encoder" else module.state_dict()
-    if name == "encoder" and not any(part.startswith("head.") for part in weights):
+    weights = module.network.state_dict() if name == _ENCODER else module.state_dict()
+    if name == _ENCODER and not any(part.startswith("head.") for part in weights):
         layout = type(layout)(headless=True)  # type: ignore[call-arg]
     layout.check(found.tensors, weights, source=source)
 

@@ -1,5 +1,6 @@
 """`rcg import-checkpoint`: what is wrong with a file is named at once, and what is printed is valid."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,15 @@ from torch import Tensor
 from components.codecs.config import VqganConfig
 from components.diffusion.schedule import ScheduleConfig
 from components.encoders.config import DinoConfig
-from components.errors import WeightsError
+from components.errors import ConfigError, WeightsError
 from components.generators.config import GeneratorData
 from components.interop.checkpoint import export_tensors, import_tensors, write_checkpoint
 from components.pixels.dit import DitConfig
 from components.pixels.mage import MageConfig
 from components.rdm import RdmConfig
 from components.target import TargetSpec
-from flows.execution.checkpoints import import_section
+from components.weights import save_weights
+from flows.execution.checkpoints import import_section, timm_section, write_sections
 from flows.pipeline.params import check_section
 from tests.support.folders import randomize
 from tests.support.generators import BY_CLASS, build_rdm, conditions
@@ -147,3 +149,25 @@ def test_an_unconditional_dit_is_one_and_samples_with_its_label_row() -> None:
     import_tensors("dit", file | {"rep_embedder.bias": torch.ones(64)}, conditioned)
     plain, ours = conditioned.net.t_embedder(t), module.net.t_embedder(t)  # type: ignore[union-attr, operator]
     torch.testing.assert_close(ours, plain + file["y_embedder.embedding_table.weight"])
+
+
+def test_a_timm_file_becomes_the_encoder_as_timm_uses_it() -> None:
+    import timm
+
+    save_weights(Path("net.safetensors"), timm.create_model("test_resnet", pretrained=False).state_dict())
+    found = timm_section(Path("net.safetensors"), "test_resnet", stage="encoder")
+    section = yaml.safe_load(found.text)["encoder"]
+    check_section("encoder", section)
+    model = section["model"]
+    assert (model["name"], model["dim"], model["output"], section["px"]) == ("test_resnet", 96, "pooled", 160)
+    assert model["weights"]["sha256"] == hashlib.sha256(Path("net.safetensors").read_bytes()).hexdigest()
+    assert write_sections(found)[0] == ["encoder"]
+    assert yaml.safe_load(Path("params.yaml").read_text())["encoder"] == section
+    save_weights(Path("vit.safetensors"), timm.create_model("test_vit", pretrained=False).state_dict())
+    assert timm_section(Path("vit.safetensors"), "test_vit", stage=None).section["model"]["output"] == "cls"
+    with pytest.raises(WeightsError, match="does not fit the model"):
+        timm_section(Path("vit.safetensors"), "test_resnet", stage=None)
+    with pytest.raises(ConfigError, match="--stage encoder"):
+        timm_section(Path("vit.safetensors"), "test_vit", stage="rdm")
+    with pytest.raises(ConfigError, match="no model 'test_vat'"):
+        timm_section(Path("vit.safetensors"), "test_vat", stage=None)
