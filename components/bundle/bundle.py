@@ -19,6 +19,7 @@ from components.documents import read_json, validated
 from components.encoders.base import Encoder, constant_rows, load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
 from components.generators.files import EARLIER
+from components.guides import load_guide
 from components.images.config import DecodeRecipe
 from components.images.decode import square
 from components.images.pictures import to_float
@@ -27,7 +28,7 @@ from components.rdm import load_rdm
 
 CARD = "rcg.json"
 SCHEMA = 2
-PARTS = ("encoder", "codec", "rdm", "pixels")
+PARTS = ("encoder", "codec", "rdm", "pixels", "guide")
 PART_FILES = ("config.json", "weights.safetensors", EARLIER)
 
 
@@ -56,6 +57,7 @@ class Bundle:
             sampling=card.sampling,
             represent=self.represent if has_encoder else None,
             recipe=card.decode,
+            guide=load_guide(_Part(folder / "guide")).to(device) if "guide" in card.parts else None,
         )
 
     @classmethod
@@ -105,7 +107,7 @@ class Bundle:
             shown=None,
             columns=None,
             condition=request.condition,
-            sampling=self.system.sampling.with_request(request).model_dump(mode="json", exclude={"seed"}),
+            sampling=self.system.options(request).model_dump(mode="json", exclude={"seed"}),
             platform=platform_facts(self.device.type),
         )
 

@@ -66,6 +66,8 @@ class Request:
     """Images that are this picture but for a part, whatever the condition."""
     guidance: float | None = None
     """Strength of classifier-free guidance of the last generator, 0 is off; None: the system's default, as below."""
+    guide_scale: float | None = None
+    """How strongly the guide pulls towards the class, 0 is off."""
     steps: int | None = None
     """Steps of the last generator."""
     batch_size: int | None = None

@@ -48,7 +48,12 @@ class Predictor:
         Each PNG holds its provenance. Raises: ConfigError and DataError, naming what is wrong with a record.
         """
         n, seed = int(params.get("n", 1)), int(params.get("seed", self.bundle.card.sampling.seed))
-        shared = Request(seed=seed, guidance=params.get("guidance"), steps=params.get("steps"))
+        shared = Request(
+            seed=seed,
+            guidance=params.get("guidance"),
+            steps=params.get("steps"),
+            guide_scale=params.get("guide_scale"),
+        )
         given = [_request(record, shared) for record in records] or [shared]
         if n < 1 or n * len(given) > MAX_IMAGES:
             raise ConfigError(
@@ -64,14 +69,17 @@ class Predictor:
         return answers
 
 
-def request_params(sampling: SystemSampling) -> list[dict[str, Any]]:
-    """The params that all records of a call share, with their defaults."""
-    defaults = {
+def request_params(sampling: SystemSampling, guided: str | None = None) -> list[dict[str, Any]]:
+    """The params that all records of a call share, with their defaults. `guided`: the generator that has a guide."""
+    defaults: dict[str, tuple[str, float]] = {
         "n": ("long", 1),
         "seed": ("long", sampling.seed),
         "guidance": ("double", sampling.pixels.guidance),
         "steps": ("long", sampling.pixels.steps),
     }
+    if guided is not None:
+        guide = getattr(getattr(sampling, guided), "guide", None)
+        defaults["guide_scale"] = ("double", guide.scale if guide else 0.0)
     return [{"name": name, "type": kind, "default": value, "shape": None} for name, (kind, value) in defaults.items()]
 
 

@@ -4,6 +4,7 @@ z: representation, x: target of the last generator.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,7 +20,8 @@ from components.config import Config
 from components.errors import ConfigError
 from components.fields import mask_name, of_fields
 from components.generators.base import Generator
-from components.generators.sampling import Sampling
+from components.generators.sampling import AnySampling, Sampling
+from components.guides.classifier import Classifier, put_beside
 from components.images.config import DecodeRecipe
 from components.rng import Rng, RowRng, derive_seed
 from components.target import KNOWN
@@ -40,19 +42,43 @@ class SystemSampling(Config):
     pixels: Sampling
     """Options of the pixel generator."""
 
-    def with_request(self, request: Request) -> "SystemSampling":
-        """These options with what the request asks otherwise. Raises: ConfigError for a value that cannot be."""
+    def with_request(self, request: Request, guided: str | None = None) -> "SystemSampling":
+        """These options with what the request asks otherwise. `guided`: the generator that has a guide.
+
+        Raises: ConfigError for a value that cannot be, or the scale of a guide that is not there.
+        """
         repaint = request.edit.repaint if request.edit is not None else None
         asked = {"guidance": request.guidance, "steps": request.steps, "repaint": repaint}
-        changed = {name: value for name, value in asked.items() if value is not None}
+        changed: dict[str, dict[str, Any]] = {
+            "pixels": {name: value for name, value in asked.items() if value is not None}
+        }
+        if request.guide_scale is not None:
+            options = changed.setdefault(guided or "", {})
+            options["guide"] = self._rescaled(request.guide_scale, guided)
         try:
-            pixels = type(self.pixels).model_validate(self.pixels.model_dump() | changed)
+            made = {name: self._changed(getattr(self, name), options) for name, options in changed.items()}
         except ValidationError as error:
             wrong = error.errors()[0]
             name = wrong["loc"][-1] if wrong["loc"] else "number"
             raise ConfigError(f"cannot sample with this {name}", got=wrong["input"], expected=wrong["msg"]) from error
         batch_size = request.batch_size or self.batch_size
-        return self.model_copy(update={"pixels": pixels, "batch_size": batch_size})
+        return self.model_copy(update={**made, "batch_size": batch_size})
+
+    def follows(self, name: str | None) -> bool:
+        """Whether the generator of this name follows its guide."""
+        return name is not None and getattr(getattr(self, name), "guide", None) is not None
+
+    def _rescaled(self, scale: float, guided: str | None) -> dict[str, Any] | None:
+        """Options of the guide with another scale, in the interval that they have."""
+        if guided is None:
+            fix = "leave the scale out, or train a guide: section guide of params.yaml"
+            raise ConfigError("this model has no guide", got=f"scale {scale}", fix=fix)
+        own = getattr(getattr(self, guided), "guide", None)
+        return {"scale": scale, "interval": own.interval if own else None} if scale != 0 else None
+
+    @staticmethod
+    def _changed(options: AnySampling, changed: dict[str, Any]) -> AnySampling:
+        return type(options).model_validate(options.model_dump() | changed)
 
 
 class System:
@@ -71,16 +97,44 @@ class System:
         sampling: SystemSampling,
         represent: Callable[[Picture], Float[Tensor, "1 dim"]] | None = None,
         recipe: DecodeRecipe | None = None,
+        guide: Classifier | None = None,
     ) -> None:
         needed = rdm is not None and "representation" in pixels.required
         self.generators: dict[str, Generator] = {"rdm": rdm, "pixels": pixels} if rdm and needed else {"pixels": pixels}
         self.pixels, self.codec, self.sampling, self._represent = pixels, codec, sampling, represent
         self.device, self._recipe = next(pixels.parameters()).device, recipe
+        self.guide, self.guided = guide, None if guide is None else guide.config.guides
+        if guide is not None:
+            put_beside(guide, self._guided_generator(guide))
+
+    def _guided_generator(self, guide: Classifier) -> Generator:
+        """Raises: ConfigError where this system does not have it."""
+        name = guide.config.guides
+        if name not in self.generators:
+            raise ConfigError(
+                f"the guide is one of the {name}, which this system does not sample",
+                got=guide.config.kind,
+                expected=" or ".join(self.generators),
+            )
+        return self.generators[name]
+
+    def options(self, request: Request) -> SystemSampling:
+        """How a request is sampled. Raises: ConfigError for a value that cannot be."""
+        return self.sampling.with_request(request, self.guided)
+
+    def _beside(self, name: str) -> Iterator[str]:
+        """Fields that a generator samples with besides its conditions."""
+        if self.generators[name].makes == "target":
+            yield KNOWN
+        if name == self.guided:
+            yield "class"
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """Class names that a request may give; None for a system without a class condition."""
-        return None if self._class_frequencies is None else self.pixels.data.classes
+        """Class names that a request may give; None for a system without a class condition and without a guide."""
+        if self._class_frequencies is None:
+            return None if self.guide is None else self.guide.data.classes
+        return self.pixels.data.classes
 
     @property
     def _class_frequencies(self) -> Float[Tensor, " classes"] | None:
@@ -101,7 +155,7 @@ class System:
 
     def split(self, request: Request, positions: range | None = None) -> Iterator[range]:
         """Positions of each micro-batch of the request; only those in `positions`, which begins with one."""
-        size = self.sampling.with_request(request).batch_size
+        size = self.options(request).batch_size
         whole = range(request.n)
         return (whole[start : start + size] for start in (whole if positions is None else positions)[::size])
 
@@ -110,7 +164,13 @@ class System:
 
         Raises: ConfigError for a request that this system cannot answer, before anything is drawn; DataError.
         """
-        options, given = self.sampling.with_request(request), self._given(request)
+        options, given = self.options(request), self._given(request)
+        if request.class_name is not None and self._class_frequencies is None and not options.follows(self.guided):
+            raise ConfigError(
+                "this model is led to a class by its guide alone, which is off",
+                got=f"class {request.class_name}",
+                fix="give the guide a scale: --guide-scale 2",
+            )
         if request.edit is not None:
             given = self._edited(request.edit, request.n, own=not given) | given
 
@@ -128,14 +188,18 @@ class System:
         """
         numbers = request.numbers(positions)
         batch: dict[str, Tensor] = {field: rows.to(self.device) for field, rows in given.items()}
+        options = options or self.options(request)
         frequencies = self._class_frequencies
+        if self.guide is not None and frequencies is None and options.follows(self.guided):
+            frequencies = self.guide.frequencies
+            if "representation" in batch and "class" not in batch:  # what is asked for is that, and no class
+                batch["class"] = torch.full((len(numbers),), -1, device=self.device)
         if frequencies is not None and "class" not in batch:
             batch["class"] = sample_index(frequencies, self._rng(request.seed, numbers, "class"))
-        options = options or self.sampling.with_request(request)
         for name, generator in self.generators.items():
             if generator.makes in batch:
                 continue
-            read = of_fields(batch, (*generator.conditions, *([KNOWN] if generator.makes == "target" else [])))
+            read = of_fields(batch, (*generator.conditions, *self._beside(name)))
             rng = self._rng(request.seed, numbers, name)
             batch[generator.makes] = generator.sample(read, getattr(options, name), rng)
         return batch

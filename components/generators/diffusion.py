@@ -27,13 +27,11 @@ from components.generators.base import Generator, TrainingRows
 from components.generators.config import DiffusionConfig, GeneratorData
 from components.generators.known import known_part
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, GuideOptions, check_sampling
+from components.generators.scale import channel_scale
 from components.rng import BatchRng, Repeated, Rng
-from components.spacing import evenly_spaced
 from components.target import EventSpec
 
 _BOUND_WEIGHT = 0.001
-_N_SCALE_ROWS = 1024
-"""Training rows, evenly spaced, that the scale of latents is read off."""
 
 
 class Diffusion(Generator):
@@ -70,11 +68,9 @@ class Diffusion(Generator):
     def fit(self, rows: TrainingRows, seed: int, *, trained: bool = False) -> None:
         super().fit(rows, seed, trained=trained)
         if self.standardize and not trained:
-            index = evenly_spaced(len(rows), _N_SCALE_ROWS)
-            x = self.spec.as_float(rows.field(self.makes, index)).double()
-            over = tuple(axis for axis in range(x.ndim) if axis != 1)
-            self.mean.copy_(x.mean(over).view_as(self.mean))
-            self.std.copy_(x.std(over).clamp(min=1e-6).view_as(self.std))
+            mean, std = channel_scale(rows, self.makes, self.spec)
+            self.mean.copy_(mean)
+            self.std.copy_(std)
         base = self.process.base
         if base.has_components and not trained:
             x0, *read = (rows.field(name, np.arange(len(rows))) for name in (self.makes, *base.fields))

@@ -3,9 +3,10 @@
 Where its training kept an earlier state, that is earlier.safetensors.
 """
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from pydantic import TypeAdapter
+from torch import Tensor, nn
 
 from components.base import Reader, Writer
 from components.config import Config, added
@@ -26,7 +27,16 @@ class _Saved(Config):
     earlier: bool | None = added()
 
 
-def save_generator(generator: Generator, out: Writer, *, earlier: Generator | None = None) -> None:
+class Built(Protocol):
+    """What was built from a config and the facts of a cache."""
+
+    config: Any
+    data: GeneratorData
+
+    def state_dict(self) -> dict[str, Tensor]: ...
+
+
+def save_generator(generator: Built, out: Writer, *, earlier: Built | None = None) -> None:
     """Write its files. `earlier`: an earlier state of the same generator."""
     with out.file("weights.safetensors") as path:
         save_weights(path, generator.state_dict())
@@ -43,13 +53,22 @@ def load_generator(artifact: Reader, models: Any) -> Generator:
 
     `models`: the union of its configs.
     """
+    module, earlier = load_built(artifact, models)
+    generator = cast(Generator, module)
+    if earlier is not None and isinstance(generator, Diffusion):
+        generator.earlier = cast(Diffusion, earlier)
+    return generator
+
+
+def load_built(artifact: Reader, models: Any) -> tuple[nn.Module, nn.Module | None]:
+    """What save_generator() wrote of any of these configs, and its earlier state."""
     where = f"{artifact.path('config.json')}"
     saved = validated(_Saved, artifact.read_json("config.json"), where)
     model: Any = validated(TypeAdapter(models), saved.model, where)
-    generator = cast(Generator, model.build(saved.data))
-    load_weights(generator, artifact.path("weights.safetensors"))
-    if saved.earlier and isinstance(generator, Diffusion):
-        earlier = cast(Diffusion, model.build(saved.data))
-        load_weights(earlier, artifact.path(EARLIER))
-        generator.earlier = earlier
-    return generator.eval().requires_grad_(False)
+
+    def load(name: str) -> nn.Module:
+        module: nn.Module = model.build(saved.data)
+        load_weights(module, artifact.path(name))
+        return module.eval().requires_grad_(False)
+
+    return load("weights.safetensors"), load(EARLIER) if saved.earlier else None

@@ -56,6 +56,29 @@ class ImageAttention(nn.Module):
         return x + _image(_pointwise(self.proj_out, mixed), h, w)
 
 
+class AttentionPool(nn.Module):
+    """A feature map -> one row of `c_out`: the attention of the mean position, which stands before the others.
+
+    Positions are learned, so the map has a fixed side; rows of qkv are stacked. Names are those of ADM's classifiers.
+    Paper: 2105.05233, app. H (as in CLIP, 2103.00020).
+    """
+
+    def __init__(self, side: int, channels: int, head_width: int, c_out: int) -> None:
+        super().__init__()
+        self.head_width = head_width
+        self.positional_embedding = nn.Parameter(torch.empty(channels, side**2 + 1))
+        nn.init.normal_(self.positional_embedding, std=channels**-0.5)
+        self.qkv_proj = nn.Conv1d(channels, 3 * channels, 1)
+        self.c_proj = nn.Conv1d(channels, c_out, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b out"]:
+        rows = _tokens(x)
+        rows = torch.cat([rows.mean(1, keepdim=True), rows], 1) + self.positional_embedding.T  # (b, 1 + n, c)
+        q, k, v = _split_heads(_pointwise(self.qkv_proj, rows), 3, self.head_width, "stacked")
+        mixed = attend(q[:, :, :1], k, v).reshape(len(x), 1, -1)
+        return _pointwise(self.c_proj, mixed)[:, 0]
+
+
 class SpatialTransformer(nn.Module):
     """Latent diffusion's attention: one transformer block over positions, between 1x1 convolutions."""
 

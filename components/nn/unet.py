@@ -76,22 +76,9 @@ class UNet(nn.Module):
         self.time_embed = nn.Sequential(
             nn.Linear(shape.width, shape.time_dim), nn.SiLU(), nn.Linear(shape.time_dim, shape.time_dim)
         )
-        channels = shape.channels(shape.multipliers[0])
-        self.input_blocks = nn.ModuleList([Stage([_conv(shape.c_in, channels)])])
-        kept, factor, last = [channels], 1, len(shape.multipliers) - 1
-        for level, multiplier in enumerate(shape.multipliers):
-            for _ in range(shape.n_blocks):
-                layers = [_block(shape, channels, shape.channels(multiplier))]
-                channels = shape.channels(multiplier)
-                layers += _attention(shape, channels, factor)
-                self.input_blocks.append(Stage(layers))
-                kept.append(channels)
-            if level != last:
-                self.input_blocks.append(Stage([_resample(shape, channels, "down")]))
-                kept.append(channels)
-                factor *= 2
-        middle = _block(shape, channels, channels), _attend(shape, channels), _block(shape, channels, channels)
-        self.middle_block = Stage(middle)
+        self.input_blocks, kept = way_down(shape)
+        channels, factor = kept[-1], 2 ** (len(shape.multipliers) - 1)
+        self.middle_block = middle(shape, channels)
         self.output_blocks = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(shape.multipliers))):
             for i in range(shape.n_blocks + 1):
@@ -193,6 +180,30 @@ class Upsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.conv(tf.interpolate(x, scale_factor=2.0, mode="nearest"))
         return out
+
+
+def way_down(shape: UNetShape) -> tuple[nn.ModuleList, list[int]]:
+    """The stages from the input to the smallest feature map, and the channels that each leaves."""
+    channels = shape.channels(shape.multipliers[0])
+    stages = nn.ModuleList([Stage([_conv(shape.c_in, channels)])])
+    left, factor, last = [channels], 1, len(shape.multipliers) - 1
+    for level, multiplier in enumerate(shape.multipliers):
+        for _ in range(shape.n_blocks):
+            layers = [_block(shape, channels, shape.channels(multiplier))]
+            channels = shape.channels(multiplier)
+            layers += _attention(shape, channels, factor)
+            stages.append(Stage(layers))
+            left.append(channels)
+        if level != last:
+            stages.append(Stage([_resample(shape, channels, "down")]))
+            left.append(channels)
+            factor *= 2
+    return stages, left
+
+
+def middle(shape: UNetShape, channels: int) -> Stage:
+    """Residual block, attention, residual block."""
+    return Stage([_block(shape, channels, channels), _attend(shape, channels), _block(shape, channels, channels)])
 
 
 def _block(shape: UNetShape, c_in: int, c_out: int) -> nn.Module:

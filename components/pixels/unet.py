@@ -31,10 +31,11 @@ class HeadCount(Config):
     """Number of heads (ADM-128: 4); divides every level's channels."""
 
 
-class UNetConfig(PixelDiffusionConfig, ABC):
-    """Sizes of a UNet."""
+class UNetSizes(Config):
+    """Sizes of a UNet, or of one half of it."""
 
-    ports = ("vector", "sequence", "spatial")
+    section: ClassVar[str]
+    """Of params.yaml, whose model this is."""
     width: int = Field(ge=2, multiple_of=2)
     """Channels that the multipliers multiply (ADM-256, LDM-8: 256)."""
     multipliers: tuple[int | float, ...] = Field(min_length=1)
@@ -56,16 +57,12 @@ class UNetConfig(PixelDiffusionConfig, ABC):
                 raise ValueError(f"width {self.width} x {bad[0]} is no multiple of {key} {n}; lower {key}")
         return self
 
-    family: ClassVar[Literal["adm", "ldm"]]
-
-    def unet(self, data: GeneratorData, **more: Any) -> "UNetShape":
-        """Sizes for the target. Raises: ConfigError naming what does not fit."""
+    def shape(self, channels: int, side: int, **more: Any) -> "UNetShape":
+        """Sizes for an input of so many channels and this side. `more`: as of UNetShape."""
         from components.nn.unet import UNetShape
 
-        channels, side = self.square(data)
         return UNetShape(
             c_in=channels,
-            c_out=self.outputs(channels),
             width=self.width,
             multipliers=self.multipliers,
             n_blocks=self.n_blocks,
@@ -73,16 +70,29 @@ class UNetConfig(PixelDiffusionConfig, ABC):
             head_width=self.heads.width if isinstance(self.heads, HeadWidth) else None,
             heads=self.heads.count if isinstance(self.heads, HeadCount) else None,
             groups=self.groups,
-            family=self.family,
             **more,
         )
 
     def check_side(self, side: int) -> None:
+        """Raises: ConfigError for a target of a side that the network cannot take."""
         factor = 2 ** (len(self.multipliers) - 1)
         if side % factor:
-            fix = f"choose a size that is a multiple of {factor}, or fewer pixels.model.multipliers"
+            fix = f"choose a size that is a multiple of {factor}, or fewer {self.section}.model.multipliers"
             raise ConfigError("the target does not halve evenly", got=f"side {side}, {factor} times", fix=fix)
         sides = [side >> level for level in range(len(self.multipliers))]
         if missing := [s for s in self.attention_sides if s not in sides]:
-            fix = f"choose pixels.model.attention_sides among {', '.join(map(str, sides))}"
+            fix = f"choose {self.section}.model.attention_sides among {', '.join(map(str, sides))}"
             raise ConfigError("no feature map has this side", got=missing[0], fix=fix)
+
+
+class UNetConfig(UNetSizes, PixelDiffusionConfig, ABC):
+    """Diffusion by a UNet."""
+
+    ports = ("vector", "sequence", "spatial")
+    section = "pixels"
+    family: ClassVar[Literal["adm", "ldm"]]
+
+    def unet(self, data: GeneratorData, **more: Any) -> "UNetShape":
+        """Sizes for the target. Raises: ConfigError naming what does not fit."""
+        channels, side = self.square(data)
+        return self.shape(channels, side, c_out=self.outputs(channels), family=self.family, **more)

@@ -82,7 +82,7 @@ class ResidualMlp(Network):
             return ports
         return replace(ports, prepared=torch.cat([block.context_layers(vector) for block in self._blocks()], 1))
 
-    def forward(self, x_t: Float[Tensor, "b dim"], time: Float[Tensor, "#b e"], ports: Ports) -> Float[Tensor, "b dim"]:
+    def forward(self, x_t: Float[Tensor, "b dim"], time: Float[Tensor, "#b e"], ports: Ports) -> Float[Tensor, "b out"]:
         x, n, terms = self.input_proj(x_t), len(self.res_blocks), self.prepare(ports).prepared
         contexts = [None] * n if terms is None else terms.chunk(n, 1)
         for block, added, context in zip(self._blocks(), time.chunk(n, 1), contexts, strict=True):

@@ -30,6 +30,9 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     guidance: Annotated[
         float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.", callback=finite)
     ] = None,
+    guide_scale: Annotated[
+        float | None, typer.Option(help="How strongly the guide pulls to the class; 0 is off.", callback=finite)
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
 ) -> None:
     """Draw pictures from a trained model: a grid and single PNGs."""
@@ -45,6 +48,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         share=share,
         class_name=class_name,
         guidance=guidance,
+        guide_scale=guide_scale,
         steps=steps,
     )
     with counted("sample", n) as on_written:

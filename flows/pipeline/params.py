@@ -11,8 +11,11 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 
 from components.conditions.config import FieldConditionConfig
 from components.config import Config
+from components.diffusion.bases.config import NORMAL, is_normal
 from components.errors import ConfigError
-from components.generators.sampling import Beside, sampling_fault
+from components.generators.config import DiffusionConfig
+from components.generators.sampling import AnySampling, Beside, DiffusionSampling, sampling_fault
+from components.guides.config import UNetGuideConfig
 from components.pixels.base import PixelDiffusionConfig
 from flows.pipeline.policy import GateParams, RetrainParams
 from flows.stages.bundle.params import BundleParams
@@ -21,6 +24,7 @@ from flows.stages.collect.params import CollectParams
 from flows.stages.encode.params import EncodeParams
 from flows.stages.encoder.params import EncoderParams
 from flows.stages.evaluate.params import EvaluateParams
+from flows.stages.guide.params import GuideParams
 from flows.stages.pixels.params import PixelsParams
 from flows.stages.rdm.params import RdmParams
 from flows.stages.sample.params import SampleParams
@@ -43,6 +47,8 @@ class Params(Config):
     rdm: RdmParams | None
     """null: no stage rdm, for a pixel generator without a condition on representations."""
     pixels: PixelsParams
+    guide: GuideParams | None = None
+    """null, or absent: no stage guide; sampling then follows none."""
     sample: SampleParams
     evaluate: EvaluateParams
     bundle: BundleParams
@@ -51,7 +57,7 @@ class Params(Config):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        checks = (_dimensions, _representations, _requests, _spaces, _samplings, _sides, _labels, _texts)
+        checks = (_dimensions, _representations, _requests, _spaces, _samplings, _guides, _sides, _labels, _texts)
         faults = [fault for check in checks for fault in check(self)]
         if faults:
             raise ValueError("; ".join(faults))
@@ -106,18 +112,49 @@ def _samplings(params: Params) -> Iterator[str]:
     for stage, section in (("rdm", params.rdm), ("pixels", params.pixels)):
         sampling = getattr(params.sample, stage)
         if section is not None and sampling is not None:
-            beside = Beside(earlier=section.earlier is not None)
+            guided = params.guide is not None and params.guide.model.guides == stage
+            beside = Beside(earlier=section.earlier is not None, guide=guided)
             if fault := sampling_fault(f"sample.{stage}", sampling, section.model, beside):
                 yield fault
 
 
+def _guides(params: Params) -> Iterator[str]:
+    """A guide fits the generator that it guides."""
+    if params.guide is None:
+        return
+    guide, section = params.guide.model, getattr(params, params.guide.model.guides)
+    if section is None:
+        yield f"guide.model.kind {guide.kind} guides the {guide.guides}, but {guide.guides} is null; set guide: null"
+        return
+    model = section.model
+    if not isinstance(model, DiffusionConfig):
+        yield f"a guide leads a diffusion generator, but pixels.model.kind is {model.kind}; set guide: null"
+        return
+    for name in ("schedule", "latents"):
+        mine, its = getattr(guide, name, None), getattr(model, name, None)
+        if mine is not None and mine != its:
+            yield f"guide.model.{name} ({mine}) is not that of {guide.guides}.model ({its}); set it equal"
+    if not is_normal(getattr(model, "base", NORMAL)):
+        yield f"a guide learns noise that ends at N(0, I), and {guide.guides}.model.base is another; set guide: null"
+    if guide.guides == "pixels" and params.sample.representations == "oracle" and _follows(params.sample.pixels):
+        yield "representations of real images (oracle) leave no class to guide to; set sample.pixels.guide: null"
+    if params.collect.labels == "none":
+        yield "a guide tells classes apart, but collect.labels is none; set collect.labels, or guide: null"
+
+
+def _follows(sampling: AnySampling) -> bool:
+    return isinstance(sampling, DiffusionSampling) and sampling.guide is not None
+
+
 def _sides(params: Params) -> Iterator[str]:
-    codec, model = params.codec.model, params.pixels.model
-    if isinstance(model, PixelDiffusionConfig):
-        try:
-            model.check_side(getattr(codec, "side", codec.px))
-        except ConfigError as error:
-            yield f"codec.model and pixels.model do not fit: {error.what} (got {error.got}); {error.fix}"
+    codec = params.codec.model
+    models = {"pixels": params.pixels.model, "guide": params.guide.model if params.guide is not None else None}
+    for stage, model in models.items():
+        if isinstance(model, PixelDiffusionConfig | UNetGuideConfig):
+            try:
+                model.check_side(getattr(codec, "side", codec.px))
+            except ConfigError as error:
+                yield f"codec.model and {stage}.model do not fit: {error.what} (got {error.got}); {error.fix}"
 
 
 def _labels(params: Params) -> Iterator[str]:

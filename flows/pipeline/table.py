@@ -43,6 +43,13 @@ def _represented_by(source: str) -> Callable[[Sections], bool]:
     return lambda sections: sections["sample"]["representations"] == source
 
 
+def _guided(sections: Sections) -> bool:
+    """Whether a generator that samples follows the guide."""
+    sample = sections["sample"]
+    rdm = sample["rdm"] if sample["representations"] == "rdm" else None
+    return any(options is not None and options.get("guide") for options in (rdm, sample["pixels"]))
+
+
 _PICTURES = ("metrics.json", "plots/*", "pictures/*")
 
 KINDS: dict[str, Stage] = {
@@ -55,12 +62,14 @@ KINDS: dict[str, Stage] = {
         Stage("encode", (Need("collect"), Need("encoder"), Need("codec"), Need("text")), ("rejects.json", *_PICTURES)),
         Stage("rdm", (Need("encode"),), _PICTURES),
         Stage("pixels", (Need("encode"), Need("codec")), _PICTURES),
+        Stage("guide", (Need("encode"),), _PICTURES),
         Stage(
             "sample",
             (
                 Need("rdm", when=_represented_by("rdm")),
                 Need("pixels"),
                 Need("codec"),
+                Need("guide", when=_guided),
                 Need("encode", when=_represented_by("oracle")),
             ),
             _PICTURES,
@@ -70,7 +79,10 @@ KINDS: dict[str, Stage] = {
         ),
         Stage(
             "bundle",
-            tuple(Need(s) for s in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "sample", "evaluate")),
+            tuple(
+                Need(s)
+                for s in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "guide", "sample", "evaluate")
+            ),
             ("*",),
         ),
     )

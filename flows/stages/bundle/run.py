@@ -17,6 +17,7 @@ from components.bundle.bundle import CARD, PART_FILES, PARTS, SCHEMA, BundleCard
 from components.bundle.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
 from components.bundle.system import SystemSampling
 from components.cache.samples import INDEX
+from components.guides.config import GUIDED
 from components.training.worker import Worker
 from flows.identity.artifact import InputArtifact, Inputs, Output
 from flows.identity.closure import module_digests
@@ -108,7 +109,8 @@ def run(params: BundleParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     out.write_json("lineage.json", _lineage(params, inputs))
     for module_path in _sources():
         out.write_bytes(module_path.relative_to(_ROOT).as_posix(), module_path.read_bytes())
-    _write_pyfunc(sampling, needs_timm=_needs_timm(parts, inputs), out=out)
+    guided = inputs["guide"].read_json("config.json")["model"]["kind"] if "guide" in parts else None
+    _write_pyfunc(sampling, guided=guided and GUIDED[guided], needs_timm=_needs_timm(parts, inputs), out=out)
     return {"weights_mib": n_bytes / 2**20, "parts": float(len(parts))}
 
 
@@ -136,7 +138,7 @@ def _sources() -> list[Path]:
 def _lineage(params: BundleParams, inputs: Inputs) -> dict[str, Any]:
     """What the bundle was made of, to be read without a store or a network."""
     parents = {}
-    stages = ("collect", "encoder", "codec", "encode", "rdm", "pixels", "sample", "evaluate")
+    stages = ("collect", "encoder", "codec", "encode", "rdm", "pixels", "guide", "sample", "evaluate")
     for stage in (stage for stage in stages if stage in inputs):
         artifact = inputs[stage]
         parents[stage] = {"content": artifact.digest}
@@ -156,7 +158,7 @@ def _needs_timm(parts: Iterable[str], inputs: Inputs) -> bool:
     return "encoder" in parts and inputs["encoder"].read_json("config.json")["kind"] == "timm"
 
 
-def _write_pyfunc(sampling: SystemSampling, *, needs_timm: bool, out: Output) -> None:
+def _write_pyfunc(sampling: SystemSampling, *, guided: str | None, needs_timm: bool, out: Output) -> None:
     """The files of MLflow's model format (models-from-code). JSON is YAML, too."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     names = sorted((*_REQUIRED, "timm") if needs_timm else _REQUIRED)
@@ -182,7 +184,7 @@ def _write_pyfunc(sampling: SystemSampling, *, needs_timm: bool, out: Output) ->
         "signature": {
             "inputs": json.dumps([{"required": False, **column} for column in REQUEST_COLUMNS.values()]),
             "outputs": json.dumps([{"required": True, **column} for column in RESPONSE_COLUMNS.values()]),
-            "params": json.dumps(request_params(sampling)),
+            "params": json.dumps(request_params(sampling, guided)),
         },
         "utc_time_created": "1970-01-01 00:00:00",
     })  # fmt: skip

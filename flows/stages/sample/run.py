@@ -12,6 +12,7 @@ from components.bundle.system import System, SystemSampling
 from components.cache.reader import open_cache
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.codecs.base import load_codec
+from components.guides import load_guide
 from components.images.pictures import grid, png_bytes, to_uint8
 from components.pixels import load_pixels
 from components.rdm import load_rdm
@@ -32,11 +33,14 @@ class _Sampler:
         oracle = self.needs_representation and params.representations == "oracle"
         self.real = open_cache(inputs["encode"]).held_out("val", ("representation",)) if oracle else None
         self.rdm = load_rdm(inputs["rdm"]).to(device) if self.needs_representation and not oracle else None
+        sampling = SystemSampling.model_validate(params.model_dump(include=set(SystemSampling.model_fields)))
+        follows = "guide" in inputs and any(map(sampling.follows, ("rdm", "pixels")))
         self.system = System(
             rdm=self.rdm,
             pixels=pixels,
             codec=load_codec(inputs["codec"]).to(device),
-            sampling=SystemSampling.model_validate(params.model_dump(include=set(SystemSampling.model_fields))),
+            guide=load_guide(inputs["guide"]).to(device) if follows else None,
+            sampling=sampling,
         )
 
     def sample(self, start: int, stop: int) -> tuple[np.ndarray, Batch]:
@@ -112,6 +116,7 @@ def _provenance(params: SampleParams, info: SamplesInfo) -> Provenance:
 def _info(params: SampleParams, inputs: Inputs, sampler: _Sampler) -> SamplesInfo:
     used = ["pixels", "codec"]
     used += ["rdm"] if sampler.rdm is not None else []
+    used += ["guide"] if sampler.system.guide is not None else []
     used += ["encode"] if sampler.real is not None else []
     rdm_config: dict[str, Any] | None = inputs["rdm"].read_json("config.json") if sampler.rdm is not None else None
     return SamplesInfo(

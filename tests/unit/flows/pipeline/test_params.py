@@ -6,11 +6,16 @@ from typing import Any
 import pytest
 
 from components.errors import ConfigError
+from components.guides.config import UNetGuideConfig
+from components.training.config import TrainConfig
 from flows.pipeline.params import check_params, read_yaml
 from tests.support.generators import conditions
 
 ROOT = Path(__file__).parents[4]
 NEVER_DROPPED = [{"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": True}]
+
+UNET = UNetGuideConfig.tiny().model_dump(mode="json")
+GUIDE = {"numerics": 1, "seed": 0, "model": UNET, "train": TrainConfig.tiny().model_dump(mode="json")}
 
 
 def changed(preset: str, **changes: Any) -> dict[str, Any]:
@@ -49,6 +54,13 @@ def changed(preset: str, **changes: Any) -> dict[str, Any]:
         ("digits", {"sample__rdm__autoguidance": 1.0}, r"sample\.rdm: autoguidance needs weights .*set earlier"),
         ("digits", {"sample__pixels__guidance_interval": [2.0, 1.0]}, "begins at 0 or above and ends higher"),
         ("digits", {"sample__pixels__guide": {"scale": 1.0}}, r"sample\.pixels: .*there is none .*section guide"),
+        ("digits-guided", {"guide__model__schedule__kind": "linear"}, r"guide\.model\.schedule .* is not that of rdm"),
+        ("digits-guided", {"guide": None}, r"sample\.rdm: .*there is none"),
+        ("digits-guided", {"sample__pixels__guide": {"scale": 1.0}}, r"sample\.pixels: .*there is none"),
+        ("digits-guided", {"collect__labels": "none"}, r"tells classes apart, but collect\.labels is none"),
+        ("digits-guided", {"guide__model": UNET | {"attention_sides": [3]}}, r"no feature map"),
+        ("digits-guided", {"guide__model": UNET}, r"guide\.model\.latents \(as_stored\) is not that of pixels"),
+        ("digits-mage", {"guide": GUIDE}, r"guide leads a diffusion generator, but pixels\.model\.kind is mage"),
         ("digits", {"rdm": None}, "conditioned on representations, but rdm is null"),
         ("digits", {"sample__representations": None}, "but sample.representations is null"),
         ("digits", {"pixels__model__conditions": [], "sample__representations": None},

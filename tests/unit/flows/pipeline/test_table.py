@@ -38,7 +38,7 @@ def test_rcg_has_the_nine_stages() -> None:
 def test_without_an_rdm_nothing_needs_one() -> None:
     stages = pipeline(sections(rdm=None, sample={"representations": None, "rdm": None}))
     assert "rdm" not in stages
-    assert list(stages) == [name for name in KINDS if name not in ("text", "rdm")]
+    assert list(stages) == [name for name in KINDS if name not in ("text", "rdm", "guide")]
     assert needs(stages["sample"]) == ["pixels", "codec"]
     assert not any("rdm" in needs(stage) for stage in stages.values())
 
@@ -52,6 +52,17 @@ def test_oracle_representations_are_read_from_the_cache() -> None:
     stages = pipeline(sections(sample={"representations": "oracle"}))
     assert needs(stages["sample"]) == ["pixels", "codec", "encode"]
     assert "rdm" in needs(stages["bundle"])
+
+
+def test_a_guide_is_a_stage_where_its_section_is_and_is_sampled_with_where_options_follow_it() -> None:
+    guided: dict[str, Any] = yaml.safe_load((PRESETS / "digits-guided.yaml").read_text())
+    stages = pipeline(guided)
+    assert needs(stages["guide"]) == ["encode"]
+    assert needs(stages["sample"]) == ["rdm", "pixels", "codec", "guide"]
+    assert "guide" in needs(stages["bundle"])
+    del guided["sample"]["rdm"]["guide"]
+    assert needs(pipeline(guided)["sample"]) == ["rdm", "pixels", "codec"]
+    assert "guide" not in pipeline(guided | {"guide": None})
 
 
 def test_needs_of_a_pipeline_hold_no_conditions() -> None:

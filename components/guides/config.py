@@ -1,0 +1,116 @@
+"""Configs of guides: what recognizes classes in noisy samples, and of which generator. Imports without torch."""
+
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from components.config import Config
+from components.diffusion.schedule import ScheduleConfig
+from components.errors import ConfigError
+from components.generators.config import GeneratorData
+from components.pixels.unet import HeadWidth, UNetSizes
+from components.target import EventSpec
+
+if TYPE_CHECKING:
+    from components.guides.classifier import Classifier
+
+
+class BaseGuideConfig(Config):
+    """What every guide says, besides its network."""
+
+    guides: ClassVar[Literal["rdm", "pixels"]]
+    """The generator whose noisy samples it recognizes."""
+    schedule: ScheduleConfig
+    """Forward process of the generator that it guides; must be equal to it."""
+
+    def n_classes(self, data: GeneratorData) -> int:
+        """Raises: ConfigError for fewer than two."""
+        n = len(data.classes or ())
+        if n < 2:
+            raise ConfigError(
+                "a guide tells classes apart, but the collection has too few",
+                got=f"{n} class(es)",
+                expected="2 or more",
+                fix="label the collection (metadata.csv or one folder per class), or set guide: null",
+            )
+        return n
+
+
+class MlpGuideConfig(BaseGuideConfig):
+    """A residual MLP on noisy representations, of the RDM's build: guides the RDM."""
+
+    guides = "rdm"
+    kind: Literal["residual_mlp"]
+    width: int = Field(ge=2, multiple_of=2)
+    """Width of the residual blocks."""
+    depth: int = Field(ge=1)
+    """Number of residual blocks."""
+    time_dim: int = Field(ge=1)
+    """Width of the time embedding."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="residual_mlp", width=16, depth=1, time_dim=8, schedule=ScheduleConfig.tiny())
+
+    def build(self, data: GeneratorData) -> "Classifier":
+        """Raises: ConfigError for fewer than two classes."""
+        from components.guides.classifier import Classifier
+        from components.rdm.denoiser import ResidualMlp
+
+        network = ResidualMlp(
+            dim=data.dim,
+            c_out=self.n_classes(data),
+            width=self.width,
+            depth=self.depth,
+            time_dim=self.time_dim,
+            context_dim=None,
+        )
+        spec = EventSpec(space="representations", shape=(data.dim,), dtype="float32", n_codes=None)
+        return Classifier(self, data, spec=spec, network=network, standardize=False)
+
+
+class UNetGuideConfig(UNetSizes, BaseGuideConfig):
+    """ADM's classifier, the encoder half of its UNet pooled by attention, on noisy targets: guides `pixels`."""
+
+    guides = "pixels"
+    section = "guide"
+    kind: Literal["unet_encoder"]
+    latents: Literal["standardized", "as_stored"]
+    """Scale of latents, as of the generator that it guides."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(
+            kind="unet_encoder",
+            width=8,
+            multipliers=(1, 2),
+            n_blocks=1,
+            attention_sides=(4,),
+            heads=HeadWidth(width=4),
+            groups=4,
+            schedule=ScheduleConfig(kind="linear", n_times=1000),
+            latents="as_stored",
+        )
+
+    def build(self, data: GeneratorData) -> "Classifier":
+        """Raises: ConfigError for fewer than two classes, tokens, or a target that the network cannot take."""
+        from components.guides.classifier import Classifier
+        from components.guides.networks import PooledUNet
+
+        spec = data.target
+        if spec.space == "tokens":
+            fix = "set guide: null, or use a codec without tokens and a diffusion generator"
+            raise ConfigError("a guide reads noisy pixels or latents, but the codec stores tokens", fix=fix)
+        channels, side, width = spec.shape
+        if side != width:
+            raise ConfigError("a guide needs a square target", got=spec.shape)
+        self.check_side(side)
+        shape = self.shape(channels, side, c_out=self.n_classes(data), family="adm")
+        standardize = spec.space == "latents" and self.latents == "standardized"
+        return Classifier(self, data, spec=spec, network=PooledUNet(shape, side), standardize=standardize)
+
+
+GUIDED = {"residual_mlp": MlpGuideConfig.guides, "unet_encoder": UNetGuideConfig.guides}
+"""The generator that a kind of guide guides."""
+AnyGuide = MlpGuideConfig | UNetGuideConfig
+GuideConfig = Annotated[AnyGuide, Field(discriminator="kind")]

@@ -1,0 +1,78 @@
+"""Fit a noise-aware classifier on the labeled training rows of the cache; no encoder is constructed here."""
+
+import logging
+
+import torch
+
+from components.base import Metrics
+from components.cache.reader import CacheSplit, open_cache
+from components.errors import DataError
+from components.generators.config import GeneratorData
+from components.generators.files import save_generator
+from components.guides.classifier import Classifier
+from components.guides.training import GuideTrainable, accuracies, hits_by_quarter
+from components.metrics.histogram import class_counts
+from components.nn.vit import seeded_init
+from components.rng import BatchRng, derive_seed
+from components.spacing import evenly_spaced
+from components.training.loop import train
+from components.training.worker import Worker
+from flows.identity.artifact import Inputs, Output
+from flows.stages.guide.params import GuideParams
+
+_N_NOISES = 4
+"""Per held-out row and quarter of the times."""
+_N_VAL_ROWS = 2048
+_BLOCK = 256
+_log = logging.getLogger(__name__)
+
+
+def run(params: GuideParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
+    """Train, save the weights, measure the accuracy on held-out rows by noise.
+
+    Raises: ConfigError when the cache does not suit the model or has fewer than two classes; DataError.
+    """
+    cache = open_cache(inputs["encode"])
+    data = GeneratorData(target=cache.target_spec, dim=cache.dim, classes=cache.classes)
+    with seeded_init(params.seed):
+        guide: Classifier = params.model.build(data)
+    fields = (guide.reads, "class")
+    training, held_out = (split.having(("class",)) for split in (cache.training(fields), cache.held_out("val", fields)))
+    if training.labels is None or len(training) == 0:
+        raise DataError("no training image has a label", fix="label some, or set guide: null")
+    guide.fit(training, torch.from_numpy(training.labels))
+    trainable = GuideTrainable(guide.to(worker.device))
+    curve = train(trainable, training.fetch, len(training), params.train, worker).curve
+    if worker.rank != 0:
+        return {}
+    trainable.eval()
+    save_generator(trainable.guide, out)
+    out.write_json("plots/loss.json", curve)
+    metrics = {"loss": curve[-1]["loss"], "n_train": len(training), "n_val": len(held_out)}
+    return metrics | _examine(params, trainable, held_out)
+
+
+def _examine(params: GuideParams, trainable: GuideTrainable, split: CacheSplit) -> Metrics:
+    """Accuracy by quarter of the times, q1 being the least noise, of the guide and of its twin without noise; chance is
+    always naming the commonest class.
+    """
+    rows = evenly_spaced(len(split), _N_VAL_ROWS)
+    if len(rows) == 0 or split.labels is None:
+        return {}
+    device, n = trainable.guide.frequencies.device, len(rows) * _N_NOISES
+    counts = class_counts(split.labels[rows], len(trainable.guide.frequencies))
+    metrics: Metrics = {"chance": float(counts.max() / counts.sum())}
+    for name, classifier in (("accuracy", trainable.guide), ("accuracy_clean", trainable.twin)):
+        hits = [0.0] * 4
+        for start in range(0, len(rows), _BLOCK):
+            batch = {key: values.to(device) for key, values in split.rows(rows[start : start + _BLOCK]).items()}
+            rng = BatchRng(derive_seed(params.seed, "val", start), len(batch["class"]), device=device)
+            hits = [a + b for a, b in zip(hits, hits_by_quarter(classifier, batch, rng, _N_NOISES), strict=True)]
+        metrics |= accuracies(name, hits, n)
+    if metrics["accuracy_q1"] <= metrics["chance"]:
+        _log.warning(
+            "the guide has not learned: where there is least noise it names %.0f%% of held-out classes right, and "
+            "always naming the commonest one %.0f%%; raise guide.train.steps",
+            100 * metrics["accuracy_q1"], 100 * metrics["chance"],
+        )  # fmt: skip
+    return metrics
