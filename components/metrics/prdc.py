@@ -39,6 +39,11 @@ def _check_sizes(real: np.ndarray, generated: np.ndarray, k: int) -> None:
         )
 
 
+def inside(queries: np.ndarray, reference: np.ndarray, *, k: int) -> np.ndarray:
+    """Whether each query lies within some reference point's distance to its k-th neighbor. Shapes: (n, d), (m, d)."""
+    return _balls_around(queries, reference, _squared_radii(reference, k)) > 0
+
+
 def _squared_radii(x: np.ndarray, k: int) -> np.ndarray:
     """Squared distance of every row to its k-th neighbor among the other rows."""
     radii, start = [], 0

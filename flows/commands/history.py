@@ -30,12 +30,14 @@ def history_lines(decisions: "Decisions") -> list[str]:
 
 
 def _decision(decision: "Decision", entry: "Entry | None") -> str:
+    from flows.gate.verdict import JUDGE
+
     failed = [check.name for check in decision.checks if not check.passed]
-    fd = decision.challenger.metrics["fd"]
+    fd = "" if JUDGE in failed else f"fd {decision.challenger.metrics['fd']:.4g}, "
     against = "first" if decision.champion is None else f"against {decision.champion.version}"
     why = f": {', '.join(failed)}" if failed else ""
     head = f"{_when(decision.time_ms)}  version {decision.challenger.version} {decision.verdict}{_open(entry)}{why}"
-    return f"{head}  ({against}, fd {fd:.4g}, by {decision.who})"
+    return f"{head}  ({against}, {fd}by {decision.who})"
 
 
 def _rollback(entry: "Entry") -> str:

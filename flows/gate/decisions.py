@@ -29,7 +29,7 @@ class Contestant(Record):
     collection: str
     """Content digest of the collect artifact that it was trained on."""
     metrics: dict[str, float]
-    """What was measured: fd, fd_known, precision, recall, memorization_share, memorization_share_pixels."""
+    """What was measured: fd, fd_known, precision, recall, memorization_share(_pixels), precision_blind."""
 
 
 class Interval(Record):

@@ -15,7 +15,7 @@ from flows.execution.project import Project
 from flows.gate.champion import ROLLED_BACK, Champion, deciding, now_ms, open_aliases, who
 from flows.gate.decisions import Contestant, Decision, Entry
 from flows.gate.drawing import draw_images, fetch_bundle
-from flows.gate.verdict import checks
+from flows.gate.verdict import JUDGE, checks
 from flows.identity.artifact import SCHEMA, canonical_json, digest_of
 from flows.identity.closure import module_digests
 from flows.registry import CHALLENGER, CHAMPION, Aliases, Version
@@ -183,8 +183,9 @@ class _Gate:
             if version is not None
         ]
         first = self.champion is None
-        differences = {} if first else reference.differences(drawn[1], drawn[0], self.params)
-        found = checks(self.params, contestants[0].metrics, differences, first=first)
+        blind = reference.sight.reasons
+        differences = {} if first or blind else reference.differences(drawn[1], drawn[0], self.params)
+        found = checks(self.params, contestants[0].metrics, differences, first=first, blind=blind)
         return Decision(
             schema_version=SCHEMA,
             number=number,
@@ -218,6 +219,8 @@ def _tags(decision: Decision) -> dict[str, str]:
         "rcg.gate.who": decision.who,
         "rcg.gate.failed": "; ".join(check.text for check in decision.checks if not check.passed) or "none",
     }
+    if any(check.name == JUDGE for check in decision.checks):
+        return tags  # numbers of a judge that is blind are kept in the record, and shown nowhere
     tags |= {f"rcg.gate.{name}": f"{value:.6g}" for name, value in decision.challenger.metrics.items()}
     intervals = decision.differences.items()
     return tags | {

@@ -16,6 +16,7 @@ from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.metrics.frechet import frechet
 from components.metrics.memorization import memorization
 from components.metrics.prdc import precision_recall
+from components.metrics.sight import halves, look
 from components.training.worker import Worker
 from flows.gate.decisions import Interval
 from flows.identity.artifact import InputArtifact
@@ -55,6 +56,8 @@ class Reference:
         self.net, _ = fit_network(params.features, self.task, train, len(classes or ()), how, worker, seed=params.seed)
         self.real, probabilities = self._seen(self.held_out)
         self.train, _ = self._seen(train)
+        split = halves(self.held_out.load, len(self.held_out), self._features, seed=params.seed)
+        self.sight = look(split, self._features, k=params.k_neighbors, seed=params.seed)
         if self.task == "labels" and self.held_out.labels is not None:
             measure.warn_of_chance(probabilities, self.held_out.labels)
         self.protocol: dict[str, Any] = {
@@ -63,6 +66,7 @@ class Reference:
             "task": self.task,
             **params.model_dump(mode="json", include={"features", "train", "seed", "k_neighbors", "percentile"}),
             "network": _digest(self.net),
+            "controls": self.sight.metrics(),
             "n_held_out": len(self.held_out),
             "n_seen_by_champion": int(self.seen.sum()),
             "n_known": None if self.known is None else int(self.known.sum()),
@@ -77,10 +81,15 @@ class Reference:
 
     def see(self, images: np.ndarray) -> Drawn:
         """Shapes: (n, px, px, 3) uint8."""
+        pixels = list(pixel_vectors(self._blocks(images), self.net.config.px))
+        return Drawn(self._features(images), np.concatenate(pixels))
+
+    def _features(self, images: np.ndarray) -> np.ndarray:
+        return extract(self.net, self._blocks(images))[0]
+
+    def _blocks(self, images: np.ndarray) -> list[np.ndarray]:
         size = self.params.batch_size
-        blocks = [images[start : start + size] for start in range(0, len(images), size)]
-        features, _ = extract(self.net, blocks)
-        return Drawn(features, np.concatenate(list(pixel_vectors(blocks, self.net.config.px))))
+        return [images[start : start + size] for start in range(0, len(images), size)]
 
     def metrics(self, drawn: Drawn) -> Metrics:
         """Distances, precision, recall and memorization of one model."""
@@ -99,6 +108,7 @@ class Reference:
             "recall": recall,
             "memorization_share": copies[0],
             "memorization_share_pixels": copies[1],
+            "precision_blind": float(self.sight.precision_blind),
         }
         if self.known is not None and self.is_enough(self.known):
             found["fd_known"] = frechet(drawn.features, self.real.features[self.known])

@@ -1,17 +1,31 @@
 """From measured numbers to a verdict: the conditions of the gate, one by one. No I/O."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from components.metrics.advice import FIX
 from flows.gate.decisions import Check, Interval
 from flows.pipeline.policy import GateParams
 
+JUDGE = "judge"
+"""Name of the check that fails where the judge cannot tell noise from pictures."""
 _PARTS = {"all": "all held-out images", "known": "the held-out images that the champion's collection had too"}
 
 
 def checks(
-    gate: GateParams, metrics: Mapping[str, float], differences: Mapping[str, Interval], *, first: bool
+    gate: GateParams,
+    metrics: Mapping[str, float],
+    differences: Mapping[str, Interval],
+    *,
+    first: bool,
+    blind: Sequence[str] = (),
 ) -> list[Check]:
-    """Floors and ceiling of the challenger, then, unless it is the first model ever, the comparison."""
+    """Floors and ceiling of the challenger, then, unless it is the first model ever, the comparison.
+
+    `blind`: why the judge is, and then that is the only check, for its numbers mean nothing. metrics["precision_blind"]
+    is 1 where noise passes for real picture by picture, so that no floor of precision or recall is known to be met.
+    """
+    if blind:
+        return [Check(name=JUDGE, passed=False, text=_blind(blind))]
     found = list(_absolute(gate, metrics))
     if first:
         return found
@@ -21,10 +35,20 @@ def checks(
     return found
 
 
+def _blind(reasons: Sequence[str]) -> str:
+    return (
+        f"the judge is blind, nothing is promoted on its numbers. Got: {'; '.join(reasons)}. Expected: a network that "
+        f"tells noise and shuffled patches from held-out pictures. Fix: {FIX}"
+    )
+
+
 def _absolute(gate: GateParams, metrics: Mapping[str, float]) -> Iterator[Check]:
     for name, least in (("precision", gate.min_precision), ("recall", gate.min_recall)):
-        value = metrics[name]
-        yield Check(name=name, passed=value >= least, text=f"{name} {value:.3f}, at least {least:g} wanted")
+        value, fooled = metrics[name], bool(metrics.get("precision_blind")) and least > 0
+        text = f"{name} {value:.3f}, at least {least:g} wanted"
+        if fooled:
+            text += f"; but noise would pass as well with this judge, so the floor proves nothing. {FIX}"
+        yield Check(name=name, passed=value >= least and not fooled, text=text)
     for name, where in (("memorization_share", "features"), ("memorization_share_pixels", "pixels")):
         value = metrics[name]
         text = f"{value:.1%} of the images are suspiciously close to a training image in {where}, at most "

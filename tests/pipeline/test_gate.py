@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,6 +49,7 @@ class World:
         self.root = root
         make_collect(root / "collect", root / "pictures", SPLITS)
         (root / "params.yaml").write_text((ROOT / "presets/smoke.yaml").read_text())
+        self.judge(80)
         self.gate()
         artifact = FolderArtifact(root / "collect")
         files = {name: artifact.read_bytes(name) for name in artifact.names()}
@@ -75,6 +77,13 @@ class World:
         data["gate"] = GATE | changes
         path.write_text(yaml.safe_dump(data))
 
+    def judge(self, steps: int) -> None:
+        """How long the judge learns."""
+        path = self.root / "params.yaml"
+        data = yaml.safe_load(path.read_text())
+        data["evaluate"]["train"] = _learning(data["evaluate"]["train"], steps)
+        path.write_text(yaml.safe_dump(data))
+
     def register(self, seed: int) -> int:
         """Another bundle as the next version and challenger."""
         bundle = make_bundle(self.root / f"bundle{seed}", sampling=_sampling(seed))
@@ -94,6 +103,11 @@ class World:
         found = [self.aliases.of(alias) for alias in (CHAMPION, PREVIOUS)]
         champion, previous = (None if version is None else version.number for version in found)
         return champion, previous
+
+
+def _learning(train: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Steps in which the judge of the smoke preset, who is blind, learns to see."""
+    return train | {"steps": steps, "optimizer": train["optimizer"] | {"lr": 3e-3}}
 
 
 def _sampling(seed: int) -> SystemSampling:
@@ -245,6 +259,23 @@ def test_an_alias_moved_by_hand_is_never_overwritten(world: World) -> None:
         entry = champion.decisions.history()[0].entries[-1]
         assert (entry.state, entry.version) == ("void", two)
     assert world.where()[0] == one
+
+
+def test_a_judge_that_takes_noise_for_pictures_promotes_nothing(world: World) -> None:
+    world.judge(3)
+    world.register(1)
+    refused = world.promote()
+    assert (refused.result, world.where()) == ("refused", (None, None))
+    for words in ("FAIL the judge is blind", "Got: it tells", "Expected: a network that tells noise", "Fix: raise"):
+        assert words in refused.text
+    tags = world.aliases.version(1).tags
+    assert "judge is blind" in tags["rcg.gate.failed"]
+    assert "rcg.gate.fd" not in tags, "a number of a blind judge is shown nowhere"
+    assert "fd" not in history_lines(world.decisions)[0]
+    assert refused.decision is not None
+    assert refused.decision.protocol["controls"]["judge_blind"] == 1
+    world.judge(80)
+    assert world.promote().result == "promoted"
 
 
 def test_two_deciders_one_waits(world: World) -> None:

@@ -25,6 +25,24 @@ METRICS = {
     "memorization_share": 0.041,
     "memorization_share_pixels": 0.02,
     "memorization_expected": 0.05,
+    "judge_blind": 0.0,
+    "precision_blind": 0.0,
+    "control_n": 135.0,
+    "control_fd_real": 1.4,
+    "control_fd_generated": 2.7,
+    "control_precision_real": 0.92,
+    "control_recall_real": 0.94,
+    **{
+        f"control_{number}_{name}": value
+        for name, fd in (("blurred", 5.0), ("shuffled", 9.0), ("noise", 12.0))
+        for number, value in {
+            "fd": fd,
+            "precision": 0.2,
+            "recall": 0.3,
+            "p_distance": 0.001,
+            "p_precision": 0.01,
+        }.items()
+    },
     "n_train": 1257.0,
     "n_held_out": 270.0,
 }
@@ -52,7 +70,9 @@ def evaluation_page(metrics: dict[str, float] = METRICS, **changes: Any) -> str:
     )  # fmt: skip
     params = load_params(Path(__file__).parents[2] / "presets/smoke.yaml").evaluate
     content: dict[str, Any] = {
-        "task": "labels", "shown": Pictures(PNG, PNG, PNG, PNG), "parents": {"sample": HOSTILE},
-        "plots": [page.class_plot(np.array([0, 1]), np.array([0, 1]), [HOSTILE, "b"])],
+        "task": "labels", "blind": [], "shown": Pictures(PNG, PNG, PNG, PNG), "parents": {"sample": HOSTILE},
+        "plots": [
+            page.control_plot(metrics), page.class_plot(np.array([0, 1]), np.array([0, 1]), [HOSTILE, "b"]),
+        ],
     }  # fmt: skip
     return page.page(info, params, metrics=metrics, **(content | changes))

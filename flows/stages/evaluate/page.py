@@ -9,6 +9,7 @@ import numpy as np
 from components.base import Metrics
 from components.cache.samples import SamplesInfo
 from components.images.pictures import grid, png_bytes, rows_grid
+from components.metrics.advice import FIX
 from components.metrics.histogram import class_shares
 from components.metrics.measure import Vectors, plane
 from components.metrics.memorization import Memorization
@@ -23,7 +24,9 @@ Load = Callable[[np.ndarray], np.ndarray]
 
 N_GRID, N_PAIRS, N_NEIGHBORS, N_BINS, N_DOTS = 100, 16, 12, 40, 500
 SETS = ("drawn", "real, held out")
+CONTROLS = {"real": "real", "generated": "drawn", "blurred": "blurred", "shuffled": "shuffled", "noise": "noise"}
 _TEMPLATE = Path(__file__).with_suffix(".html")
+_BY_JUDGE = ("fd", "precision", "recall", "inception", "class_", "memorization")
 _GAUGES = ("precision", "recall", "memorization_share", "condition_cosine")
 
 
@@ -84,6 +87,19 @@ def class_plot(drawn: np.ndarray, real: np.ndarray, classes: Sequence[str]) -> P
     )  # fmt: skip
 
 
+def control_plot(m: Metrics) -> Plot:
+    """Where the generator stands between real pictures and pictures spoiled on purpose, in one distance."""
+    found = {words: m[f"control_fd_{name}"] for name, words in CONTROLS.items()}
+    return Plot(
+        "controls",
+        "Can the judge see?",
+        f"Fréchet distance to {m['control_n']:,.0f} held-out pictures: of as many others, untouched and spoiled on "
+        "purpose, and of drawn ones. A judge that sees puts noise and shuffled patches far from the real ones.",
+        charts.bars({"": found}, title="Distance of real, drawn and spoiled pictures", marked=["drawn"]),
+        [{"set": words, "fd": found[words]} for words in found],
+    )
+
+
 def distance_plot(kind: str, copies: Memorization, x_name: str) -> Plot:
     """Histograms of the distance to the nearest training image."""
     edges, *both = copies.histogram(N_BINS)
@@ -139,11 +155,12 @@ def page(
     *,
     metrics: Metrics,
     task: str,
+    blind: Sequence[str],
     shown: Pictures,
     plots: Sequence[Plot],
     parents: Mapping[str, str],
 ) -> str:
-    """report.html; equal content gives equal text."""
+    """report.html; equal content gives equal text. `blind`: why the judge is; its numbers are then left out."""
     model = info.pixels["model"]
     return render(
         _TEMPLATE,
@@ -154,10 +171,13 @@ def page(
         m=metrics,
         gauges=dict(_gauges(metrics)),
         task=task,
+        blind=blind,
+        fix=FIX,
+        controls=_control_rows(metrics),
         split=params.split,
         shown=shown,
-        plots=plots,
-        numbers={name: f"{value:.6g}" for name, value in sorted(metrics.items())},
+        plots=[plot for plot in plots if not (blind and plot.name in ("class_histogram", "nearest_features"))],
+        numbers={name: f"{value:.6g}" for name, value in sorted(metrics.items()) if not (blind and is_by_judge(name))},
         params={
             "sample": info.sampling,
             "evaluate": params.model_dump(mode="json"),
@@ -166,6 +186,21 @@ def page(
         },
         parents=dict(sorted(parents.items())),
     )
+
+
+def is_by_judge(name: str) -> bool:
+    """Whether a number was seen through the feature network, so that it means nothing when that is blind."""
+    return name.startswith(_BY_JUDGE) and not name.endswith("_pixels") and name != "memorization_expected"
+
+
+def _control_rows(m: Metrics) -> list[list[str]]:
+    """Name, distance, precision, recall and P value of every control."""
+    rows = []
+    for name in ("real", "blurred", "shuffled", "noise"):
+        p = m.get(f"control_p_distance_{name}")
+        shares = (f"{m[f'control_{number}_{name}']:.0%}" for number in ("precision", "recall"))
+        rows.append([CONTROLS[name], f"{m[f'control_fd_{name}']:.3g}", *shares, "–" if p is None else f"{p:.2g}"])
+    return rows
 
 
 def _gauges(m: Metrics) -> Iterator[tuple[str, Drawing]]:

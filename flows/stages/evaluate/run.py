@@ -18,6 +18,7 @@ from components.metrics.features import FeatureNet, extract
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization
+from components.metrics.sight import Sight, halves, look, warn_if_blind
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
 from flows.stages.evaluate import page
@@ -37,6 +38,7 @@ class _Findings:
     copies_in_pixels: Memorization
     drawn_classes: np.ndarray
     z: Vectors | None
+    sight: Sight
 
 
 class _Evaluation:
@@ -75,8 +77,22 @@ class _Evaluation:
         z = self._representations()
         if z is not None:
             metrics |= measure.representation_metrics(z) | self._follows(z.generated)
+        sight, controls = self._sight(net, generated)
+        metrics |= controls
         metrics |= {"n_generated": len(generated), "n_held_out": len(held_out), "n_train": len(train)}
-        return _Findings(self.task, curve, metrics, copies, in_pixels, p_generated.argmax(axis=1), z)
+        return _Findings(self.task, curve, metrics, copies, in_pixels, p_generated.argmax(axis=1), z, sight)
+
+    def _sight(self, net: FeatureNet, generated: np.ndarray) -> tuple[Sight, Metrics]:
+        """Whether the network can see, and where the samples stand between its controls."""
+        params = self.params
+
+        def see(images: np.ndarray) -> np.ndarray:
+            return extract(net, (images[rows] for rows in _blocks(len(images), params.batch_size)))[0]
+
+        split = halves(self.held_out.load, len(self.held_out), see, seed=params.seed)
+        sight = look(split, see, k=params.k_neighbors, seed=params.seed)
+        warn_if_blind(sight.reasons)
+        return sight, sight.metrics() | {"control_fd_generated": split.fd(generated)}
 
     def _agreement(self, probabilities: np.ndarray) -> Metrics:
         """Share of class-conditional samples that the label network takes for the class they were asked for."""
@@ -134,13 +150,17 @@ def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> 
         out.write_json(f"plots/{plot.name}.json", plot.records)
     info = evaluation.samples.info
     parents = {stage: inputs[stage].digest for stage in ("sample", "encode", "encoder", "collect")} | info.parents
-    told = page.page(info, params, metrics=found.metrics, task=found.task, shown=shown, plots=plots, parents=parents)
+    told = page.page(
+        info, params, metrics=found.metrics, task=found.task, blind=found.sight.reasons, shown=shown, plots=plots,
+        parents=parents,
+    )  # fmt: skip
     out.write_bytes("report.html", told.encode())
     return found.metrics
 
 
 def _plots(evaluation: _Evaluation, found: _Findings) -> Iterator[page.Plot]:
     labels = evaluation.held_out.labels
+    yield page.control_plot(found.metrics)
     if found.task == "labels" and evaluation.classes and labels is not None:
         yield page.class_plot(found.drawn_classes, labels, evaluation.classes)
     yield page.distance_plot("feature", found.copies, "distance of features")

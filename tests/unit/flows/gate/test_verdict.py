@@ -3,7 +3,7 @@
 import pytest
 
 from flows.gate.decisions import Interval
-from flows.gate.verdict import checks
+from flows.gate.verdict import JUDGE, checks
 from flows.pipeline.policy import GateParams
 
 GATE = GateParams(
@@ -54,3 +54,17 @@ def test_what_cannot_be_compared_fails_unless_it_is_not_asked() -> None:
     assert "margin_known: null" in missing[-1].text
     unasked = GATE.model_copy(update={"margin_known": None})
     assert all(check.passed for check in checks(unasked, GOOD, {"all": _interval(0.1)}, first=False))
+
+
+def test_a_blind_judge_is_the_only_reason() -> None:
+    (found,) = checks(GATE, GOOD, {}, first=True, blind=["it takes noise for pictures"])
+    assert (found.name, found.passed) == (JUDGE, False)
+    assert "it takes noise for pictures" in found.text
+    assert "evaluate.train.steps" in found.text
+
+
+def test_a_floor_of_precision_is_not_met_where_noise_would_meet_it() -> None:
+    fooled = GOOD | {"precision_blind": 1.0}
+    assert _failed(first=True, precision_blind=1.0) == ["precision", "recall"]
+    without = GATE.model_copy(update={"min_precision": 0.0, "min_recall": 0.0})
+    assert all(check.passed for check in checks(without, fooled, {}, first=True))

@@ -44,6 +44,24 @@ def test_the_headline_is_said_in_words() -> None:
     assert "4.1% lie suspiciously close" in text
 
 
+def test_a_blind_judge_leads_the_page_and_its_numbers_are_gone() -> None:
+    text = " ".join(evaluation_page(METRICS | CLASSES, blind=["it tells noise from pictures by chance"]).split())
+    assert text.index("The judge is blind.") < text.index("Drawn by the model, in the order")
+    assert "It tells noise from pictures by chance. Whatever it says" in text
+    assert "raise evaluate.train.steps" in text
+    assert "2.0% of the drawn pictures lie suspiciously close to a training picture, by their pixels" in text
+    for gone in ("times as far", "pass for real", "Inception score", "<h3>Precision", 'scope="row">fd<', ">Classes<"):
+        assert gone not in text
+    assert 'scope="row">control_fd_noise<' in text
+
+
+def test_precision_that_noise_has_too_is_not_said() -> None:
+    text = " ".join(evaluation_page(METRICS | {"precision_blind": 1.0, "control_p_precision_noise": 0.7}).split())
+    assert "How many of them pass for real is not said: of noise nearly as many would." in text
+    assert "<h3>Precision" not in text
+    assert "<h3>Fréchet distance" in text
+
+
 def _copies() -> Memorization:
     rng = np.random.default_rng(0)
     return Memorization(rng.uniform(1, 2, 50), rng.integers(0, 20, (50, 2)), rng.uniform(1, 2, 30), 5.0)

@@ -1,0 +1,65 @@
+"""Exact tests: what of a difference may be chance. Nothing here is asymptotic, so few pictures are no excuse."""
+
+import math
+
+import numpy as np
+
+from components.errors import ShapeError
+from components.metrics.distances import squared_distances
+
+LEVEL = 0.05
+"""A difference counts when chance alone makes one as large less often than this: the 95% of every interval here."""
+
+
+def binomial_tail(hits: int, n: int, share: float) -> float:
+    """P(X >= hits) for X ~ Binomial(n, share), summed term by term in logarithms; 1 where n is 0."""
+    if hits <= 0 or share >= 1:
+        return 1.0
+    if share <= 0:
+        return 0.0
+    terms = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+        + k * math.log(share) + (n - k) * math.log1p(-share)
+        for k in range(hits, n + 1)
+    ]  # fmt: skip
+    return min(1.0, math.fsum(map(math.exp, terms)))
+
+
+def sign_test(better: np.ndarray, worse: np.ndarray) -> float:
+    """P value of `better` holding more often than `worse`, row by row: the exact test of McNemar, one-sided.
+
+    Rows where both agree say nothing; of the others, as many should go either way if nothing differs.
+    Shapes: (n,), (n,) bool.
+    """
+    if better.shape != worse.shape:
+        raise ShapeError("rows are compared in pairs", got=better.shape, expected=worse.shape)
+    for_it, against = int((better & ~worse).sum()), int((worse & ~better).sum())
+    return binomial_tail(for_it, for_it + against, 0.5)
+
+
+def energy_test(a: np.ndarray, b: np.ndarray, *, n_draws: int, seed: int) -> tuple[float, float]:
+    """Energy distance of two sets of vectors, 2 E|a - b| - E|a - a'| - E|b - b'|, and the P value of its being chance.
+
+    The distance is zero only for equal distributions, whatever their shape, and has no parameter. The P value is that
+    of the permutation test: the share of random divisions of all vectors into two such sets that are as far apart,
+    the division at hand counted as one of them; so the test errs no more often than its level, with any number of rows.
+    Shapes: (n, d), (m, d). Paper: Szekely and Rizzo 2004, "Testing for equal distributions in high dimension".
+    """
+    n = len(a)
+    distances = np.sqrt(squared_distances(pool := np.concatenate([a, b]), pool))
+    np.fill_diagonal(distances, 0.0)
+    generator = np.random.default_rng(seed)
+    seen = _energy(distances, np.arange(len(pool)) < n)
+    draws = [_energy(distances, generator.permutation(len(pool)) < n) for _ in range(n_draws)]
+    # sums in another order differ in their last digits: what is equal counts as equal
+    as_far = sum(draw >= seen - 1e-12 * abs(seen) for draw in draws)
+    return seen, (1 + as_far) / (1 + n_draws)
+
+
+def _energy(distances: np.ndarray, first: np.ndarray) -> float:
+    """Of the rows that `first` marks, to the others. Means over all pairs, a row with itself included (V-statistic)."""
+    one, two = first.astype(np.float64), (~first).astype(np.float64)
+    n, m = one.sum(), two.sum()
+    to_one = distances @ one
+    within, across, total = one @ to_one, two @ to_one, float(distances.sum())
+    return float(2 * across / (n * m) - within / n**2 - (total - within - 2 * across) / m**2)
