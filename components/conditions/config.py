@@ -88,6 +88,8 @@ class TextConfig(BaseConditionConfig):
     """vector: the embedding of the caption; sequence: the states of its tokens (set text.states: true)."""
     missing: Literal["skip", "null"]
     """Training images without a caption. skip: they are left out; null: the learned null stands for it."""
+    project: bool = Field(default=True, exclude_if=bool)
+    """Map it to the width of its port by a learned matrix; false: feed it as it is, to a port of its width."""
 
     @property
     def field(self) -> str:
@@ -125,6 +127,8 @@ class VectorConfig(FieldConditionConfig):
 
     kind: Literal["vector"]
     port: VectorPort
+    project: bool = Field(default=True, exclude_if=bool)
+    """Map it to the width of its port by a learned matrix; false: feed it as it is, to a port of its width."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -138,6 +142,8 @@ class SequenceConfig(FieldConditionConfig):
     port: Literal["sequence"]
     positions: bool
     """Add sinusoids of the place in the sequence; false: the rows know theirs, as those of a text encoder do."""
+    project: bool = Field(default=True, exclude_if=bool)
+    """Map it to the width of its port by a learned matrix; false: feed it as it is, to a port of its width."""
 
     @classmethod
     def tiny(cls) -> Self:

@@ -97,14 +97,10 @@ class Vector(FieldEmbedder):
     ) -> None:
         super().__init__(config)
         _check_shape(field, n_axes=1, ragged=False, kind="vector")
-        self.dim, project = field.size, not isinstance(config, RepresentationConfig) or config.project
-        if not project and width != self.dim:
-            raise ConfigError(
-                "a representation that is fed as it is needs a port of its own width",
-                got=f"dimension {self.dim}, width {width}",
-                fix=f"set project: true, or the width (context_dim) to {self.dim}",
-            )
-        self.project = nn.Linear(self.dim, width) if project else nn.Identity()
+        self.dim = field.size
+        if not config.project:
+            _check_width(field.name, self.dim, width, "context_dim")
+        self.project = nn.Linear(self.dim, width) if config.project else nn.Identity()
         self.null = nn.Parameter(torch.empty(1, self.dim))
         nn.init.normal_(self.null, std=_STD)
         if isinstance(self.project, nn.Linear):
@@ -132,11 +128,14 @@ class SequenceRows(FieldEmbedder):
         super().__init__(config)
         _check_shape(field, n_axes=1, ragged=True, kind="sequence")
         self.dim, self.positions = field.shape[-1], isinstance(config, SequenceConfig) and config.positions
-        self.embed = nn.Linear(self.dim, width)
+        if not config.project:
+            _check_width(field.name, self.dim, width, "sequence_dim")
+        self.embed = nn.Linear(self.dim, width) if config.project else nn.Identity()
         self.null = nn.Parameter(torch.empty(1, width))
         nn.init.normal_(self.null, std=_STD)
-        nn.init.xavier_uniform_(self.embed.weight)
-        nn.init.zeros_(self.embed.bias)
+        if isinstance(self.embed, nn.Linear):
+            nn.init.xavier_uniform_(self.embed.weight)
+            nn.init.zeros_(self.embed.bias)
 
     def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> States:
         values = batch[self.field]
@@ -299,6 +298,15 @@ def _check_shape(field: FieldSpec, *, n_axes: int, ragged: bool, kind: str) -> N
             f"the field {field.name} does not suit a condition of kind {kind}",
             got=f"{'any number of ' if field.is_sequence else ''}{field.dtype} {field.shape}",
             expected=f"{'any number of rows' if ragged else 'a value'} of {n_axes} {'axis' if n_axes == 1 else 'axes'}",
+        )
+
+
+def _check_width(field: str, dim: int, width: int, param: str) -> None:
+    if width != dim:
+        raise ConfigError(
+            f"a {field} that is fed as it is needs a port of its own width",
+            got=f"dimension {dim}, width {width}",
+            fix=f"set project: true, or the width ({param}) to {dim}",
         )
 
 

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from components.errors import ConfigError, WeightsError
-from components.interop import codecs, encoders, pixels
+from components.interop import codecs, encoders, pixels, representations
 from components.interop.layout import Imported, Layout, Tensors
-from components.interop.rdm import RdmLayout
 from components.interop.signatures import STAGE_OF
 from components.weights import read_tables, save_weights
 
 LAYOUTS: dict[str, Layout] = {
-    layout.kind: layout for layout in (*encoders.LAYOUTS, *codecs.LAYOUTS, RdmLayout(), *pixels.LAYOUTS)
+    layout.kind: layout for layout in (*encoders.LAYOUTS, *codecs.LAYOUTS, *representations.LAYOUTS, *pixels.LAYOUTS)
 }
 
 
@@ -110,6 +109,8 @@ def _wrapped(kind: str, tensors: dict[str, Tensor], live: dict[str, Tensor]) -> 
             return {"teacher": {n if n.startswith("head.") else f"backbone.{n}": t for n, t in tensors.items()}}
         case "dit" | "adm":
             return {"model": live or tensors, "model_ema": tensors}
+        case "corgi" | "unclip":
+            return tensors
         case "rdm" | "mage" | "deit":
             return {"model": tensors, "model_ema": None}
         case _:

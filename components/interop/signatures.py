@@ -9,6 +9,8 @@ from components.weights import FRAMES
 
 SIGNATURES: dict[str, tuple[str, ...]] = {
     "rdm": ("model.diffusion_model.input_proj.weight",),
+    "corgi": ("final_emb", "clip_sentence_proj.0.weight"),
+    "unclip": ("prd_embedding", "proj_to_clip_embeddings.weight"),
     "ldm": ("model.diffusion_model.input_blocks.0.0.weight",),
     "mage": ("token_emb.word_embeddings.weight", "decoder_embed.weight"),
     "dit": ("x_embedder.proj.weight", "final_layer.linear.weight"),
@@ -27,7 +29,7 @@ _BACKBONE = ("cls_token", "pos_embed", "blocks.0.attn.qkv.weight")
 PARTS = ("vqgan.", "pretrained_encoder.", "first_stage_model.")
 """Prefixes under which a generator's file carries the frozen models that it was trained with."""
 STAGE_OF = {
-    "rdm": "rdm",
+    **dict.fromkeys(("rdm", "corgi", "unclip"), "rdm"),
     **dict.fromkeys(("ldm", "mage", "dit", "adm"), "pixels"),
     **dict.fromkeys(("vq-f8", "vqgan", "kl"), "codec"),
     **dict.fromkeys(("mocov3", "ibot", "dino", "deit"), "encoder"),

@@ -237,9 +237,10 @@ def _write(name: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> N
 
 def _kind_of(stage: str, config: Mapping[str, Any]) -> str:
     """The layout of an artifact. Raises: ConfigError for one that the reference has no file for."""
+    model = config.get("model", config)
     if stage == "rdm":
-        return "rdm"
-    kind = str(config.get("model", config).get("kind"))
+        return str(model.get("family", "rdm"))
+    kind = str(model.get("kind"))
     if kind not in LAYOUTS:
         raise ConfigError(f"the reference has no file for a {kind}", expected=", ".join(LAYOUTS))
     return kind

@@ -15,13 +15,14 @@ from torch import nn
 from components.codecs.config import CodecConfig
 from components.encoders.config import EncoderConfig
 from components.errors import WeightsError
+from components.fields import FieldSpec
 from components.generators.config import GeneratorData
 from components.interop.checkpoint import LAYOUTS, describe, export_tensors, import_tensors
 from components.interop.shadowed import buffers
 from components.pixels import PixelConfig
-from components.rdm import RdmConfig
+from components.rdm import RdmConfig, RdmTransformerConfig
 from components.target import TargetSpec
-from tests.support.generators import build_rdm
+from tests.support.generators import PIXEL, build_rdm
 from tests.support.inventory import Layout, expected_layout, expected_tensors, random_tensors
 
 FLOAT = torch.float32
@@ -61,6 +62,13 @@ def _pixels(shape: tuple[int, ...], space: str) -> Callable[[dict[str, Any]], nn
     return lambda facts: TypeAdapter(PixelConfig).validate_python(facts).build(data)
 
 
+def _prior(facts: dict[str, Any]) -> nn.Module:
+    config = RdmTransformerConfig.model_validate(facts)
+    text = FieldSpec(name="text", dtype="float32", shape=(config.context_dim,))
+    tokens = FieldSpec(name="tokens", dtype="float32", shape=(config.sequence_dim,), ragged=True)
+    return config.build(GeneratorData(target=PIXEL, dim=config.dim, classes=None, more=(text, tokens)))
+
+
 class Case(NamedTuple):
     kind: str
     tensors: Callable[[], Layout]
@@ -73,6 +81,11 @@ class Case(NamedTuple):
 
 RDM = expected_layout("rdm")
 CASES = {
+    "corgi": Case(
+        "corgi",
+        lambda: expected_layout("corgi") | expected_layout("corgi_index") | expected_layout("corgi_learned"),
+        _prior, 195, 1_120_541_696, 1_120_541_696 + 2_560,  # and our two nulls
+    ),
     "rdm": Case("rdm", lambda: _with_shadow(RDM), _rdm, 143 + 132, 62_733_792 + 62_721_282, 62_721_280),
     "rdm-class": Case(
         "rdm",

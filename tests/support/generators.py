@@ -7,9 +7,10 @@ from torch import Tensor
 
 from components.base import Batch
 from components.conditions.config import ClassConfig, ClusterConfig, RepresentationConfig
+from components.fields import FieldSpec
 from components.generators.config import GeneratorData
 from components.generators.diffusion import Diffusion
-from components.rdm import RdmConfig
+from components.rdm import RdmConfig, RdmTransformerConfig
 from components.target import TargetSpec
 
 KINDS: dict[str, Any] = {
@@ -31,6 +32,26 @@ def build_rdm(config: RdmConfig, n_classes: int | None = None) -> Diffusion:
     """An RDM for representations of its dimension."""
     classes = tuple(map(str, range(n_classes))) if n_classes else None
     return config.build(GeneratorData(target=PIXEL, dim=config.dim, classes=classes))
+
+
+D, S, M = 8, 4, 5
+"""Of a prior: dimension of representations and of the vector, that of the sequence's rows, and their number."""
+
+
+def prior_config(family: str, **changes: Any) -> RdmTransformerConfig:
+    """A causal transformer that reads a text as it is, as a vector and as a sequence."""
+    reads = {"kind": "text", "missing": "null", "project": False, "drop_prob": 0.1}
+    told = [{**reads, "port": "vector"}, {**reads, "port": "sequence"}]
+    sizes = {"family": family, "conditions": told, "context_dim": D, "sequence_dim": S, "n_tokens": M}
+    return RdmTransformerConfig.model_validate(RdmTransformerConfig.tiny().model_dump() | sizes | changes)
+
+
+def build_prior(family: str, **changes: Any) -> Diffusion:
+    """It, for a cache with captions."""
+    text = FieldSpec(name="text", dtype="float32", shape=(D,), nullable=True)
+    tokens = FieldSpec(name="tokens", dtype="float16", shape=(S,), ragged=True)
+    data = GeneratorData(target=PIXEL, dim=D, classes=None, more=(text, tokens))
+    return prior_config(family, **changes).build(data)
 
 
 class Rows:

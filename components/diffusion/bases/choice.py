@@ -123,7 +123,7 @@ def choice_of(config: GaussiansConfig, fields: Sequence[FieldSpec], dim: int) ->
     if isinstance(how, ByClassConfig):
         return ByClass(k, next(field for field in fields if field.name == "class"))
     field = find_field(fields, how.field)
-    if len(field.shape) != 1 or field.ragged:
+    if len(field.shape) != 1 or field.is_sequence:
         raise ConfigError(f"a component is chosen by a vector, and {field.name} is none", got=f"shape {field.shape}")
     if isinstance(how, PredictedConfig):
         return Predicted(k, field)

@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from components.config import Config, added
 from components.generators.sampling import DiffusionSampling, Sampling, refuse_sampling
-from components.rdm import RdmConfig
+from components.rdm import RdmModelConfig
 from components.training.config import EmaConfig, TrainConfig
 from components.weights_file import WeightsFile, content_digest, one_start, trained_or_imported
 
@@ -31,7 +31,7 @@ class RdmParams(Config):
 
     numerics: int
     """Raise it to force a new run."""
-    model: RdmConfig
+    model: RdmModelConfig
     """The network and its forward process."""
     seed: int = Field(ge=0)
     """Seed of the initial weights and of the examination."""

@@ -18,7 +18,7 @@ from components.generators.diffusion import Diffusion
 from components.generators.files import save_generator
 from components.images.pictures import png_bytes
 from components.interop.layout import adopt, keep
-from components.interop.rdm import RdmLayout
+from components.interop.representations import LAYOUTS
 from components.metrics.frechet import frechet
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, derive_seed, image_rng
@@ -49,7 +49,7 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
     if len(training) == 0:
         raise DataError("there is no training image", fix="collect more pictures, or label or caption some")
     rdm.fit(training, derive_seed(params.seed, "conditions"), trained=params.init is not None)
-    kept = {} if params.weights is None else adopt(rdm, params.weights, (RdmLayout(),), where="rdm.weights")
+    kept = {} if params.weights is None else adopt(rdm, params.weights, LAYOUTS, where="rdm.weights")
     fitted: Generator = rdm.to(worker.device)
     earlier, curve = None, []
     if params.train is not None:

@@ -24,7 +24,7 @@ from components.weights import save_weights
 from flows.execution.checkpoints import import_section, timm_section, write_sections
 from flows.pipeline.params import check_section
 from tests.support.folders import randomize
-from tests.support.generators import BY_CLASS, build_rdm, conditions
+from tests.support.generators import BY_CLASS, build_prior, build_rdm, conditions
 
 TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=103, image_px=8)
 LATENTS = TargetSpec(space="latents", shape=(4, 8, 8), dtype="float32", n_codes=None, image_px=64)
@@ -34,6 +34,8 @@ MAGE = MageConfig.tiny().model_copy(update={"width": 64, "heads": 1, "decoder_he
 MODULES: dict[str, Callable[[], torch.nn.Module]] = {
     "rdm": lambda: build_rdm(RDM, None),
     "rdm by class": lambda: build_rdm(RDM.model_copy(update={"conditions": BY_CLASS}), 10),
+    "corgi": lambda: build_prior("corgi", width=64, heads=1),
+    "unclip": lambda: build_prior("unclip", width=64, heads=1),
     "dit": lambda: DIT.build(GeneratorData(target=LATENTS, dim=8, classes=None)),
     "mage": lambda: MAGE.build(GeneratorData(target=TOKENS, dim=8, classes=None)),
     "vqgan": lambda: VqganConfig.tiny().model_copy(update={"width": 32, "groups": 32}).build(),
