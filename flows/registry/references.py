@@ -1,5 +1,6 @@
 """References become bundle folders: `models:/name@alias`, `models:/name/3`, or a path."""
 
+import logging
 import re
 import tempfile
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from flows.tracking.record import Tracking
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
     from mlflow.tracking import MlflowClient
+
+_log = logging.getLogger(__name__)
 
 DIGEST = "rcg.bundle_digest"
 """Tag of a version: the content digest of its bundle."""
@@ -43,8 +46,10 @@ def resolve(reference: str, tracking: Tracking | None, cache: Path) -> Path:
     version = _lookup(tracking, match[1], match[2], match[3])
     source = str(version.source)
     digest = tagged_digest(version.tags, f"{reference} -> {source}")
-    folder = _checked(_localized(source, cache / digest, digest), reference)
-    found = bundle_digest(folder)
+    folder = local_folder(source)
+    if folder is None:
+        return _checked(_kept(source, cache / digest, digest), reference)
+    found = bundle_digest(_checked(folder, reference))
     if found != digest:
         raise _altered(f"{reference} in {folder}", found, digest)
     return folder
@@ -107,24 +112,25 @@ def _known(client: "MlflowClient", name: str) -> str:
     return f"{aliases}; versions 1..{max((int(v.version) for v in versions), default=0)}"
 
 
-def _localized(source: str, target: Path, digest: str) -> Path:
-    """The bundle on this machine: where it lies, or fetched into `target` if it is the right one."""
-    folder = local_folder(source)
-    if folder is not None:
-        return folder
-    if not target.is_dir():
-        head, _, below = source.rpartition("/runs/")
-        store = open_store(head)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as scratch:
-            fresh = Path(scratch, "bundle")
-            for info in store.list(f"runs/{below}"):
-                path = fresh / check_key(info.key).removeprefix(f"runs/{below}/")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                store.download(info.key, path)
-            if (found := bundle_digest(fresh)) != digest:
-                raise _altered(source, found, digest)
-            fresh.rename(target)
+def _kept(source: str, target: Path, digest: str) -> Path:
+    """The bundle of a store elsewhere in `target`, fetched where it is not there yet or was damaged."""
+    if target.is_dir() and bundle_digest(target) == digest:
+        return target
+    head, _, below = source.rpartition("/runs/")
+    store = open_store(head)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, ignore_cleanup_errors=True) as scratch:
+        fresh = Path(scratch, "bundle")
+        for info in store.list(f"runs/{below}"):
+            path = fresh / check_key(info.key).removeprefix(f"runs/{below}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store.download(info.key, path)
+        if (found := bundle_digest(fresh)) != digest:
+            raise _altered(source, found, digest)
+        if target.is_dir():
+            _log.warning("%s was damaged and is fetched anew", target)
+            target.rename(Path(scratch, "damaged"))
+        fresh.rename(target)
     return target
 
 

@@ -252,6 +252,22 @@ def test_tampered_and_missing_bundles_of_a_version_are_refused(
         lineage_of("models:/altered/1", Project.here())
 
 
+def test_a_kept_bundle_that_was_damaged_is_fetched_anew(
+    tmp_path: Path, tracking: Tracking, store: Store, registered: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, here = open_client(tracking.uri), resolve("models:/rcg@challenger", tracking, MODELS)
+    client.create_registered_model("far")
+    client.create_model_version(
+        "far", f"s3://far/{here.relative_to(here.parents[4])}", tags={DIGEST: bundle_digest(here)}
+    )
+    monkeypatch.setattr("flows.registry.references.open_store", lambda _: store)
+    kept = resolve("models:/far/1", tracking, tmp_path)
+    assert bundle_digest(kept) == bundle_digest(here)
+    (kept / "rcg.json").write_text("{}")
+    assert resolve("models:/far/1", tracking, tmp_path) == kept
+    assert bundle_digest(kept) == bundle_digest(here)
+
+
 def test_lineage_and_verify_by_alias(
     root: Path, tmp_path: Path, tracking: Tracking, run: CommittedRun, registered: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
