@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field
 
 from components.config import Config
+from components.target import KNOWN
 
 Port = Literal["vector", "sequence", "spatial"]
 VectorPort = Literal["vector", "sequence"]
@@ -15,6 +16,8 @@ class BaseConditionConfig(Config):
 
     sampled: ClassVar[bool] = False
     """Whether it is sampled by the frequencies of training where the field is absent."""
+    inpaints: ClassVar[bool] = False
+    """Whether it is what is known of the target: no field of the cache, but drawn by training, and given by an edit."""
     kind: str
     port: Port
     """How it enters the network. vector: added to the time, or MAGE's class token; sequence: keys and values of
@@ -29,8 +32,8 @@ class BaseConditionConfig(Config):
 
     @property
     def may_be_absent(self) -> bool:
-        """Whether sampling does without the field: by its frequencies in training, or by a null that was trained."""
-        return self.sampled or getattr(self, "missing", "skip") == "null"
+        """Whether sampling does without the field: by frequencies of training, a trained null, or nothing known."""
+        return self.sampled or self.inpaints or getattr(self, "missing", "skip") == "null"
 
 
 class RepresentationConfig(BaseConditionConfig):
@@ -161,7 +164,30 @@ class ImageConfig(FieldConditionConfig):
         return cls(kind="image", field="low_res", port="spatial", drop_prob=0.1, missing="null")
 
 
+class MaskedImageConfig(BaseConditionConfig):
+    """The target with a part masked, and the mask: makes an inpainter. Training masks boxes and strokes.
+
+    Without anything known it generates, and guidance keeps what is known. Paper: 2112.10741 (GLIDE), sec. 2.4.
+    """
+
+    field: ClassVar[str] = KNOWN
+    inpaints = True
+    kind: Literal["masked_image"]
+    port: Literal["spatial"]
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="masked_image", port="spatial", drop_prob=0.1)
+
+
 ConditionConfig = Annotated[
-    RepresentationConfig | ClassConfig | ClusterConfig | TextConfig | VectorConfig | SequenceConfig | ImageConfig,
+    RepresentationConfig
+    | ClassConfig
+    | ClusterConfig
+    | TextConfig
+    | VectorConfig
+    | SequenceConfig
+    | ImageConfig
+    | MaskedImageConfig,
     Field(discriminator="kind"),
 ]

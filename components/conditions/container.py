@@ -70,7 +70,12 @@ class Conditions(nn.ModuleDict):
     @property
     def fields(self) -> tuple[str, ...]:
         """Fields of the batch that training reads, each once."""
-        return tuple(dict.fromkeys(config.field for config in self.configs))
+        return tuple(dict.fromkeys(config.field for config in self.configs if not config.inpaints))
+
+    @property
+    def inpaints(self) -> bool:
+        """Whether what is known of the target is a condition."""
+        return any(config.inpaints for config in self.configs)
 
     @property
     def fitted(self) -> tuple[str, ...]:
@@ -109,12 +114,13 @@ class Conditions(nn.ModuleDict):
     def sampling_ports(self, batch: Batch, rng: Rng) -> tuple[Ports, Ports]:
         """Embedded rows, and those that guidance pushes away from: nulls for every condition that training drops.
 
+        What is known of the target is kept in both.
         An absent class or cluster is sampled per row by the frequencies of training, another absent field is null.
         Raises: ConfigError when a field is required and absent.
         """
         embedded = [self._of(config).filled(batch, rng) for config in self.configs]
         nulls = [
-            self._of(config).nulls(rng.rows, _length(rows)) if config.drop_prob > 0 else rows
+            self._of(config).nulls(rng.rows, _length(rows)) if config.drop_prob > 0 and not config.inpaints else rows
             for config, rows in zip(self.configs, embedded, strict=True)
         ]
         return self._ports(embedded, rng.rows), self._ports(nulls, rng.rows)

@@ -20,6 +20,7 @@ from components.conditions.config import (
     ConditionConfig,
     FieldConditionConfig,
     ImageConfig,
+    MaskedImageConfig,
     RepresentationConfig,
     SequenceConfig,
     TextConfig,
@@ -31,6 +32,7 @@ from components.errors import ConfigError, ShapeError
 from components.fields import FieldSpec, find_field, mask_name
 from components.nn.timestep import sinusoids
 from components.rng import Rng
+from components.target import KNOWN
 
 _HOW_GIVEN = {
     "representation": "sample one from the RDM, or give real ones (oracle)",
@@ -183,6 +185,33 @@ class Image(FieldEmbedder):
         return self.null.expand(n, -1, *self.size)
 
 
+class MaskedImage(Embedder):
+    """A target as the network sees it, zeros where it is not known, and the mask as one more channel, 1 where it is.
+
+    Nothing is known of a dropped row, and of an absent field: there is no other null. Raises: ConfigError for tokens.
+    """
+
+    nothing: Tensor
+
+    def __init__(self, *, target: FieldSpec) -> None:
+        super().__init__()
+        _check_shape(target, n_axes=3, ragged=False, kind="masked_image")
+        self.shape, (c, h, w) = target.shape, target.shape
+        self.register_buffer("nothing", torch.zeros(1, c + 1, h, w), persistent=False)
+
+    def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b c h w"]:
+        x, where = _checked(KNOWN, batch[KNOWN], self.shape), batch[mask_name(KNOWN)][:, None]
+        where = where if drop is None else where & ~drop[:, None, None, None]
+        return torch.cat([torch.where(where, x, 0.0), where.to(x.dtype)], 1)
+
+    def filled(self, batch: Batch, rng: Rng) -> Float[Tensor, "b c h w"]:
+        rows: Tensor = self(batch, None) if KNOWN in batch else self.nulls(rng.rows)
+        return rows
+
+    def nulls(self, n: int, m: int = 1) -> Float[Tensor, "n c h w"]:  # noqa: ARG002
+        return self.nothing.expand(n, -1, -1, -1)
+
+
 class Table(Embedder):
     """An index, looked up; the null also stands for index -1. `std`: of fresh rows; None: PyTorch's normal of std 1."""
 
@@ -278,6 +307,8 @@ def embedder(config: ConditionConfig, fields: Sequence[FieldSpec], *, width: int
     """The module of a condition. Raises: ConfigError when the cache has not what it reads."""
     if isinstance(config, ClassConfig):
         return Classes(next(field for field in fields if field.name == config.field), width=width, std=std)
+    if isinstance(config, MaskedImageConfig):
+        return MaskedImage(target=find_field(fields, "target"))
     field = find_field(fields, config.field)
     match config:
         case ClusterConfig():

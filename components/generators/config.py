@@ -45,14 +45,14 @@ class GeneratorConfig(Config):
         known = {field.name: field for field in fields}
         dim, classes = known["representation"].size, known["class"].names or None
         usual = {field.name for field in data_fields(dim, target, classes)}
-        read = dict.fromkeys(condition.field for condition in self.conditions)
+        read = dict.fromkeys(condition.field for condition in self.conditions if not condition.inpaints)
         more = tuple(find_field(fields, name) for name in read if name not in usual)
         return GeneratorData(target=target, dim=dim, classes=classes, more=more)
 
     @property
     def can_guide(self) -> bool:
         """Whether training drops a condition, so that there is something to guide away from."""
-        return any(condition.drop_prob > 0 for condition in self.conditions)
+        return any(condition.drop_prob > 0 and not condition.inpaints for condition in self.conditions)
 
     def condition(self, kind: str) -> Any:
         """The condition of this kind, None without it."""

@@ -23,13 +23,15 @@ from components.diffusion.process import BaseDistribution, Process, Step
 from components.diffusion.samplers import Denoised, Denoiser, ancestral, ddim, dpm_solver_2m, repainted
 from components.diffusion.variational import Posterior, bound_bits
 from components.errors import ConfigError
+from components.fields import mask_name
 from components.generators.base import Generator, TrainingRows
 from components.generators.config import DiffusionConfig, GeneratorData
 from components.generators.known import known_part
+from components.generators.masks import drawn_masks
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, GuideOptions, check_sampling
 from components.generators.scale import channel_scale
 from components.rng import BatchRng, Repeated, Rng
-from components.target import EventSpec
+from components.target import KNOWN, EventSpec
 
 _BOUND_WEIGHT = 0.001
 
@@ -82,6 +84,8 @@ class Diffusion(Generator):
         A learned variance adds the variational bound of the sampled time. Paper: 2102.09672, eq. 16, lambda 0.001.
         """
         x0, process = self._scaled(self.checked(batch)), self.process
+        if self.conditioner.inpaints:
+            batch = {**batch, KNOWN: x0, mask_name(KNOWN): drawn_masks(rng, x0.shape[-2:])}
         ports = self.conditioner.training_ports(batch, rng)
         component = process.base.of_rows(x0, batch)
         T, kind = self.config.schedule.n_times, self.config.prediction
@@ -109,15 +113,18 @@ class Diffusion(Generator):
         check_sampling(sampling, self.config, Beside(self.earlier is not None, self.guide is not None))
         options = cast(DiffusionSampling, sampling)
         steps = self.process.steps(options.steps, options.spacing)
+        given = known_part(batch, self.spec)
+        x_known = None if given is None else self._scaled(given.target)
+        if x_known is not None:
+            batch = {**batch, KNOWN: x_known}
         denoise, ports = self._conditional(steps, options, batch, rng)
         component = ports.first(rng.rows).component
         if self.spec.space == "pixels":
             denoise = clamped(denoise, -1.0, 1.0)
         if options.guide is not None:
             denoise = self._followed(denoise, steps, options.guide, batch, component)
-        given = known_part(batch, self.spec)
-        if given is not None:
-            denoise = known(denoise, self.process.standard(self._scaled(given.target), component), given.where)
+        if given is not None and x_known is not None:
+            denoise = known(denoise, self.process.standard(x_known, component), given.where)
 
         def walk(x_t: Tensor, some: Sequence[Step]) -> Tensor:
             match options.sampler:

@@ -3,6 +3,7 @@
 Where its training kept an earlier state, that is earlier.safetensors.
 """
 
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from pydantic import TypeAdapter
@@ -10,13 +11,15 @@ from torch import Tensor, nn
 
 from components.base import Reader, Writer
 from components.config import Config, added
+from components.diffusion.network import Network, widened
 from components.documents import validated
 from components.generators.base import Generator
 from components.generators.config import GeneratorData
 from components.generators.diffusion import Diffusion
-from components.weights import load_weights, save_weights
+from components.weights import assign, load_weights, read_tensors, save_weights
 
 EARLIER = "earlier.safetensors"
+_NET = "net."
 
 
 class _Saved(Config):
@@ -46,6 +49,19 @@ def save_generator(generator: Built, out: Writer, *, earlier: Built | None = Non
     model = generator.config.model_dump(mode="json")
     data = generator.data.model_dump(mode="json", exclude_defaults=True)
     out.write_json("config.json", {"model": model, "data": data} | ({} if earlier is None else {"earlier": True}))
+
+
+def load_start(generator: Generator, path: Path) -> None:
+    """Weights of a finished run to train on from: of the same generator, or one without its last spatial conditions.
+
+    What is new enters by weights of zero, so that training starts from the same function. Raises: WeightsError,
+    ShapeError.
+    """
+    tensors, network = read_tensors(path), getattr(generator, "net", None)
+    if isinstance(network, Network) and f"{_NET}{network.input_weight}" in tensors:
+        trained = {network.input_weight: tensors[f"{_NET}{network.input_weight}"]}
+        tensors = {**tensors, **{f"{_NET}{name}": t for name, t in widened(trained, network).items()}}
+    assign(generator, tensors, source=str(path))
 
 
 def load_generator(artifact: Reader, models: Any) -> Generator:

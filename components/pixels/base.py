@@ -40,8 +40,11 @@ class PixelDiffusionConfig(DiffusionConfig, ABC):
 
     def extra_channels(self, data: GeneratorData) -> int:
         """Channels of the conditions that enter by the spatial port. Raises: ConfigError for a field that is absent."""
-        images = [condition.field for condition in self.conditions if condition.port == "spatial"]
-        return sum(find_field(data.fields, name).shape[0] for name in images)
+        images = [condition for condition in self.conditions if condition.port == "spatial"]
+        return sum(
+            1 + data.target.shape[0] if image.inpaints else find_field(data.fields, image.field).shape[0]
+            for image in images
+        )
 
     def generator(self, data: GeneratorData, network: "Network", *, constant: bool = False) -> "Diffusion":
         """Diffusion with this network. `constant`: the network needs a vector."""

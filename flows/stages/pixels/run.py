@@ -12,7 +12,7 @@ from components.codecs.base import Codec, load_codec
 from components.errors import DataError
 from components.fields import of_fields
 from components.generators.base import Generator
-from components.generators.files import save_generator
+from components.generators.files import load_start, save_generator
 from components.images.pictures import grid, png_bytes, rows_grid, to_uint8
 from components.interop.layout import adopt, keep
 from components.interop.pixels import LAYOUTS
@@ -22,7 +22,6 @@ from components.spacing import evenly_spaced
 from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, train
 from components.training.worker import Worker
-from components.weights import load_weights
 from flows.identity.artifact import Inputs, Output
 from flows.stages.pixels.params import PixelsParams
 
@@ -40,7 +39,7 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     with seeded_init(params.seed):
         generator: Generator = params.model.build(data)
     if params.init is not None:
-        load_weights(generator, inputs["init"].path("weights.safetensors"))
+        load_start(generator, inputs["init"].path("weights.safetensors"))
     fields = (generator.makes, *generator.conditions)
     training, held_out = cache.training(fields).having(generator.skips), cache.held_out("val", fields)
     if len(training) == 0:

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from components.codecs.config import NoneConfig
+from components.conditions.config import MaskedImageConfig
 from components.errors import ConfigError
 from components.generators.sampling import DiffusionSampling, MaskedSampling
 from components.images.pictures import SHOWN_PX
@@ -69,6 +70,25 @@ def test_it_writes_a_generator_its_curve_and_samples(tmp_path: Path, kind: str) 
     if kind == "cluster":
         assert cast(Any, generator.conditioner[kind]).centroids.norm(dim=1).tolist() == pytest.approx([1.0] * 4)
         assert float(cast(Any, generator.conditioner[kind]).frequencies.sum()) == pytest.approx(1.0)
+
+
+def test_a_finished_generator_is_tuned_to_an_inpainter(tmp_path: Path) -> None:
+    inputs, first, tuned = (
+        _inputs(tmp_path / "in"),
+        FolderArtifact(tmp_path / "in/init"),
+        FolderArtifact(tmp_path / "out"),
+    )
+    run(_params(), inputs, first, worker(tmp_path))
+    told = {"conditions": (*conditions("representation"), MaskedImageConfig.tiny())}
+    section = _params(model=DitConfig.tiny().model_copy(update=told), init=f"sha256:{first.digest}")
+    metrics = run(section, inputs, tuned, worker(tmp_path))
+    assert metrics["val_loss"] > 0
+    before, after = (load_pixels(one).state_dict() for one in (first, tuned))
+    wider = {name for name in before if after[name].shape != before[name].shape}
+    assert len(wider) == 1
+    name = wider.pop()
+    assert after[name].shape[1] == before[name].shape[1] + 2, "one channel of the picture, one of the mask"
+    assert bool(after[name][:, -2:].any()), "they were trained"
 
 
 def test_the_same_params_give_the_same_bytes(tmp_path: Path) -> None:
