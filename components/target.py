@@ -9,6 +9,9 @@ from components.fields import FieldSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
+LOW_RES, NOISE = "low_res", "low_res_noise"
+"""Entries of an upsampler's batch: the small image, and the standard deviation of the noise that is added to it before
+it is seen, in units of half the range of pixels. Shapes: (b, c, h, w) uint8; (b,) float32."""
 KNOWN = "known"
 """Entry of a batch for sampling: the target of a given picture, of which only what its mask says counts; the rest is
 filled in. Shapes: (b, *shape) as stored; beside it the mask of mask_name(), (b, h, w) bool, True where it is known."""

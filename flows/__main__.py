@@ -34,6 +34,7 @@ from flows.commands import (
     sample,
     snapshot,
     status,
+    upscale,
     verify,
 )
 from flows.commands.terminal import say, show_log
@@ -51,6 +52,7 @@ VERBS = (
     adopt,
     sample,
     edit,
+    upscale,
     evaluate,
     register,
     retrain,

@@ -28,7 +28,7 @@ from components.rdm import load_rdm
 
 CARD = "rcg.json"
 SCHEMA = 2
-PARTS = ("encoder", "codec", "rdm", "pixels", "guide")
+PARTS = ("encoder", "codec", "rdm", "pixels", "guide", "upsampler")
 PART_FILES = ("config.json", "weights.safetensors", EARLIER)
 
 
@@ -58,6 +58,7 @@ class Bundle:
             represent=self.represent if has_encoder else None,
             recipe=card.decode,
             guide=load_guide(_Part(folder / "guide")).to(device) if "guide" in card.parts else None,
+            upsampler=load_pixels(_Part(folder / "upsampler")).to(device) if "upsampler" in card.parts else None,
         )
 
     @classmethod

@@ -50,14 +50,7 @@ def read_edit(edit: Edit, recipe: DecodeRecipe, px: int) -> KnownPixels:
 
     Raises: DataError for a picture of fewer pixels, and a mask of another aspect, of nothing or of everything.
     """
-    image, mask = read_picture(edit.image, recipe), _filled(edit.mask, recipe)
-    if min(image.size) < px:
-        raise DataError(
-            f"{edit.image.name} is smaller than the pictures that the model makes",
-            got=_size(image.size),
-            expected=f"at least {_size((px, px))} pixels",
-            fix="give a larger picture",
-        )
+    image, mask = _large_enough(edit.image, recipe, px), _filled(edit.mask, recipe)
     if abs(mask.height - mask.width * image.height / image.width) > 1:
         raise DataError(
             f"{edit.mask.name} is of another aspect than the picture",
@@ -79,6 +72,23 @@ def read_edit(edit: Edit, recipe: DecodeRecipe, px: int) -> KnownPixels:
             fix=fix,
         )
     return KnownPixels(to_float(square(image, px)[None].copy()), known[None])
+
+
+def read_square(picture: Picture, recipe: DecodeRecipe, px: int) -> Float[Tensor, "1 3 px px"]:
+    """The center square of a picture at px, in [0, 1]. Raises: DataError for one of fewer pixels."""
+    return to_float(square(_large_enough(picture, recipe, px), px)[None].copy())
+
+
+def _large_enough(picture: Picture, recipe: DecodeRecipe, px: int) -> Image.Image:
+    image = read_picture(picture, recipe)
+    if min(image.size) < px:
+        raise DataError(
+            f"{picture.name} is smaller than the pictures that the model makes",
+            got=_size(image.size),
+            expected=f"at least {_size((px, px))} pixels",
+            fix="give a larger picture",
+        )
+    return image
 
 
 def blended(

@@ -44,6 +44,20 @@ class Edit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Upscale:
+    """Images that the upsampler makes larger: those that are sampled, or a given picture."""
+
+    image: Picture | None = None
+    noise: float | None = None
+    """Level of the noise that is added to the small image first; None: the system's default."""
+
+    @property
+    def condition(self) -> dict[str, str]:
+        """As provenance records it."""
+        return {"upscale": "yes"} | ({"image": self.image.sha256} if self.image is not None else {})
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """Images number first … first + n - 1 of a seed, under one condition at most.
 
@@ -64,6 +78,8 @@ class Request:
     """Fed as it is."""
     edit: Edit | None = None
     """Images that are this picture but for a part, whatever the condition."""
+    upscale: Upscale | None = None
+    """Images of the upsampler's size."""
     guidance: float | None = None
     """Strength of classifier-free guidance of the last generator, 0 is off; None: the system's default, as below."""
     guide_scale: float | None = None
@@ -78,6 +94,10 @@ class Request:
         given = [name for name, value in {**conditions, "representation": self.representation}.items() if value]
         if len(given) > 1:
             raise ConfigError("these conditions exclude each other", got=", ".join(given), fix="give one of them")
+        if self.upscale is not None and self.upscale.image is not None and (given or self.edit is not None):
+            raise ConfigError(
+                "a picture is upscaled as it is", got=", ".join((*given, "upscale")), fix="give one of them"
+            )
         if not 1 <= self.n <= _MOST or not 0 <= self.first <= _MOST:
             raise ConfigError("the number of images is out of range", got=self.n, expected=f"1 … {_MOST}")
         if not 0 <= self.seed < 2**63:
@@ -113,7 +133,11 @@ class Request:
     @property
     def condition(self) -> dict[str, str]:
         """The condition as provenance records it: names and digests."""
-        return self.told | (self.edit.condition if self.edit is not None else {})
+        more = (self.edit, self.upscale)
+        return {
+            **self.told,
+            **{name: value for one in more if one is not None for name, value in one.condition.items()},
+        }
 
     @property
     def told(self) -> dict[str, str]:

@@ -12,15 +12,16 @@ from pydantic import Field, ValidationError
 from torch import Tensor
 
 from components.base import Batch
-from components.bundle.edits import blended, read_edit
-from components.bundle.request import MAX_IMAGES, Edit, Picture, Request
+from components.bundle.edits import blended, read_edit, read_square
+from components.bundle.request import MAX_IMAGES, Edit, Picture, Request, Upscale
 from components.codecs.base import Codec
 from components.conditions.frequencies import sample_index
-from components.config import Config
+from components.config import Config, added
 from components.errors import ConfigError
 from components.fields import mask_name, of_fields
 from components.generators.base import Generator
 from components.generators.sampling import AnySampling, Sampling
+from components.generators.upsampling import LARGE, UpsamplerSampling, as_images, check_noise, upsampled
 from components.guides.classifier import Classifier, put_beside
 from components.images.config import DecodeRecipe
 from components.rng import Rng, RowRng, derive_seed
@@ -41,6 +42,8 @@ class SystemSampling(Config):
     """Options of the representation generator; null for a system without one."""
     pixels: Sampling
     """Options of the pixel generator."""
+    upsampler: UpsamplerSampling | None = added()
+    """Those of the upsampler; null for a system without one."""
 
     def with_request(self, request: Request, guided: str | None = None) -> "SystemSampling":
         """These options with what the request asks otherwise. `guided`: the generator that has a guide.
@@ -61,8 +64,11 @@ class SystemSampling(Config):
             wrong = error.errors()[0]
             name = wrong["loc"][-1] if wrong["loc"] else "number"
             raise ConfigError(f"cannot sample with this {name}", got=wrong["input"], expected=wrong["msg"]) from error
+        upsampler, upscale = self.upsampler, request.upscale
+        if upsampler is not None and upscale is not None and upscale.noise is not None:
+            upsampler = upsampler.model_copy(update={"noise": upscale.noise})
         batch_size = request.batch_size or self.batch_size
-        return self.model_copy(update={**made, "batch_size": batch_size})
+        return self.model_copy(update={**made, "batch_size": batch_size, "upsampler": upsampler})
 
     def follows(self, name: str | None) -> bool:
         """Whether the generator of this name follows its guide."""
@@ -98,11 +104,12 @@ class System:
         represent: Callable[[Picture], Float[Tensor, "1 dim"]] | None = None,
         recipe: DecodeRecipe | None = None,
         guide: Classifier | None = None,
+        upsampler: Generator | None = None,
     ) -> None:
         needed = rdm is not None and "representation" in pixels.required
         self.generators: dict[str, Generator] = {"rdm": rdm, "pixels": pixels} if rdm and needed else {"pixels": pixels}
         self.pixels, self.codec, self.sampling, self._represent = pixels, codec, sampling, represent
-        self.device, self._recipe = next(pixels.parameters()).device, recipe
+        self.device, self._recipe, self.upsampler = next(pixels.parameters()).device, recipe, upsampler
         self.guide, self.guided = guide, None if guide is None else guide.config.guides
         if guide is not None:
             put_beside(guide, self._guided_generator(guide))
@@ -171,6 +178,8 @@ class System:
                 got=f"class {request.class_name}",
                 fix="give the guide a scale: --guide-scale 2",
             )
+        if request.upscale is not None:
+            given = given | self._small(request.upscale, request.n)
         if request.edit is not None:
             given = self._edited(request.edit, request.n, own=not given) | given
 
@@ -194,19 +203,27 @@ class System:
             frequencies = self.guide.frequencies
             if "representation" in batch and "class" not in batch:  # what is asked for is that, and no class
                 batch["class"] = torch.full((len(numbers),), -1, device=self.device)
-        if frequencies is not None and "class" not in batch:
+        if frequencies is not None and "class" not in batch and "target" not in batch:
             batch["class"] = sample_index(frequencies, self._rng(request.seed, numbers, "class"))
         for name, generator in self.generators.items():
-            if generator.makes in batch:
+            if generator.makes in batch or "target" in batch:
                 continue
             read = of_fields(batch, (*generator.conditions, *self._beside(name)))
             rng = self._rng(request.seed, numbers, name)
             batch[generator.makes] = generator.sample(read, getattr(options, name), rng)
+        if request.upscale is not None and self.upsampler is not None and options.upsampler is not None:
+            rng, how = self._rng(request.seed, numbers, "upsampler"), options.upsampler
+            batch[LARGE] = upsampled(self.upsampler, self.codec.decode(batch["target"]), how, rng, batch=batch)
         return batch
 
     @torch.no_grad()
     def images(self, batch: Batch) -> Float[Tensor, "b 3 px px"]:
-        """The decoded target of a batch, in [0, 1]; the known pixels of a given picture are its own, exactly."""
+        """The decoded target of a batch, in [0, 1]; the known pixels of a given picture are its own, exactly.
+
+        Where it was made larger: the large image.
+        """
+        if LARGE in batch:
+            return as_images(batch[LARGE])
         images, spec = self.codec.decode(batch["target"]), self.codec.spec
         if _PICTURE not in batch:
             return images
@@ -242,6 +259,23 @@ class System:
         else:
             return {}
         return {"representation": z.expand(request.n, -1)}
+
+    def _small(self, upscale: Upscale, n: int) -> dict[str, Tensor]:
+        """The target of a picture that is given to be made larger.
+
+        Raises: ConfigError without an upsampler, or for noise that it was not trained with; DataError.
+        """
+        if self.upsampler is None:
+            fix = "add the section upsampler to params.yaml (docs/how-to/upscale.md shows one), and make it again"
+            raise ConfigError("this bundle has no upsampler, so it cannot make images larger", fix=fix)
+        check_noise(upscale.noise, self.upsampler.config)
+        if upscale.image is None:
+            return {}
+        if self._recipe is None:
+            raise ConfigError("this system cannot read pictures", fix="use a bundle")
+        image = read_square(upscale.image, self._recipe, self.codec.spec.image_px)
+        target = self.codec.encode(image.to(self.device)).cpu()
+        return {"target": target.expand(n, *target.shape[1:])}
 
     def _edited(self, edit: Edit, n: int, *, own: bool) -> dict[str, Tensor]:
         """What is known of the target, and, if `own`, the picture's own representation. Raises: ConfigError, DataError.

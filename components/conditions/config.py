@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field
 
 from components.config import Config
-from components.target import KNOWN
+from components.target import KNOWN, LOW_RES
 
 Port = Literal["vector", "sequence", "spatial"]
 VectorPort = Literal["vector", "sequence"]
@@ -180,6 +180,25 @@ class MaskedImageConfig(BaseConditionConfig):
         return cls(kind="masked_image", port="spatial", drop_prob=0.1)
 
 
+class LowResConfig(BaseConditionConfig):
+    """The small image of which an upsampler makes a large one, resized to its size, and the level of its noise.
+
+    Training adds Gaussian noise of a random level to the small image, whose level is seen, too, so that the upsampler
+    does not rely on the image where a generator errs.
+    Paper: 2106.15282 (cascades), sec. 4; the image alone: 2105.05233 (ADM-U).
+    """
+
+    field: ClassVar[str] = LOW_RES
+    kind: Literal["low_res"]
+    port: Literal["spatial"]
+    noise: float = Field(ge=0, le=1)
+    """Largest standard deviation of the noise, in units of half the range of pixels (0.5: a quarter of the range)."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="low_res", port="spatial", drop_prob=0.0, noise=0.3)
+
+
 ConditionConfig = Annotated[
     RepresentationConfig
     | ClassConfig
@@ -188,6 +207,7 @@ ConditionConfig = Annotated[
     | VectorConfig
     | SequenceConfig
     | ImageConfig
-    | MaskedImageConfig,
+    | MaskedImageConfig
+    | LowResConfig,
     Field(discriminator="kind"),
 ]

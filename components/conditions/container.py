@@ -108,7 +108,7 @@ class Conditions(nn.ModuleDict):
         embedded = []
         for config in self.configs:
             drop = rng.uniform() < config.drop_prob if config.drop_prob > 0 else None
-            embedded.append(self._of(config)(batch, drop))
+            embedded.append(self._of(config)(self._of(config).augmented(batch, rng), drop))
         return self._ports(embedded, rng.rows)
 
     def sampling_ports(self, batch: Batch, rng: Rng) -> tuple[Ports, Ports]:

@@ -20,6 +20,7 @@ from components.conditions.config import (
     ConditionConfig,
     FieldConditionConfig,
     ImageConfig,
+    LowResConfig,
     MaskedImageConfig,
     RepresentationConfig,
     SequenceConfig,
@@ -32,7 +33,7 @@ from components.errors import ConfigError, ShapeError
 from components.fields import FieldSpec, find_field, mask_name
 from components.nn.timestep import sinusoids
 from components.rng import Rng
-from components.target import KNOWN
+from components.target import KNOWN, LOW_RES, NOISE
 
 _HOW_GIVEN = {
     "representation": "sample one from the RDM, or give real ones (oracle)",
@@ -50,6 +51,10 @@ class Embedder(nn.Module, ABC):
 
     def fit(self, rows: Batch, seed: int, *, trained: bool) -> None:
         """Read off all training rows what is not learned. `trained`: the weights come from a finished run."""
+
+    def augmented(self, batch: Batch, rng: Rng) -> Batch:  # noqa: ARG002
+        """The batch as training shows it."""
+        return batch
 
     @abstractmethod
     def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Embedded:
@@ -185,6 +190,46 @@ class Image(FieldEmbedder):
         return self.null.expand(n, -1, *self.size)
 
 
+class LowRes(Embedder):
+    """A small image, noisy, resized to the target's size by bilinear interpolation, and a channel of the noise's level.
+
+    Without a level there is no noise. A dropped image is black, with a level of -1.
+    Raises: ConfigError for a field that is no image.
+    """
+
+    nothing: Tensor
+
+    def __init__(self, config: LowResConfig, *, field: FieldSpec, size: tuple[int, int]) -> None:
+        super().__init__()
+        _check_shape(field, n_axes=3, ragged=False, kind="low_res")
+        self.shape, self.size, self.most = field.shape, size, config.noise
+        self.register_buffer("nothing", -torch.ones(1, field.shape[0] + 1, *size), persistent=False)
+
+    def augmented(self, batch: Batch, rng: Rng) -> Batch:
+        level = self.most * rng.uniform()
+        return {**batch, NOISE: level, LOW_RES: self._noisy(batch, level, rng)}
+
+    def _noisy(self, batch: Batch, level: Float[Tensor, " b"], rng: Rng) -> Float[Tensor, "b c h w"]:
+        x = _checked(LOW_RES, batch[LOW_RES], self.shape).float() / 127.5 - 1.0
+        return x + level[:, None, None, None] * rng.normal(*self.shape)
+
+    def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b c h w"]:
+        x = nn.functional.interpolate(batch[LOW_RES], self.size, mode="bilinear")
+        level = batch[NOISE][:, None, None, None].expand(-1, 1, *self.size)
+        seen = torch.cat([x, level], 1)
+        return seen if drop is None else torch.where(drop[:, None, None, None], self.nothing, seen)
+
+    def filled(self, batch: Batch, rng: Rng) -> Float[Tensor, "b c h w"]:
+        if LOW_RES not in batch:
+            raise ConfigError("an upsampler needs a small image", fix="give one")
+        level = batch.get(NOISE, torch.zeros(rng.rows, device=batch[LOW_RES].device))
+        rows: Tensor = self({LOW_RES: self._noisy(batch, level, rng), NOISE: level}, None)
+        return rows
+
+    def nulls(self, n: int, m: int = 1) -> Float[Tensor, "n c h w"]:  # noqa: ARG002
+        return self.nothing.expand(n, -1, -1, -1)
+
+
 class MaskedImage(Embedder):
     """A target as the network sees it, zeros where it is not known, and the mask as one more channel, 1 where it is.
 
@@ -317,6 +362,9 @@ def embedder(config: ConditionConfig, fields: Sequence[FieldSpec], *, width: int
             return SequenceRows(config, width=width, field=field)
         case RepresentationConfig() | VectorConfig() | TextConfig():
             return Vector(config, width=width, field=field)
+        case LowResConfig():
+            h, w = find_field(fields, "target").shape[-2:]
+            return LowRes(config, field=field, size=(h, w))
         case ImageConfig():
             h, w = find_field(fields, "target").shape[-2:]
             return Image(config, field=field, size=(h, w))

@@ -85,7 +85,7 @@ class Diffusion(Generator):
         """
         x0, process = self._scaled(self.checked(batch)), self.process
         if self.conditioner.inpaints:
-            batch = {**batch, KNOWN: x0, mask_name(KNOWN): drawn_masks(rng, x0.shape[-2:])}
+            batch = {**batch, KNOWN: x0, mask_name(KNOWN): drawn_masks(rng, (x0.shape[-2], x0.shape[-1]))}
         ports = self.conditioner.training_ports(batch, rng)
         component = process.base.of_rows(x0, batch)
         T, kind = self.config.schedule.n_times, self.config.prediction

@@ -25,9 +25,9 @@ def drawn_masks(rng: Rng, sides: tuple[int, int]) -> Bool[Tensor, "b h w"]:
     coins, boxes, corners = u[:, :4], u[:, 4 : 4 + 4 * _N_BOXES], u[:, 4 + 4 * _N_BOXES :]
     y, x = ((torch.arange(n, device=u.device) + 0.5) / n for n in (h, w))
     places = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1)
-    boxed = _in_boxes(places, boxes.unflatten(1, (_N_BOXES, 4)), two=coins[:, 1] < 0.5)
+    boxed = _in_boxes(places, boxes.reshape(-1, _N_BOXES, 4), two=coins[:, 1] < 0.5)
     boxed = boxed ^ (coins[:, 2] < _OUTSIDE)[:, None, None]
-    stroked = _distance(places, corners.unflatten(1, (_N_CORNERS, 2))) < (0.05 + 0.1 * coins[:, 3])[:, None, None]
+    stroked = _distance(places, corners.reshape(-1, _N_CORNERS, 2)) < (0.05 + 0.1 * coins[:, 3])[:, None, None]
     return ~torch.where((coins[:, 0] < 0.5)[:, None, None], boxed, stroked)
 
 

@@ -41,10 +41,11 @@ class PixelDiffusionConfig(DiffusionConfig, ABC):
     def extra_channels(self, data: GeneratorData) -> int:
         """Channels of the conditions that enter by the spatial port. Raises: ConfigError for a field that is absent."""
         images = [condition for condition in self.conditions if condition.port == "spatial"]
-        return sum(
-            1 + data.target.shape[0] if image.inpaints else find_field(data.fields, image.field).shape[0]
-            for image in images
-        )
+        shapes = [
+            data.target.shape if image.inpaints else find_field(data.fields, image.field).shape for image in images
+        ]
+        planes = sum(image.kind in ("masked_image", "low_res") for image in images)  # a mask, or the level of noise
+        return planes + sum(shape[0] for shape in shapes)
 
     def generator(self, data: GeneratorData, network: "Network", *, constant: bool = False) -> "Diffusion":
         """Diffusion with this network. `constant`: the network needs a vector."""

@@ -34,9 +34,10 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         float | None, typer.Option(help="How strongly the guide pulls to the class; 0 is off.", callback=finite)
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
+    large: Annotated[bool, typer.Option("--large", help="Make them larger with the bundle's upsampler.")] = False,
 ) -> None:
     """Draw pictures from a trained model: a grid and single PNGs."""
-    from components.bundle.request import Request
+    from components.bundle.request import Request, Upscale
     from flows.execution.project import Project
     from flows.lineage.sampling import SHOWN, open_picture, write_samples
 
@@ -50,6 +51,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         guidance=guidance,
         guide_scale=guide_scale,
         steps=steps,
+        upscale=Upscale() if large else None,
     )
     with counted("sample", n) as on_written:
         write_samples(request, Project.here(), model=model, out=out, nearest=nearest, on_written=on_written)

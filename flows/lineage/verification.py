@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from components.bundle.provenance import Provenance, check_bundle, platform_facts, read_provenance
-from components.bundle.request import Edit, Request
+from components.bundle.request import Edit, Request, Upscale
 from components.errors import ArtifactError, ConfigError, RcgError
 from components.images.config import MOST_PIXELS, DecodeRecipe
 from components.metrics.psnr import psnr_db
@@ -46,8 +46,8 @@ class VerifyRequest:
     model: str | None = None
     given: tuple[Path, ...] = ()
     """Those of --like or --between."""
-    edited: tuple[Path, Path] | None = None
-    """Picture and mask of an edit."""
+    made_of: tuple[Path, ...] = ()
+    """Picture and mask of an edit; the picture that was upscaled."""
 
 
 def verify(request: VerifyRequest, project: Project) -> Finding:
@@ -70,15 +70,15 @@ def _undecidable(claim: Provenance, request: VerifyRequest) -> str | None:
         return "it was drawn from representations of real pictures, which no bundle holds"
     if "representation" in claim.condition:
         return "it was drawn from a representation that the caller gave, which no bundle holds"
-    condition, edited = claim.condition, request.edited or ()
-    edit = f"{condition['image']} {condition.get('mask')}" if "image" in condition else None
+    condition = claim.condition
+    made_of = {name: condition[name] for name in ("image", "mask") if name in condition}
     given = (
         (
             "--like" if "like" in condition else "--between",
             condition.get("like") or condition.get("between"),
             request.given,
         ),
-        ("--image and --mask", edit, edited),
+        (" and ".join(f"--{name}" for name in made_of), " ".join(made_of.values()) or None, request.made_of),
     )
     for option, wanted, paths in given:
         if wanted is not None and not paths:
@@ -157,10 +157,9 @@ def _sampled_again(bundle: "Bundle", claim: Provenance, request: VerifyRequest) 
 def _request(claim: Provenance, request: VerifyRequest) -> Request:
     """The request that the picture answers by its claim."""
     pictures = [open_picture(path) for path in request.given]
-    condition, edit = claim.condition, None
-    if request.edited is not None and "image" in condition:
-        image, mask = map(open_picture, request.edited)
-        edit = Edit(image=image, mask=mask, free="free" in condition)
+    condition, made_of = claim.condition, [open_picture(path) for path in request.made_of]
+    edit = Edit(image=made_of[0], mask=made_of[1], free="free" in condition) if "mask" in condition else None
+    small = made_of[0] if "image" in condition else None
     return Request(
         n=claim.n,
         seed=claim.seed,
@@ -170,6 +169,7 @@ def _request(claim: Provenance, request: VerifyRequest) -> Request:
         between=(pictures[0], pictures[1]) if "between" in condition else None,
         share=float(condition["share"]) if "share" in condition else None,
         edit=edit,
+        upscale=Upscale(image=small) if "upscale" in condition else None,
     )
 
 

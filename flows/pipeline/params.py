@@ -29,6 +29,7 @@ from flows.stages.pixels.params import PixelsParams
 from flows.stages.rdm.params import RdmParams
 from flows.stages.sample.params import SampleParams
 from flows.stages.text.params import TextParams
+from flows.stages.upsampler.params import UpsamplerParams
 from flows.yaml_files import read_yaml
 
 _TEXT_FIELDS = ("text", "tokens")
@@ -49,6 +50,8 @@ class Params(Config):
     pixels: PixelsParams
     guide: GuideParams | None = None
     """null, or absent: no stage guide; sampling then follows none."""
+    upsampler: UpsamplerParams | None = None
+    """null, or no such section: no stage upsampler, nothing makes images larger."""
     sample: SampleParams
     evaluate: EvaluateParams
     bundle: BundleParams
@@ -57,7 +60,10 @@ class Params(Config):
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
-        checks = (_dimensions, _representations, _requests, _spaces, _samplings, _guides, _sides, _labels, _texts)
+        checks = (
+            *(_dimensions, _representations, _requests, _spaces, _samplings),
+            *(_guides, _sides, _labels, _texts, _upsampled),
+        )
         faults = [fault for check in checks for fault in check(self)]
         if faults:
             raise ValueError("; ".join(faults))
@@ -163,6 +169,14 @@ def _labels(params: Params) -> Iterator[str]:
     for stage, section in (("pixels", params.pixels), ("rdm", params.rdm)):
         if section is not None and section.model.condition("class") is not None:
             yield f"{stage}.model is conditioned on the class but collect.labels is none; set collect.labels"
+
+
+def _upsampled(params: Params) -> Iterator[str]:
+    """An upsampler starts where the pixel generator ends."""
+    small, section = params.codec.model.px, params.upsampler
+    if section is not None and (section.px <= small or section.px % small):
+        fix = f"set upsampler.px: {2 * small}"
+        yield f"upsampler.px is {section.px}, but images of {small} pixels are enlarged by whole factors; {fix}"
 
 
 def _texts(params: Params) -> Iterator[str]:

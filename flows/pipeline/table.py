@@ -63,6 +63,7 @@ KINDS: dict[str, Stage] = {
         Stage("rdm", (Need("encode"),), _PICTURES),
         Stage("pixels", (Need("encode"), Need("codec")), _PICTURES),
         Stage("guide", (Need("encode"),), _PICTURES),
+        Stage("upsampler", (Need("collect"), Need("codec")), _PICTURES),
         Stage(
             "sample",
             (
@@ -81,7 +82,10 @@ KINDS: dict[str, Stage] = {
             "bundle",
             tuple(
                 Need(s)
-                for s in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "guide", "sample", "evaluate")
+                for s in (
+                    *("collect", "encoder", "codec", "encode", "rdm", "pixels"),
+                    *("guide", "upsampler", "sample", "evaluate"),
+                )
             ),
             ("*",),
         ),

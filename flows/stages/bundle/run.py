@@ -17,6 +17,7 @@ from components.bundle.bundle import CARD, PART_FILES, PARTS, SCHEMA, BundleCard
 from components.bundle.serving import REQUEST_COLUMNS, RESPONSE_COLUMNS, request_params
 from components.bundle.system import SystemSampling
 from components.cache.samples import INDEX
+from components.generators.upsampling import HOW
 from components.guides.config import GUIDED
 from components.training.worker import Worker
 from flows.identity.artifact import InputArtifact, Inputs, Output
@@ -117,7 +118,9 @@ def run(params: BundleParams, inputs: Inputs, out: Output, worker: Worker) -> Me
 def _evaluated_sampling(inputs: Inputs) -> SystemSampling:
     """How the images that were evaluated had been sampled: the defaults of the bundle."""
     evaluated = inputs["sample"].read_json(INDEX)["sampling"]
-    return SystemSampling.model_validate({name: evaluated[name] for name in SystemSampling.model_fields})
+    upsampler = inputs["upsampler"].read_json(HOW) if "upsampler" in inputs else None
+    fields = [name for name in SystemSampling.model_fields if name in evaluated]
+    return SystemSampling.model_validate({name: evaluated[name] for name in fields} | {"upsampler": upsampler})
 
 
 def _copy_part(part: str, artifact: InputArtifact, out: Output) -> int:
@@ -138,7 +141,7 @@ def _sources() -> list[Path]:
 def _lineage(params: BundleParams, inputs: Inputs) -> dict[str, Any]:
     """What the bundle was made of, to be read without a store or a network."""
     parents = {}
-    stages = ("collect", "encoder", "codec", "encode", "rdm", "pixels", "guide", "sample", "evaluate")
+    stages = ("collect", "encoder", "codec", "encode", "rdm", "pixels", "guide", "upsampler", "sample", "evaluate")
     for stage in (stage for stage in stages if stage in inputs):
         artifact = inputs[stage]
         parents[stage] = {"content": artifact.digest}

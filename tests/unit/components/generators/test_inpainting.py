@@ -172,8 +172,8 @@ def test_a_trained_inpainter_is_the_conditional_denoiser() -> None:
     root, n_steps = torch.linalg.cholesky(cov), 400
     optimizer = torch.optim.Adam(inpainter.parameters(), lr=2e-2)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, n_steps)
-    for step in range(n_steps):
-        rng = BatchRng(step, 256)
+    for i in range(n_steps):
+        rng = BatchRng(i, 256)
         x0 = (rng.normal(4) @ root.T).view(-1, 1, 2, 2)
         optimizer.zero_grad()
         inpainter.loss({"target": x0}, rng).mean().backward()
