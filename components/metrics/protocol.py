@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from components.config import Config
 from components.errors import ConfigError
@@ -48,9 +48,9 @@ class Protocol(Config):
         return hashlib.sha256(told.encode()).hexdigest()
 
 
-def check_same(protocols: Mapping[str, Protocol]) -> None:
+def check_same(protocols: Iterable[tuple[str, Protocol]]) -> None:
     """Raises: ConfigError naming what differs between the first of them and another."""
-    (first, one), *others = protocols.items()
+    (first, one), *others = protocols
     for name, other in others:
         mine, theirs = one.model_dump(mode="json"), other.model_dump(mode="json")
         differing = [key for key in mine if mine[key] != theirs[key]]

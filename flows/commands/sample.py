@@ -24,6 +24,9 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     nearest: Annotated[
         int | None, typer.Option(help="Also nearest.png: so many nearest training pictures below each.", min=1)
     ] = None,
+    npz: Annotated[
+        Path | None, typer.Option(help="Also all pictures in one .npz file, as ADM's suite reads it.")
+    ] = None,
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to draw, for class-conditional models.")
     ] = None,
@@ -54,6 +57,6 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         upscale=Upscale() if large else None,
     )
     with counted("sample", n) as on_written:
-        write_samples(request, Project.here(), model=model, out=out, nearest=nearest, on_written=on_written)
+        write_samples(request, Project.here(), model=model, out=out, nearest=nearest, npz=npz, on_written=on_written)
     which = "all of them" if n <= SHOWN else f"the first {SHOWN}"
     say(f"{n} picture(s) in {out}, {which} in {out / 'grid.png'}")

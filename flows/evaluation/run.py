@@ -7,28 +7,29 @@ import logging
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from components.errors import ConfigError, DataError
 from components.metrics.protocol import NUMERICS, Protocol, check_same
+from flows.evaluation.made import encoder_of, open_pictures
 from flows.evaluation.networks import Choice, train_on
-from flows.evaluation.sets import Every, First, Npz, PictureSet, StoredStatistics, open_set
+from flows.evaluation.rows import Judged, Row, read_rows
+from flows.evaluation.sets import Every, First, Npz, PictureSet, StoredStatistics
 from flows.execution.project import Project
 from flows.executors.base import pick_device
-from flows.runs.records import load_run
-from flows.runs.stored import StoredArtifact
 
 if TYPE_CHECKING:
     from components.metrics.measured import Measured
     from components.metrics.networks.base import FeatureNetwork
 
 _BATCH = 64
-_STAGE = "sample"
+_SHOWN = 64
+"""Pictures of each set that a page shows."""
 _log = logging.getLogger(__name__)
 Told = Callable[[str, int], contextlib.AbstractContextManager[Callable[[int], None]]]
 """(what is read, how many pictures) -> a context that gives a function to call with how many are done."""
@@ -47,69 +48,71 @@ class Asked:
     seed: int = 0
     k: int = 3
     n_bootstrap: int = 20
-
-
-@dataclass(frozen=True)
-class Row:
-    """One set of pictures and its numbers."""
-
-    name: str
-    content: str
-    protocol: Protocol
-    numbers: dict[str, float]
-    sampled: Mapping[str, Any] = field(default_factory=dict)
-    """The sampling options, where they are known."""
-
-
-@dataclass(frozen=True)
-class Judged:
-    """All rows have one protocol. `real` is what real pictures get, half of the reference against the other half."""
-
-    rows: list[Row]
-    real: dict[str, float]
-    n_real: int
-    leading: list[str]
-    why: str
-    remarks: list[str]
+    beside: Sequence[Path] = ()
+    """JSON files of earlier evaluations, whose rows are shown, too."""
+    allow_same: bool = False
+    """Judge in features of the network that conditioned the pictures."""
 
 
 def judge(asked: Asked, project: Project, told: Told) -> Judged:
     """Raises: ConfigError, DataError, WeightsError, MissingError; ShapeError for statistics of another network."""
+    earlier = [row for file in asked.beside for row in read_rows(file)]
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rcg-", ignore_cleanup_errors=True)))
-        opened = [_open(where, asked.px, project, scratch / str(i)) for i, where in enumerate(asked.samples)]
-        samples = [First(one, asked.n) if asked.n else one for one in opened]
-        for one in samples:
-            if not one.n:
-                raise ConfigError("statistics alone cannot be judged", got=one.name, expected="pictures in arr_0")
-        reference = _open(asked.reference, asked.px, project, scratch / "reference")
+        samples, reference = _opened(asked, project, scratch)
         network, reference, remarks = _network(asked, reference, project)
+        remarks += [remark for one in samples for remark in _same_network(one, network, asked)]
         kept = _Kept(project.root / ".rcg/statistics")
         real, stored = _measured_reference(reference, network, kept, asked, told)
-        rows: list[Row] = []
-        for i, one in enumerate(samples):
-            protocol = _protocol(asked, network, reference, one.n, stored=stored)
-            check_same({row.name: row.protocol for row in rows} | {one.name: protocol})
-            rows.append(_row(one, protocol, network, real, asked, told, scratch / f"measured-{i}"))
+        protocols = {one.name: _protocol(asked, network, reference, one.n, stored=stored) for one in samples}
+        check_same([*protocols.items(), *((row.name, row.protocol) for row in earlier)])
+        rows = [
+            _row(one, protocols[one.name], network, real, asked, told, scratch / f"measured-{i}")
+            for i, one in enumerate(samples)
+        ]
         from components.metrics.suite import leading
 
         first, why = leading(rows[0].protocol.n, len(real.pooled.mean))
         floor, n_real = _floor(real, rows[0].protocol.n, asked, network.identity.kind)
-        return Judged(rows, floor, n_real, first, why, remarks)
+        shown = next(iter(reference.batches(_SHOWN)))[:_SHOWN] if reference.n else None
+        return Judged(rows + earlier, floor, n_real, shown, first, why, remarks)
 
 
-def _open(where: str, px: int | None, project: Project, scratch: Path) -> PictureSet:
-    if where != _STAGE:
-        return open_set(where, px)
-    from components.cache.samples import Samples
-    from flows.evaluation.sets import Sampled
+def _opened(asked: Asked, project: Project, scratch: Path) -> tuple[list[PictureSet], PictureSet]:
+    samples: list[PictureSet] = []
+    for i, where in enumerate(asked.samples):
+        one = open_pictures(where, project, px=asked.px, n=asked.n, seed=asked.seed, scratch=scratch / str(i))
+        if not one.n:
+            raise ConfigError("statistics alone cannot be judged", got=one.name, expected="pictures in arr_0")
+        samples.append(First(one, asked.n) if asked.n and asked.n != one.n else one)
+    if asked.reference.startswith("models:"):
+        raise ConfigError("a reference is of real pictures", got=asked.reference, expected="a folder or an .npz file")
+    reference = open_pictures(
+        asked.reference, project, px=asked.px, n=None, seed=asked.seed, scratch=scratch / "reference"
+    )
+    return samples, reference
 
-    pointer = project.workspace.pointer(_STAGE)
-    run = None if pointer is None else load_run(project.store, pointer.prefix)
-    if run is None:
-        raise ConfigError("the stage sample has not run here", got=project.root, fix="rcg run sample, or name a folder")
-    scratch.mkdir()
-    return Sampled(Samples(StoredArtifact(project.store, run, scratch)), run.digest, _STAGE)
+
+def _same_network(pictures: PictureSet, network: "FeatureNetwork", asked: Asked) -> list[str]:
+    """A remark where the judge is the network whose representations the pictures were made from.
+
+    In its features a generator that is conditioned on them flatters itself. Raises: ConfigError unless it is allowed.
+    """
+    encoder = encoder_of(pictures)
+    judging, judged = (getattr(one, name, None) for one, name in ((network, "module"), (encoder, "network")))
+    if judging is None or judged is None:
+        return []
+    theirs = judged.state_dict()
+    both = [(tensor, theirs[name]) for name, tensor in judging.state_dict().items() if name in theirs]
+    equal = sum(a.shape == b.shape and bool((a.cpu() == b.cpu()).all()) for a, b in both)
+    if not both or equal < len(both) / 2:
+        return []
+    if not asked.allow_same:
+        raise ConfigError(
+            "the judge is the network that conditioned the pictures, which flatters them", got=pictures.name,
+            expected="another network", fix="name another one, or say --allow-same, and the page says so, too",
+        )  # fmt: skip
+    return [f"the judge conditioned the pictures of {pictures.name}, which flatters them"]
 
 
 def _network(asked: Asked, reference: PictureSet, project: Project) -> tuple["FeatureNetwork", PictureSet, list[str]]:
@@ -200,11 +203,21 @@ def _row(
     from components.metrics.suite import compare
 
     scratch.mkdir()
+    shown: list[np.ndarray] = []
     with told(pictures.name, pictures.n) as on_done:
-        seen = measure(pictures.batches(_BATCH), pictures.n, network, scratch, on_done)
+        seen = measure(_peeked(pictures.batches(_BATCH), shown), pictures.n, network, scratch, on_done)
     kind = network.identity.kind
     numbers = compare(seen, real, kind=kind, k=asked.k, n_bootstrap=asked.n_bootstrap, seed=asked.seed)
-    return Row(pictures.name, pictures.digest, protocol, numbers, getattr(pictures, "sampling", {}))
+    first = np.concatenate(shown)[:_SHOWN]
+    return Row(pictures.name, pictures.digest, protocol, numbers, pictures.sampled, first)
+
+
+def _peeked(batches: Iterator[np.ndarray], shown: list[np.ndarray]) -> Iterator[np.ndarray]:
+    """The batches; the first ones are also appended to `shown`."""
+    for images in batches:
+        if sum(map(len, shown)) < _SHOWN:
+            shown.append(images)
+        yield images
 
 
 def _floor(real: "Measured", n: int, asked: Asked, kind: str) -> tuple[dict[str, float], int]:
@@ -220,12 +233,3 @@ def _floor(real: "Measured", n: int, asked: Asked, kind: str) -> tuple[dict[str,
     some, others = np.sort(order[:half][:n]), np.sort(order[half:])
     one, other = (Measured(real.features[rows], fit(real.features, rows), None, None) for rows in (some, others))
     return compare(one, other, kind=kind, k=asked.k, n_bootstrap=0, seed=asked.seed), len(some)
-
-
-def records(judged: Judged) -> Iterator[dict[str, Any]]:
-    """The rows as plain data."""
-    for row in judged.rows:
-        yield {
-            "samples": row.name, "content": row.content, "numbers": row.numbers, "protocol": row.protocol.digest,
-            "conditions": row.protocol.model_dump(mode="json"), "sampled": dict(row.sampled),
-        }  # fmt: skip

@@ -3,10 +3,11 @@
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Protocol
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -15,7 +16,6 @@ from components.errors import ConfigError, DataError, MissingError
 from components.images.config import DecodeRecipe
 
 if TYPE_CHECKING:
-    from components.cache.samples import Samples
     from components.metrics.frechet import Gaussian
 
 _RECIPE = DecodeRecipe(background=(255, 255, 255), max_pixels=2**26)
@@ -32,6 +32,8 @@ class PictureSet(Protocol):
     digest: str
     """Of the content: equal digests, equal pictures in equal order."""
     n: int
+    sampled: Mapping[str, Any]
+    """How the pictures were sampled; empty where it is not known."""
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """All pictures in order. Shapes: (b_i, h, w, 3) uint8. Raises: DataError."""
@@ -51,6 +53,8 @@ class Folder:
 
     The sheets that `rcg sample` writes beside its pictures are no pictures of the set.
     """
+
+    sampled: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, root: Path, px: int | None) -> None:
         self._source, self.name, self._px = FolderSource(root), str(root), px
@@ -95,6 +99,8 @@ def _size(shape: tuple[int, ...]) -> str:
 
 class Npz:
     """ADM's file format: pictures as arr_0 (n, h, w, 3) uint8, and in references mu, sigma, mu_s, sigma_s."""
+
+    sampled: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
@@ -168,16 +174,6 @@ def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     return shape, fortran, dtype
 
 
-class Sampled:
-    """The samples of a committed run of the stage `sample`."""
-
-    def __init__(self, samples: "Samples", digest: str, name: str) -> None:
-        self._samples, self.digest, self.name, self.n = samples, digest, name, len(samples)
-
-    def batches(self, size: int) -> Iterator[np.ndarray]:  # noqa: ARG002  (shards have a size of their own)
-        return self._samples.batches()
-
-
 class First:
     """The first n of a set."""
 
@@ -185,7 +181,7 @@ class First:
         if pictures.n < n:
             raise ConfigError("a set has fewer pictures than are asked for", got=f"{pictures.n} in {pictures.name}",
                               expected=f"{n} or more", fix=f"-n {pictures.n}")  # fmt: skip
-        self._of, self.n, self.name = pictures, n, pictures.name
+        self._of, self.n, self.name, self.sampled = pictures, n, pictures.name, pictures.sampled
         self.digest = pictures.digest if n == pictures.n else f"{pictures.digest}, first {n}"
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
@@ -201,7 +197,7 @@ class Every:
     """Every second picture of a set, from the first (0) or the second (1) on."""
 
     def __init__(self, pictures: PictureSet, start: int) -> None:
-        self._of, self._start, self.name = pictures, start, pictures.name
+        self._of, self._start, self.name, self.sampled = pictures, start, pictures.name, pictures.sampled
         self.n = (pictures.n + 1 - start) // 2
         self.digest = f"{pictures.digest}, every second from {start}"
 
@@ -221,4 +217,8 @@ def open_set(where: str, px: int | None) -> Folder | Npz:
         return Folder(path, px)
     if path.is_file():
         return Npz(path)
-    raise MissingError("there are no pictures there", got=where, expected="a folder, an .npz file, or `sample`")
+    raise MissingError(
+        "there are no pictures there",
+        got=where,
+        expected="a folder, an .npz file, `sample` or a bundle",
+    )

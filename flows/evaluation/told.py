@@ -1,15 +1,37 @@
-"""What a person and a program read of an evaluation: a table of text, and JSON."""
+"""What a person reads of an evaluation: a table in the terminal, and a page with pictures."""
 
-import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
-from flows.evaluation.run import Judged, records
+from components.images.pictures import grid, png_bytes
+from components.pages import charts
+from components.pages.page import render
+from components.pages.svg import Drawing
+from flows.evaluation.rows import Judged
 
 NAMES = {
     "fid": "FID", "fid_infinity": "FID inf", "fd": "FD", "fd_infinity": "FD inf", "sfid": "sFID",
     "inception_score": "IS", "precision": "precision", "recall": "recall", "density": "density",
     "coverage": "coverage", "kid": "KID x1000", "mind": "MIND", "cmmd": "CMMD",
 }  # fmt: skip
+
+MEANINGS = {
+    "fid": "Frechet distance in FID's Inception: how far means and covariances are apart. Lower is better.",
+    "fid_infinity": "The same, extrapolated to infinitely many pictures of the set. Lower is better.",
+    "fd": "Frechet distance: how far means and covariances are apart in this network. Lower is better.",
+    "fd_infinity": "The same, extrapolated to infinitely many pictures of the set. Lower is better.",
+    "sfid": "Frechet distance of features that know where something is in the picture. Lower is better.",
+    "inception_score": "Clear and varied at once, by the network's classes. Higher is better; it knows no reference.",
+    "precision": "Share of pictures that lie among the real ones. Do they look right?",
+    "recall": "Share of real pictures that lie among these. Is nothing left out?",
+    "density": "How densely the pictures lie among the real ones; about 1 for real pictures.",
+    "coverage": "Share of real pictures with one of these among their nearest neighbors.",
+    "kid": "Kernel distance, without bias at any number of pictures: about 0, also below it, for real ones.",
+    "mind": "Sliced Wasserstein distance: good from about a thousand pictures on. Lower is better.",
+    "cmmd": "Kernel distance of CLIP's embeddings, without bias. Lower is better.",
+}
+_TEMPLATE = Path(__file__).with_name("page.html")
+_REAL = "real"
 
 
 def columns(judged: Judged) -> list[str]:
@@ -61,8 +83,44 @@ def facts(judged: Judged) -> Sequence[str]:
     return [*told, *judged.remarks]
 
 
-def as_json(judged: Judged) -> str:
-    """Equal results give equal text."""
-    value = {"rows": list(records(judged)), "real": {"n": judged.n_real, "numbers": judged.real},
-             "leading": judged.leading, "why": judged.why, "remarks": judged.remarks}  # fmt: skip
-    return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+def page(judged: Judged) -> str:
+    """One self-contained page; equal content gives equal text."""
+    shown = columns(judged)
+    names = short_names([row.name for row in judged.rows])
+    rows = [[name, *(cell(key, row.numbers) for key in shown)] for name, row in zip(names, judged.rows, strict=True)]
+    if judged.real:
+        rows.append([_REAL, *(cell(name, judged.real) for name in shown)])
+    return render(
+        _TEMPLATE,
+        title=f"{', '.join(names[:3])}{' and others' * (len(names) > 3)} against real pictures",
+        pictures={
+            name: png_bytes(grid(row.shown))
+            for name, row in zip(names, judged.rows, strict=True)
+            if row.shown is not None
+        },
+        reference=None if judged.shown is None else png_bytes(grid(judged.shown)),
+        table_rows=rows,
+        columns=["", *(NAMES[name] for name in shown)],
+        protocol=judged.rows[0].protocol.digest,
+        why=judged.why,
+        facts=facts(judged),
+        meanings={NAMES[name]: MEANINGS[name] for name in shown},
+        charts=[(NAMES[name], MEANINGS[name], _chart(name, judged, names)) for name in shown[:3]],
+        conditions=judged.rows[0].protocol.model_dump(mode="json"),
+        sampled={row.name: dict(row.sampled) for row in judged.rows if row.sampled},
+    )
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Without the folders, unless two would be called alike."""
+    short = [name.rstrip("/").rpartition("/")[2] for name in names]
+    return short if len(set(short)) == len(set(names)) else list(names)
+
+
+def _chart(name: str, judged: Judged, names: Sequence[str]) -> Drawing:
+    """A bar for each set, the real pictures' one marked; numbers below 0, of unbiased estimates, stand at 0."""
+    values = {who: row.numbers[name] for who, row in zip(names, judged.rows, strict=True) if name in row.numbers}
+    if name in judged.real:
+        values[_REAL] = judged.real[name]
+    factor = 1000 if name == "kid" else 1
+    return charts.bars({"": {k: max(0.0, v * factor) for k, v in values.items()}}, title=NAMES[name], marked=[_REAL])

@@ -25,9 +25,10 @@ def write_samples(
     model: str,
     out: Path,
     nearest: int | None = None,
+    npz: Path | None = None,
     on_written: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Write 0000.png … to `out` as they are drawn, then grid.png of the first ones, and nearest.png where asked for.
+    """Write 0000.png … to `out` as they are drawn, then grid.png of the first ones, nearest.png and `npz` if asked for.
 
     Pictures that an earlier call wrote for the same request are kept. `on_written` hears how many are there.
 
@@ -38,6 +39,7 @@ def write_samples(
         raise ConfigError("--out is not a folder", got=out, fix="name a folder")
     folder = resolve(model, project.tracking, project.models)
     from components.bundle.bundle import Bundle
+    from components.images.npz import write_npz
     from components.images.pictures import grid, png_bytes, to_uint8
     from flows.lineage.verification import shown_pixels
 
@@ -64,6 +66,8 @@ def write_samples(
     _write(out / "grid.png", grid(np.stack(shown), columns=columns), sheet)
     if beside is not None:
         write_whole(out / "nearest.png", png_bytes(beside))
+    if npz is not None:
+        write_npz(npz, request.n, (shown_pixels(_path(out, i).read_bytes()) for i in range(request.n)))
 
 
 def _path(out: Path, position: int) -> Path:

@@ -10,11 +10,13 @@ import pytest
 import scipy.linalg
 import torch
 
-from components.errors import ConfigError, DataError, ShapeError, WeightsError
+from components.errors import ArtifactError, ConfigError, DataError, ShapeError, WeightsError
 from components.metrics.networks.base import Identity, Seen
 from components.metrics.protocol import check_same
 from flows.evaluation.networks import Choice
-from flows.evaluation.run import Asked, Judged, judge
+from flows.evaluation.rows import Judged, as_json
+from flows.evaluation.run import Asked, judge
+from flows.evaluation.told import page
 from flows.execution.project import Project
 from flows.settings import Settings
 from tests.support.cli import rcg
@@ -126,7 +128,7 @@ def test_sets_of_different_sizes_are_not_shown_side_by_side(project: Project) ->
     assert one.protocol.digest == other.protocol.digest
     assert _judge(project, [a], reference, seed=1).rows[0].protocol.digest != one.protocol.digest
     with pytest.raises(ConfigError, match="network"):
-        check_same({"a": one.protocol, "b": _judge(project, [b], reference, "timm", n=40).rows[0].protocol})
+        check_same([("a", one.protocol), ("b", _judge(project, [b], reference, "timm", n=40).rows[0].protocol)])
 
 
 def test_a_reference_is_measured_once(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,3 +187,31 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, monkeypatch:
     assert one["protocol"][:12] in told
     assert one["conditions"]["network"]["model"] == "test_resnet"
     assert {"fd", "fd_low", "fd_infinity", "kid", "mind", "precision", "coverage"} <= one["numbers"].keys()
+
+
+def test_earlier_rows_stand_beside_new_ones_if_their_protocol_is_the_same(project: Project) -> None:
+    a, b, reference = _write("a.npz", 40), _write("b.npz", 50), _write("r.npz", 60)
+    earlier = _judge(project, [a], reference)
+    Path("a.json").write_text(as_json(earlier))
+    rows = _judge(project, [b], reference, n=40, beside=[Path("a.json")]).rows
+    assert [row.name for row in rows] == [b, a]
+    assert rows[1].numbers == earlier.rows[0].numbers
+    with pytest.raises(ConfigError, match=r"n: 50 of b\.npz, 40 of a\.npz"):
+        _judge(project, [b], reference, beside=[Path("a.json")])
+    Path("a.json").write_text(as_json(earlier).replace('"n": 40', '"n": 50'))
+    with pytest.raises(ArtifactError, match="edited by hand"):
+        _judge(project, [b], reference, beside=[Path("a.json")])
+    Path("a.json").write_text("[]")
+    with pytest.raises(ArtifactError, match="not as it was written"):
+        _judge(project, [b], reference, beside=[Path("a.json")])
+
+
+def test_a_page_shows_pictures_numbers_and_their_protocol(project: Project) -> None:
+    judged = _judge(project, [_write("a<b>.npz", 30), _write("c.npz", 30)], _write("r.npz", 60))
+    told = page(judged)
+    assert told == page(judged)
+    assert told.count("data:image/png") == 3
+    assert "a&lt;b&gt;.npz" in told
+    assert "<b>.npz" not in told
+    assert judged.rows[0].protocol.digest[:12] in told
+    assert judged.rows[0].protocol.reference in told

@@ -57,6 +57,13 @@ def test_plain(bundle: FolderArtifact) -> None:
     assert sorted(p.name for p in Path("drawn").iterdir()) == ["0000.png", "0001.png", "0002.png", "grid.png"]
 
 
+def test_an_npz_holds_all_pictures_in_order(bundle: FolderArtifact) -> None:
+    write_samples(Request(n=4, seed=1), Project.here(), model=str(bundle.root), out=Path("drawn"), npz=Path("to/a.npz"))
+    with np.load("to/a.npz") as file:
+        assert file.files == ["arr_0"]
+        assert np.array_equal(file["arr_0"], _drawn(4))
+
+
 def test_every_picture_says_where_it_came_from(bundle: FolderArtifact) -> None:
     _sample(bundle, like=open_picture(Path("0.png")), guidance=1.5, steps=2)
     claim = read_provenance(Path("drawn/0002.png").read_bytes())
