@@ -92,7 +92,8 @@ class HybridNetwork(Network):
         super().__init__(vector_width=width, sequence_width=sequence_width, c_extra=c_extra)
         self.stem = nn.ModuleList([_conv(shape.c_in + c_extra, channels[0])])
         for c_in, c_out in zip(channels, (*channels[1:], width), strict=True):
-            self.stem.append(nn.Conv2d(c_in, c_out, 3, stride=2, padding=1))
+            halves = nn.Conv2d(c_in, c_out, 3, stride=2, padding=1)
+            self.stem.append(nn.Sequential(nn.GroupNorm(GROUPS, c_in), nn.SiLU(), halves))
         self.t_embedder = TimeEmbedder(width)
         positions = sincos_positions(shape.side >> len(channels), width)
         self.pos_embed = nn.Parameter(positions[None], requires_grad=False)  # (1, n, width)
@@ -108,11 +109,15 @@ class HybridNetwork(Network):
     def _initialize(self) -> None:
         """As DiT: Xavier, N(0, 0.02) in the time MLP, zero modulation; last convolutions are zero.
 
-        So every block starts as the identity, and the network by predicting zero.
+        So every block starts as the identity, and the network by predicting zero. The other convolutions keep the size
+        of what they read: tokens that are small beside their positions learn late.
         """
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
+            if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
+            elif isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+            if isinstance(module, nn.Linear | nn.Conv2d):
                 nn.init.zeros_(cast(Tensor, module.bias))
         for linear in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
             nn.init.normal_(cast(Tensor, linear.weight), std=0.02)
@@ -131,11 +136,10 @@ class HybridNetwork(Network):
         e = time if ports.vector is None else time + ports.vector
         x = x_t if ports.spatial is None else torch.cat([x_t, ports.spatial], 1)
         x, kept = x.contiguous(memory_format=torch.channels_last), []
-        for i, conv in enumerate(self.stem):
-            if i > 0:
-                kept.append(x)
-                x = tf.silu(x)
-            x = conv(x)
+        x = self.stem[0](x)
+        for halved in self.stem[1:]:
+            kept.append(x)
+            x = halved(x)
         x = self._attended(x, e, ports)
         for rise in self.head:
             x = rise(x, kept.pop(), e)

@@ -69,11 +69,23 @@ def test_convolutions_reach_across_the_borders_of_patches() -> None:
     assert reached[2, 4]
 
 
+def test_fresh_tokens_are_as_large_as_their_positions() -> None:
+    """Tokens that drown in their positions learn nothing of the picture for hundreds of steps."""
+    wide = _config(width=64, channels=16, stride=8)
+    net = _built(wide, PIXELS.model_copy(update={"shape": (3, 32, 32)}), fresh=True).net
+    assert isinstance(net, HybridNetwork)
+    x: Tensor = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for part in net.stem:
+        x = part(x)
+    assert 0.5 < float((x.std() / net.pos_embed.std()).detach()) < 2
+
+
 def test_the_stem_gives_the_head_what_tokens_cannot_hold() -> None:
     generator = _built()
     net = generator.net
     assert isinstance(net, HybridNetwork)
-    assert [tuple(conv.weight.shape[:2]) for conv in net.stem] == [(8, 3), (16, 8), (16, 16)]
+    convs = [net.stem[0], *(halved[2] for halved in net.stem[1:])]
+    assert [tuple(conv.weight.shape[:2]) for conv in convs] == [(8, 3), (16, 8), (16, 16)]
     torch.nn.init.zeros_(net.head[0].narrow.weight)  # nothing of the tokens gets through
     assert _reached(generator, 4, 4)[4, 4]
 
