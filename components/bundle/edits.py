@@ -36,6 +36,14 @@ class KnownPixels(NamedTuple):
         unknown = (~self.known).float()[:, None]
         return tf.adaptive_max_pool2d(unknown, sides)[:, 0] == 0
 
+    def drawn_over(self) -> Float[Tensor, "1 3 px px"]:
+        """The picture with what is known carried smoothly over the rest, so that a codec sees nothing of that."""
+        weight = self.known[:, None].to(self.image.dtype)
+        near = _smoothed(weight, max(1, self.image.shape[-1] // 8))
+        carried = _smoothed(self.image * weight, max(1, self.image.shape[-1] // 8)) / near.clamp(min=1e-6)
+        mean = (self.image * weight).sum((2, 3), keepdim=True) / weight.sum()
+        return torch.where(self.known[:, None], self.image, torch.where(near > 1e-3, carried, mean))
+
 
 def read_picture(picture: Picture, recipe: DecodeRecipe) -> Image.Image:
     """A given picture as training pictures are decoded. Raises: DataError naming it."""

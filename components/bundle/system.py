@@ -15,13 +15,15 @@ from components.base import Batch
 from components.bundle.edits import blended, read_edit, read_square
 from components.bundle.request import MAX_IMAGES, Edit, Picture, Request, Upscale
 from components.codecs.base import Codec
+from components.codecs.config import NoneConfig
+from components.codecs.none import NoneCodec
 from components.conditions.frequencies import sample_index
 from components.config import Config, added
 from components.errors import ConfigError
 from components.fields import mask_name, of_fields
 from components.generators.base import Generator
 from components.generators.sampling import AnySampling, Sampling
-from components.generators.upsampling import LARGE, UpsamplerSampling, as_images, check_noise, upsampled
+from components.generators.upsampling import LARGE, LARGE_KNOWN, UpsamplerSampling, as_images, check_noise, upsampled
 from components.guides.classifier import Classifier, put_beside
 from components.images.config import DecodeRecipe
 from components.rng import Rng, RowRng, derive_seed
@@ -181,7 +183,8 @@ class System:
         if request.upscale is not None:
             given = given | self._small(request.upscale, request.n)
         if request.edit is not None:
-            given = self._edited(request.edit, request.n, own=not given) | given
+            large = self.upsampler if request.upscale is not None else None
+            given = self._edited(request.edit, request.n, own=not given, large=large) | given
 
         def draw(here: range) -> Batch:
             rows = {field: values[here.start : here.stop] for field, values in given.items()}
@@ -213,7 +216,7 @@ class System:
             batch[generator.makes] = generator.sample(read, getattr(options, name), rng)
         if request.upscale is not None and self.upsampler is not None and options.upsampler is not None:
             rng, how = self._rng(request.seed, numbers, "upsampler"), options.upsampler
-            batch[LARGE] = upsampled(self.upsampler, self.codec.decode(batch["target"]), how, rng, batch=batch)
+            batch[LARGE] = upsampled(self.upsampler, self.images(batch), how, rng, batch=batch)
         return batch
 
     @torch.no_grad()
@@ -277,19 +280,25 @@ class System:
         target = self.codec.encode(image.to(self.device)).cpu()
         return {"target": target.expand(n, *target.shape[1:])}
 
-    def _edited(self, edit: Edit, n: int, *, own: bool) -> dict[str, Tensor]:
-        """What is known of the target, and, if `own`, the picture's own representation. Raises: ConfigError, DataError.
+    def _edited(self, edit: Edit, n: int, *, own: bool, large: Generator | None) -> dict[str, Tensor]:
+        """What is known of the target and of the `large` image, and, if `own`, the picture's own representation.
 
-        Latents and tokens of known pixels are those of the whole picture; what decoding them changes is put right in
-        images().
+        A codec sees the picture with what is known drawn over the rest; what decoding changes is put right in images().
+        Raises: ConfigError, DataError.
         """
         if self._recipe is None:
             raise ConfigError("this system cannot read pictures", fix="use a bundle")
         seen, spec = read_edit(edit, self._recipe, self.codec.spec.image_px), self.codec.spec
         h, w = spec.shape[-2:]
-        given = {KNOWN: self.codec.encode(seen.image.to(self.device)), mask_name(KNOWN): seen.on_grid((h, w))}
+        shown = seen.image if spec.space == "pixels" else seen.drawn_over()
+        given = {KNOWN: self.codec.encode(shown.to(self.device)), mask_name(KNOWN): seen.on_grid((h, w))}
         if spec.space != "pixels":
             given |= {_PICTURE: seen.image, mask_name(_PICTURE): seen.known}
+        if large is not None:
+            channels, px, _ = large.spec.shape
+            fine = read_edit(edit, self._recipe, px)
+            pixels = NoneCodec(NoneConfig(kind="none", channels=1 if channels == 1 else 3, px=px)).encode(fine.image)
+            given |= {LARGE_KNOWN: pixels, mask_name(LARGE_KNOWN): fine.known}
         if own and not edit.free and "representation" in self.pixels.conditions:
             if self._represent is None:
                 fix = "sample one: --free; or set bundle.with_encoder: true and make it again"

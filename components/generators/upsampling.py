@@ -15,15 +15,17 @@ from torch.nn import functional as tf
 from components.base import Batch
 from components.config import Config
 from components.errors import ConfigError
-from components.fields import FieldSpec
+from components.fields import FieldSpec, mask_name
 from components.generators.base import Generator
 from components.generators.config import GeneratorConfig, GeneratorData
 from components.generators.sampling import Sampling
 from components.rng import Rng
-from components.target import LOW_RES, NOISE, TargetSpec
+from components.target import KNOWN, LOW_RES, NOISE, TargetSpec
 
 LARGE = "large"
 """Entry of a batch: what an upsampler made. Shapes: (b, c, px, px) uint8."""
+LARGE_KNOWN = "large_known"
+"""The same of an edit, of which only what its mask says counts; as KNOWN."""
 HOW = "sampling.json"
 """File of the stage that says how its upsampler is sampled."""
 
@@ -68,7 +70,8 @@ def upsampled(
 ) -> UInt8[Tensor, "b c px px"]:
     """Large images of these small ones in [0, 1], which are rounded to bytes first, as in training.
 
-    `batch` may hold the class of each; without it an upsampler that takes one sees none.
+    `batch` may hold the class of each, without which an upsampler that takes one sees none, and what is known of the
+    large image.
     """
     channels = upsampler.spec.shape[0]
     small = (images[:, :channels] * 255).round().to(torch.uint8)
@@ -76,6 +79,8 @@ def upsampled(
     seen = {LOW_RES: small, NOISE: level}
     if "class" in upsampler.conditions:
         seen["class"] = batch.get("class", torch.full((len(small),), -1, device=small.device))
+    if LARGE_KNOWN in batch:
+        seen |= {KNOWN: batch[LARGE_KNOWN], mask_name(KNOWN): batch[mask_name(LARGE_KNOWN)]}
     return upsampler.sample(seen, sampling.how, rng)
 
 

@@ -29,13 +29,14 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     repaint: Annotated[
         int | None, typer.Option(help="Take each diffusion step so many times, which ties the parts together.", min=1)
     ] = None,
+    large: Annotated[bool, typer.Option("--large", help="Make them larger with the bundle's upsampler.")] = False,
     guidance: Annotated[
         float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.", callback=finite)
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
 ) -> None:
     """Fill a part of a picture anew; the rest of its pixels stays exactly as it is."""
-    from components.bundle.request import Edit, Request
+    from components.bundle.request import Edit, Request, Upscale
     from flows.execution.project import Project
     from flows.lineage.sampling import open_picture, write_samples
 
@@ -45,6 +46,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         class_name=class_name,
         like=None if like is None else open_picture(like),
         edit=Edit(image=open_picture(picture), mask=open_picture(mask), free=free, repaint=repaint),
+        upscale=Upscale() if large else None,
         guidance=guidance,
         steps=steps,
     )

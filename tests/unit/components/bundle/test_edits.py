@@ -97,6 +97,13 @@ def test_the_representation_is_the_pictures_own_unless_another_condition_is_give
     assert not torch.equal(own, other)
 
 
+def test_guidance_keeps_what_is_known(bundle: Bundle) -> None:
+    plain = to_uint8(bundle.sample(Request(seed=1, edit=_edit())))
+    guided = to_uint8(bundle.sample(Request(seed=1, guidance=3.0, edit=_edit(repaint=2))))
+    assert (guided[:, :, LEFT] == plain[:, :, LEFT]).all()
+    assert (guided != plain).any()
+
+
 def test_repainting_is_another_way_to_sample_and_keeps_what_is_known(bundle: Bundle) -> None:
     once, more = (to_uint8(bundle.sample(Request(seed=1, edit=_edit(repaint=times)))) for times in (None, 4))
     assert (once != more).any()
@@ -180,6 +187,18 @@ def test_known_pixels_are_exact_through_a_codec(space: str) -> None:
     assert not torch.equal(batch["target"][~kept], batch[KNOWN][~kept])
     made = to_uint8(system.images(batch))
     assert (made[:, :, LEFT] == _bars(0)[:, LEFT]).all()
+
+
+@pytest.mark.parametrize("space", ["latents", "tokens"])
+def test_a_codec_sees_nothing_of_what_was_erased(space: str) -> None:
+    system, other = _coded(space), _bars(0).copy()
+    other[:, ~LEFT] = 255 - other[:, ~LEFT]
+    made = [to_uint8(system.sample(Request(seed=3, edit=_edit(image=_file(x))))) for x in (_bars(0), other)]
+    assert (made[0] == made[1]).all()
+    over = read_edit(_edit(), RECIPE, PX).drawn_over()
+    assert torch.equal(over[..., :4], to_float(_bars(0)[None])[..., :4])
+    known = _bars(0)[:, LEFT] / 255
+    assert known.min() - 1e-6 <= float(over[..., 4:].min()) <= float(over[..., 4:].max()) <= known.max() + 1e-6
 
 
 def test_a_blend_meets_the_picture_at_the_edge_and_fades() -> None:

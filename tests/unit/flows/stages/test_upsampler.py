@@ -147,8 +147,14 @@ def test_a_cascade_folds_on_and_a_picture_enters_it_late(folder: Path) -> None:
     assert bundle.provenance(Request(upscale=Upscale(noise=0.3))).sampling["upsampler"]["noise"] == 0.3
     mask = np.zeros((PX, PX, 3), np.uint8)
     mask[4:] = 255
-    edit = Edit(image=_picture(), mask=Picture(png_bytes(mask)))
-    assert bundle.sample(Request(edit=edit, upscale=Upscale())).shape == (1, 3, LARGE_PX, LARGE_PX)
+    fine = draw_bars(2)[0][0].repeat(2, axis=0).repeat(2, axis=1)
+    fine[::2] //= 2
+    edit = Edit(image=Picture(png_bytes(fine)), mask=Picture(png_bytes(mask)))
+    made = bundle.sample(Request(n=2, edit=edit, upscale=Upscale()))
+    assert (to_uint8(made)[:, :PX] == fine[:PX]).all(), "known pixels are exact at the large size, too"
+    assert not torch.equal(made[0], made[1])
+    with pytest.raises(DataError, match=r"smaller[\s\S]*8 x 8[\s\S]*16 x 16"):
+        bundle.sample(Request(edit=Edit(image=_picture(), mask=edit.mask), upscale=Upscale()))
 
 
 def test_mistakes_of_requests_are_named(folder: Path, tmp_path: Path) -> None:
