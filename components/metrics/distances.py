@@ -17,8 +17,9 @@ def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     # |a - b|^2 = |a|^2 + |b|^2 - 2ab loses digits for near twins far from the origin, so the origin moves to b's mean
     origin = b.mean(axis=0)
     a, b = a - origin, b - origin
-    d2: np.ndarray = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)[None] - 2 * a @ b.T
-    return d2.clip(0)
+    d2: np.ndarray = np.square(a).sum(axis=1)[:, None] + np.square(b).sum(axis=1)[None]
+    d2 -= 2 * a @ b.T
+    return d2.clip(0, out=d2)
 
 
 def chunks(x: np.ndarray) -> Iterator[np.ndarray]:

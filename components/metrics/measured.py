@@ -15,6 +15,8 @@ from components.metrics.networks.base import FeatureNetwork
 from components.metrics.protocol import INCEPTION_CHUNK
 
 FEATURES, STATISTICS = "features.npy", "statistics.npz"
+_BLOCK = 1024
+"""Rows whose moments are taken at once: adding up costs as much for one row as for many."""
 
 
 @dataclass(frozen=True)
@@ -51,47 +53,68 @@ def measure(
 
     Shapes: batches (b_i, h, w, 3) uint8, n images in all. Raises: DataError for features that are not finite.
     """
-    features: np.memmap | None = None
-    pooled: Moments | None = None
-    spatial: Moments | None = None
-    scores: list[float] = []
-    waiting: list[np.ndarray] = []
+    pooled, spatial, scores = _Sum(), _Sum(), list[float]()
+    sums = _Blocks(_BLOCK, pooled.take), _Blocks(_BLOCK, spatial.take)
+    parts = _Blocks(INCEPTION_CHUNK, lambda p: scores.append(inception_score(p)))
     done = 0
-    for images in batches:
-        seen = network(images)
-        if not np.isfinite(seen.features).all():
-            raise DataError("the feature network's outputs are not finite", got=f"pictures {done} and later",
-                            fix="check the weights file; it may be damaged or of half precision")  # fmt: skip
-        if features is None:
-            shape = (n, seen.features.shape[1])
-            features = np.lib.format.open_memmap(folder / FEATURES, "w+", np.float32, shape)
-        features[done : done + len(images)] = seen.features
-        pooled = _added(pooled, seen.features)
-        spatial = None if seen.spatial is None else _added(spatial, seen.spatial)
-        if seen.probabilities is not None:
-            waiting.append(seen.probabilities)
-            if sum(map(len, waiting)) >= INCEPTION_CHUNK:
-                whole = np.concatenate(waiting)
-                scores.append(inception_score(whole[:INCEPTION_CHUNK]))
-                waiting = [whole[INCEPTION_CHUNK:]]
-        done += len(images)
-        on_done(done)
-    if features is None or pooled is None or done != n or n < 2:
+    with (folder / FEATURES).open("wb") as file:
+        for images in batches:
+            seen = network(images)
+            if not np.isfinite(seen.features).all():
+                raise DataError("the feature network's outputs are not finite", got=f"pictures {done} and later",
+                                fix="check the weights file; it may be damaged or of half precision")  # fmt: skip
+            if not done:
+                header = {"descr": "<f4", "fortran_order": False, "shape": (n, seen.features.shape[1])}
+                np.lib.format.write_array_header_1_0(file, header)
+            file.write(np.ascontiguousarray(seen.features, "<f4").tobytes())
+            for blocks, rows in zip((*sums, parts), (seen.features, seen.spatial, seen.probabilities), strict=True):
+                if rows is not None:
+                    blocks.add(rows)
+            done += len(images)
+            on_done(done)
+    if done != n or n < 2:
         raise DataError("too few pictures to compare", got=f"{done} pictures", expected=f"{max(2, n)}")
-    if waiting and sum(map(len, waiting)):
-        scores.append(inception_score(np.concatenate(waiting)))
-    features.flush()
-    fitted = pooled.gaussian()
-    held: dict[str, Any] = {"mu": fitted.mean, "sigma": fitted.cov}
-    if spatial is not None:
-        fitted = spatial.gaussian()
-        held |= {"mu_s": fitted.mean, "sigma_s": fitted.cov}
+    for blocks in (*sums, parts):
+        blocks.close()
+    held = pooled.held("mu", "sigma") | spatial.held("mu_s", "sigma_s")
     if scores:
         held["score"] = np.float64(np.mean(scores))
     np.savez(folder / STATISTICS, **held)
     return Measured.read(folder)
 
 
-def _added(so_far: Moments | None, features: np.ndarray) -> Moments:
-    here = Moments.of(features)
-    return here if so_far is None else so_far + here
+class _Blocks:
+    """Rows come in batches and go on in blocks of one size, the last one shorter."""
+
+    def __init__(self, size: int, take: Callable[[np.ndarray], None]) -> None:
+        self._size, self._take, self._rows, self._n = size, take, list[np.ndarray](), 0
+
+    def add(self, rows: np.ndarray) -> None:
+        self._rows.append(rows)
+        self._n += len(rows)
+        while self._n >= self._size:
+            whole = np.concatenate(self._rows)
+            self._take(whole[: self._size])
+            self._rows, self._n = [whole[self._size :]], self._n - self._size
+
+    def close(self) -> None:
+        if self._n:
+            self._take(np.concatenate(self._rows))
+
+
+class _Sum:
+    """Moments of all blocks."""
+
+    def __init__(self) -> None:
+        self._total: Moments | None = None
+
+    def take(self, block: np.ndarray) -> None:
+        here = Moments.of(block)
+        self._total = here if self._total is None else self._total + here
+
+    def held(self, mean: str, cov: str) -> dict[str, Any]:
+        """By the names that a file gives them; nothing where there was no block."""
+        if self._total is None:
+            return {}
+        fitted = self._total.gaussian()
+        return {mean: fitted.mean, cov: fitted.cov}

@@ -17,9 +17,9 @@ NAMES = {
 
 MEANINGS = {
     "fid": "Frechet distance in FID's Inception: how far means and covariances are apart. Lower is better.",
-    "fid_infinity": "The same, extrapolated to infinitely many pictures of the set. Lower is better.",
+    "fid_infinity": "The same, extrapolated to infinitely many pictures of the set; may fall below 0. Lower is better.",
     "fd": "Frechet distance: how far means and covariances are apart in this network. Lower is better.",
-    "fd_infinity": "The same, extrapolated to infinitely many pictures of the set. Lower is better.",
+    "fd_infinity": "The same, extrapolated to infinitely many pictures of the set; may fall below 0. Lower is better.",
     "sfid": "Frechet distance of features that know where something is in the picture. Lower is better.",
     "inception_score": "Clear and varied at once, by the network's classes. Higher is better; it knows no reference.",
     "precision": "Share of pictures that lie among the real ones. Do they look right?",
