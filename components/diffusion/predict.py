@@ -9,7 +9,7 @@ from torch import Tensor
 
 from components.diffusion.schedule import Prediction
 
-MOST_V_WEIGHT = 100.0
+MOST_V_WEIGHT = 10.0
 
 
 def noised(x0: Tensor, eps: Tensor, ab: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class DiffusionConfig(GeneratorConfig):
     min_snr: float | None = Field(gt=0)
     """Clip of the loss's signal-to-noise weight (min-SNR-gamma; 5 in the paper); null: plain mean squared error."""
     weighting: Literal["plain", "v", "p2"] = Field(default="plain", exclude_if=lambda weighting: weighting == "plain")
-    """Weight of the squared errors. plain: 1 at every time; v: as if v were predicted, for prediction x0 or eps;
+    """Weight of the squared errors. plain: 1 at every time; v: as if v were predicted, but at most 10;
     p2: 1 / (1 + snr), which is alpha-bar's complement (Corgi, with prediction x0)."""
     variance: Literal["fixed", "learned"]
     """Reverse variance. learned: the network says where it lies between its bounds, trained on the variational bound

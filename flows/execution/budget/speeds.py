@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from components.training.trainable import Trainable
     from components.training.worker import Worker
 
-_START_FACTOR = 3.3
+_START_FACTOR = 3.8
 """A stage's start (imports, params, store, tracking) over the processor time in which torch is imported."""
 _TORCH_S = 2.5
 _N_TIMED, _MOST_S = 3, 4.0
