@@ -1,13 +1,14 @@
 """Can the judge see? Its own network measured on pictures that were spoiled on purpose, beside real ones.
 
-A network that finds noise as good as pictures says of noise that it is good. So half of the held-out pictures stand for
-the real ones, and the other half, untouched and spoiled in three ways (controls.py), is measured against them: sets of
-one size, whose numbers have the same bias.
+A network that finds noise as good as pictures says of noise that it is good. So held-out pictures are spoiled in three
+ways (controls.py). For distance, precision and recall, half of them stand for the real ones and the other half,
+untouched and spoiled, is measured against these: sets of one size, whose numbers have the same bias.
 
 The judge is *blind* when chance explains what it sees, by exact tests at 5% (evidence.py) and by nothing tuned:
 
-- noise, or shuffled patches, lie no further from the real half than a random division of both would (energy test); or
-- neither noise nor shuffled patches lie among the real pictures less often than untouched ones do (sign test).
+- noise, or shuffled patches, lie no further from the pictures they were made of than if each had changed places with
+  its picture at random (energy test, all pictures); or
+- neither noise nor shuffled patches lie among the real half less often than untouched pictures do (sign test).
 
 Where only noise passes for real picture by picture, while its distance gives it away, *precision* is blind (and recall,
 which is made the same way): noise that the network maps to one point in the middle of the pictures is precise.
@@ -31,7 +32,7 @@ See = Callable[[np.ndarray], np.ndarray]
 """Images (n, h, w, 3) uint8 -> features (n, d)."""
 SPOILED = ("shuffled", "noise")
 """The controls that no judge may take for pictures; blurred ones are still pictures, though poor ones."""
-_MOST = 1000  # pictures in each half: the tests take all pairs, and more would prove nothing more
+_MOST = 500  # pictures in each half: the tests take all pairs, and more would prove nothing more
 _N_DRAWS = 999
 _IN_WORDS = {"noise": "noise", "shuffled": "pictures with shuffled patches", "blurred": "blurred pictures"}
 _log = logging.getLogger(__name__)
@@ -45,25 +46,36 @@ class Control:
     precision: float
     recall: float
     p_distance: float
-    """P value of the energy test against the real half."""
+    """P value of the energy test against the pictures themselves."""
     p_precision: float
     """P value of untouched pictures being precise more often."""
 
 
 @dataclass(frozen=True)
 class Halves:
-    """The held-out pictures in two halves."""
+    """Held-out pictures in random order, and their features: the first half is measured against the second.
+
+    Shapes: images (2 n, h, w, 3) uint8, features (2 n, d).
+    """
 
     images: np.ndarray
-    """(n, h, w, 3) uint8: the half that is spoiled."""
-    untouched: np.ndarray
-    """(n, d) features of it."""
-    real: np.ndarray
-    """(m, d) features of the half that stands for the real pictures."""
+    features: np.ndarray
+
+    @property
+    def n(self) -> int:
+        return len(self.images) // 2
+
+    @property
+    def untouched(self) -> np.ndarray:
+        return self.features[: self.n]
+
+    @property
+    def real(self) -> np.ndarray:
+        return self.features[self.n :]
 
     def fd(self, features: np.ndarray) -> float:
         """Frechet distance to the real half, of at most as many rows as the other half has."""
-        return frechet(features[: len(self.images)], self.real)
+        return frechet(features[: self.n], self.real)
 
 
 @dataclass(frozen=True)
@@ -119,33 +131,33 @@ class Sight:
 
 
 def halves(images: Callable[[np.ndarray], np.ndarray], n: int, see: See, *, seed: int) -> Halves:
-    """Two random halves of n held-out pictures, of at most 1,000 each. `images`: indices -> pictures.
+    """Two random halves of n held-out pictures, of at most 500 each. `images`: indices -> pictures.
 
     Of an odd number one is left out. Raises: ShapeError for fewer than four pictures.
     """
-    order = np.random.default_rng(seed).permutation(n)
-    half = min(n // 2, _MOST)
-    spoiled = images(np.sort(order[:half]))
-    return Halves(spoiled, see(spoiled), see(images(np.sort(order[half : 2 * half]))))
+    order = np.random.default_rng(seed).permutation(n)[: 2 * min(n // 2, _MOST)]
+    chosen = images(order)
+    return Halves(chosen, see(chosen))
 
 
 def look(split: Halves, see: See, *, k: int, seed: int) -> Sight:
     """Measure the controls; k of precision and recall is lowered where the halves have too few pictures for it."""
-    k = max(1, min(k, len(split.images) - 1))
+    k = max(1, min(k, split.n - 1))
     real, fits = split.real, inside(split.untouched, split.real, k=k)
     controls = {}
     for name, spoil in CONTROLS.items():
         features = see(spoil(split.images, seed))
-        passes = inside(features, real, k=k)
+        half = features[: split.n]
+        passes = inside(half, real, k=k)
         controls[name] = Control(
-            fd=split.fd(features),
+            fd=split.fd(half),
             precision=float(passes.mean()),
-            recall=float(inside(real, features, k=k).mean()),
-            p_distance=energy_test(features, real, n_draws=_N_DRAWS, seed=seed)[1],
+            recall=float(inside(real, half, k=k).mean()),
+            p_distance=energy_test(split.features, features, n_draws=_N_DRAWS, seed=seed)[1],
             p_precision=sign_test(fits, passes),
         )
     recall = float(inside(real, split.untouched, k=k).mean())
-    return Sight(len(split.images), split.fd(split.untouched), float(fits.mean()), recall, controls)
+    return Sight(split.n, split.fd(split.untouched), float(fits.mean()), recall, controls)
 
 
 def warn_if_blind(reasons: Sequence[str]) -> None:

@@ -93,10 +93,10 @@ def _params() -> dict[str, Any]:
     params: dict[str, Any] = yaml.safe_load((ROOT / "presets/smoke.yaml").read_text())
     params["collect"] |= {"labels": "none", "max_reject_share": 0.2}
     params["collect"]["split"]["near_bits"] = 0
-    for stage, steps in (("rdm", 200), ("pixels", 300), ("evaluate", 100)):
+    for stage, steps in (("rdm", 200), ("pixels", 300), ("evaluate", 300)):
         params[stage]["train"] = params[stage]["train"] | {"steps": steps, "log_every": 50}
         params[stage]["train"]["optimizer"] = params[stage]["train"]["optimizer"] | {"lr": 3e-3}
-    params["evaluate"]["features"] |= {"dim": 6}
+    params["evaluate"]["features"] |= {"dim": 10}  # what it takes to tell noise from 60 digits
     params["pixels"]["preview"]["every"] = 1000
     params["gate"] = GATE
     params["retrain"] |= {"min_new_images": 10, "refit": "never", "init": "champion"}
