@@ -43,6 +43,11 @@ METRICS = {
             "p_precision": 0.01,
         }.items()
     },
+    "blockiness": 1.2,
+    "blockiness_real": 0.97,
+    "blockiness_period": 4.0,
+    "equivalent_px": 5.3,
+    "equivalent_px_real": 8.0,
     "n_train": 1257.0,
     "n_held_out": 270.0,
 }

@@ -12,13 +12,14 @@ from components.cache.samples import Samples
 from components.collection.images import open_images
 from components.encoders.base import load_encoder
 from components.images.pictures import to_float
-from components.metrics import measure
+from components.metrics import looks, measure
 from components.metrics.config import Task
+from components.metrics.controls import resized_down
 from components.metrics.features import FeatureNet, extract
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization
-from components.metrics.sight import Sight, halves, look, warn_if_blind
+from components.metrics.sight import Halves, See, Sight, halves, look, warn_if_blind
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
 from flows.stages.evaluate import page
@@ -92,7 +93,24 @@ class _Evaluation:
         split = halves(self.held_out.load, len(self.held_out), see, seed=params.seed)
         sight = look(split, see, k=params.k_neighbors, seed=params.seed)
         warn_if_blind(sight.reasons)
-        return sight, sight.metrics() | {"control_fd_generated": split.fd(generated)}
+        distance = split.fd(generated)
+        return sight, sight.metrics() | {"control_fd_generated": distance} | self._looks(split, see, distance)
+
+    def _looks(self, split: Halves, see: See, distance: float) -> Metrics:
+        """What the eye would say: of blocks, and to which size real pictures would have to be shrunk."""
+        info, half = self.samples.info, split.images[: split.n]
+        own = looks.own_period(info.pixels)
+        drawn = self.samples.images(np.arange(min(len(split.images), info.n)))
+        period, blocks, real = looks.worst_blockiness(drawn, split.images, (*looks.PERIODS, own or 0))
+        sizes = looks.sizes_px(min(info.px, self.params.features.px))
+        distances = [split.fd(see(resized_down(half, size))) for size in sizes]
+        return {
+            "blockiness": blocks,
+            "blockiness_real": real,
+            "blockiness_period": float(period),
+            "equivalent_px": looks.equivalent_px(distance, sizes, distances),
+            "equivalent_px_real": float(sizes[0]),
+        }
 
     def _agreement(self, probabilities: np.ndarray) -> Metrics:
         """Share of class-conditional samples that the label network takes for the class they were asked for."""

@@ -150,6 +150,11 @@ def test_noise_scores_badly_and_one_class_lowers_recall(world: Path, tmp_path: P
         scores[name], _ = _evaluate(world, tmp_path, _params())
     assert scores["noise"]["fd"] > 5 * scores["real"]["fd"]
     assert scores["noise"]["precision"] < 0.5
+    assert [scores[name]["judge_blind"] for name in scores] == [0, 0, 0]
+    real_fd, drawn, noise = (scores["noise"][f"control_fd_{name}"] for name in ("real", "generated", "noise"))
+    assert real_fd < min(drawn, noise)
+    assert scores["real"]["equivalent_px"] > scores["noise"]["equivalent_px"]
+    assert scores["real"]["blockiness"] == pytest.approx(scores["real"]["blockiness_real"], rel=0.1)
     assert scores["rows only"]["recall"] < 0.7 * scores["real"]["recall"]
     assert scores["rows only"]["class_entropy"] < 0.3
     assert scores["rows only"]["class_kl"] > 1 > 10 * scores["real"]["class_kl"]
