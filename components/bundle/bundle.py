@@ -16,7 +16,7 @@ from components.bundle.system import System, SystemSampling
 from components.codecs.base import load_codec
 from components.config import Config
 from components.documents import read_json, validated
-from components.encoders.base import Encoder, constant_rows, load_encoder
+from components.encoders.base import REDUCTION, Encoder, constant_rows, load_encoder
 from components.errors import ArtifactError, ConfigError, DataError, MissingError
 from components.generators.files import EARLIER
 from components.guides import load_guide
@@ -29,7 +29,7 @@ from components.rdm import load_rdm
 CARD = "rcg.json"
 SCHEMA = 2
 PARTS = ("encoder", "codec", "rdm", "pixels", "guide", "upsampler")
-PART_FILES = ("config.json", "weights.safetensors", EARLIER)
+PART_FILES = ("config.json", "weights.safetensors", REDUCTION, EARLIER)
 
 
 class BundleCard(Config):

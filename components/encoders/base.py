@@ -14,6 +14,7 @@ from components.encoders.config import (
     EncoderConfig,
     EncoderModel,
 )
+from components.encoders.reduction import Reduction
 from components.errors import ConfigError, ShapeError
 from components.nn.groups import in_groups
 from components.weights import load_weights
@@ -25,15 +26,18 @@ _PIXELS = 8 * 224**2
 
 
 class Encoder(Protocol):
-    """Frozen image -> representation with mean 0 and unbiased std 1 over dim; callers pass RGB in [0, 1], any size.
+    """Frozen image -> representation with mean 0 and unbiased std 1 over dim, or that along fewer axes.
+
+    Callers pass RGB in [0, 1], any size.
 
     A row without variance comes out as NaN; constant_rows() finds it, and the caller names the image.
     Raises: ShapeError unless images is (b, 3, h, w) float32.
     """
 
-    dim: int
     input_px: int
 
+    @property
+    def dim(self) -> int: ...
     def __call__(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]: ...
 
 
@@ -70,13 +74,19 @@ def constant_rows(z: Float[Tensor, "b dim"]) -> Int[Tensor, " k"]:
 
 
 class FrozenEncoder(nn.Module):
-    """An Encoder around a network. Only the network's tensors are saved and loaded."""
+    """An Encoder around a network. The network's tensors are saved and loaded, and beside them the reduction."""
 
     def __init__(self, network: nn.Module, *, dim: int, input_px: int, mean: RGB, std: RGB) -> None:
         super().__init__()
         self.network = network.requires_grad_(False)
-        self.dim, self.input_px, self.mean, self.std = dim, input_px, mean, std
+        self.reduction: Reduction | None = None
+        self.full_dim, self.input_px, self.mean, self.std = dim, input_px, mean, std
         self.train(False)
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a representation."""
+        return self.full_dim if self.reduction is None else self.reduction.axes.shape[1]
 
     def represent(self, x: Float[Tensor, "b 3 px px"]) -> Float[Tensor, "b dim"]:
         """The network's output for preprocessed images, not yet standardized."""
@@ -86,19 +96,20 @@ class FrozenEncoder(nn.Module):
     @torch.no_grad()
     def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
         z = self.raw(images)
-        return standardize(z) if len(z) else z
+        z = standardize(z) if len(z) else z
+        return z if self.reduction is None else self.reduction(z)
 
     @torch.no_grad()
     def raw(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b dim"]:
         """Before standardization: for diagnosis only."""
         x = preprocess(images, px=self.input_px, mean=self.mean, std=self.std)
         if len(x) == 0:
-            return x.new_empty(0, self.dim)
+            return x.new_empty(0, self.full_dim)
         z = in_groups(self.represent, x, rows=_PIXELS // self.input_px**2)
-        if z.shape != (len(images), self.dim):
+        if z.shape != (len(images), self.full_dim):
             raise ConfigError(
                 "the encoder's network gives vectors of another width",
-                got=tuple(z.shape), expected=(len(images), self.dim), fix=f"set encoder.model.dim: {z.shape[-1]}",
+                got=tuple(z.shape), expected=(len(images), self.full_dim), fix=f"set encoder.model.dim: {z.shape[-1]}",
             )  # fmt: skip
         return z
 
@@ -106,7 +117,7 @@ class FrozenEncoder(nn.Module):
         return super().train(False)  # frozen: BatchNorm statistics are part of the function
 
 
-CONFIG, WEIGHTS = "config.json", "weights.safetensors"
+CONFIG, WEIGHTS, REDUCTION = "config.json", "weights.safetensors", "reduction.safetensors"
 
 
 def load_encoder(artifact: Reader) -> FrozenEncoder:
@@ -115,6 +126,9 @@ def load_encoder(artifact: Reader) -> FrozenEncoder:
     config: EncoderModel = validated(TypeAdapter(EncoderConfig), artifact.read_json(CONFIG), where)
     encoder = config.build()
     load_weights(encoder.network, artifact.path(WEIGHTS))
+    if config.reduce is not None:
+        encoder.reduction = Reduction(config.dim, config.reduce.dim)
+        load_weights(encoder.reduction, artifact.path(REDUCTION))
     return encoder
 
 

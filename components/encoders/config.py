@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.config import Config, check_divides
+from components.config import Config, added, check_divides
 from components.images.config import AugmentConfig, Crop, Noise
 from components.weights_file import WeightsFile
 
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from components.encoders.base import FrozenEncoder
 
 RGB = tuple[float, float, float]
+
+
+class PcaConfig(Config):
+    """Representations along the principal axes of the training pictures' own, the largest first."""
+
+    kind: Literal["pca"]
+    dim: int = Field(ge=1)
+    """Number of axes."""
+    whiten: bool
+    """Scale every axis to variance 1; false: all by one number, so that their mean variance is 1."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="pca", dim=2, whiten=True)
 
 
 class MoCoV3Config(Config):
@@ -48,6 +62,8 @@ class MoCoV3Config(Config):
     """Subtracted from RGB in [0, 1]."""
     std: RGB
     """Divides RGB after the mean is subtracted."""
+    reduce: PcaConfig | None = added()
+    """What generators see of the representation; null: all of it. Fitted on the training pictures of probe."""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -97,6 +113,8 @@ class PublishedVit(Config, ABC):
     """Subtracted from RGB in [0, 1]."""
     std: RGB
     """Divides RGB after the mean is subtracted."""
+    reduce: PcaConfig | None = added()
+    """What generators see of the representation; null: all of it. Fitted on the training pictures of probe."""
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -193,6 +211,8 @@ class TimmConfig(Config):
     """Subtracted from RGB in [0, 1]."""
     std: RGB
     """Divides RGB after the mean is subtracted."""
+    reduce: PcaConfig | None = added()
+    """What generators see of the representation; null: all of it. Fitted on the training pictures of probe."""
 
     def build(self) -> "FrozenEncoder":
         """The encoder, with weights still to be loaded. Raises: ConfigError for a name that timm does not know."""
@@ -210,6 +230,11 @@ class TimmConfig(Config):
 
 EncoderModel = TimmConfig | MoCoV3Config | DinoConfig | DeitConfig
 EncoderConfig = Annotated[EncoderModel, Field(discriminator="kind")]
+
+
+def width_of(model: EncoderModel) -> int:
+    """Numbers in a representation as the generators see it."""
+    return model.dim if model.reduce is None else model.reduce.dim
 
 
 class ContrastiveConfig(Config):

@@ -82,8 +82,10 @@ def timm_section(path: Path, name: str, *, stage: str | None) -> Import:
     config = described(name, pin)
     imported(config)
     base = _present().get(_ENCODER, {}) or _blank(_ENCODER)
-    section = {**base, "model": config.model_dump(mode="json"), "px": config.input_px}
-    section |= {"train": None, "contrastive": None}
+    section = {**base, "model": config.model_dump(mode="json"), "px": config.input_px, "train": None}
+    if base.get("model", {}).get("name") == name:  # its file alone is another
+        section |= {"model": {**base["model"], "weights": pin.model_dump()}, "px": base["px"]}
+    section |= {"contrastive": None}
     check_section(_ENCODER, section)
     return Import(path, Checkpoint("timm", tensors, {}, {"timm": tensors}, pin.sha256), _ENCODER, section, None)
 

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from components.conditions.config import FieldConditionConfig
 from components.config import Config
 from components.diffusion.bases.config import NORMAL, is_normal
+from components.encoders.config import width_of
 from components.errors import ConfigError
 from components.generators.config import DiffusionConfig
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, sampling_fault
@@ -73,7 +74,7 @@ class Params(Config):
 def _dimensions(params: Params) -> Iterator[str]:
     if params.rdm is None:
         return
-    encoder, rdm = params.encoder.model.dim, params.rdm.model.dim
+    encoder, rdm = width_of(params.encoder.model), params.rdm.model.dim
     if encoder != rdm:
         yield f"the encoder's dimension is {encoder} but rdm.model.dim is {rdm}; set rdm.model.dim: {encoder}"
 

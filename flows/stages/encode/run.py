@@ -189,7 +189,9 @@ def _finish(params: EncodeParams, shards: _Shards, out: Output) -> Metrics:
     return {
         **counts,
         "rejected": n_rejected,
-        **_representation_metrics(parts["train"], params.views.n_views),
+        **_representation_metrics(
+            parts["train"], params.views.n_views, scaled=shards.models.encoder.reduction is not None
+        ),
         "reconstruction_mse": _draw_reconstructions(parts["val"], shards, out),
     }
 
@@ -216,25 +218,36 @@ def _check_rejects(params: EncodeParams, shards: _Shards, out: Output) -> int:
     return len(rejected)
 
 
-def _representation_metrics(train: CacheSplit, n_views: int) -> Metrics:
+def _representation_metrics(train: CacheSplit, n_views: int, *, scaled: bool) -> Metrics:
     """Spread of the plain views' representations over the collection, and how alike two views of a picture are.
+
+    `scaled`: rows are not all of one length, as reduced ones are.
 
     participation_ratio: (sum of the covariance's eigenvalues)^2 / sum of their squares; 1 … dim.
     """
     sample = evenly_spaced(len(train), _N_STATISTICS)
     z = train.rows(sample)["representation"].double().numpy()
     n, dim = z.shape
+    covariance = np.cov(z, rowvar=False) if n > 1 else np.eye(dim)
+    z = _of_one_length(z) if scaled else z
     total = z.sum(0)
     pairs = (total @ total - (z * z).sum()) / (n * (n - 1)) if n > 1 else 0.0
-    covariance = np.cov(z, rowvar=False) if n > 1 else np.eye(dim)
     metrics = {
         "mean_cosine": float(pairs / (dim - 1)),  # every squared norm is dim - 1
         "participation_ratio": float(np.trace(covariance) ** 2 / (covariance**2).sum()),
     }
     if n_views > 1:
         other = train.rows(sample, view=1)["representation"].double().numpy()
+        other = _of_one_length(other) if scaled else other
         metrics["view_cosine"] = float((z * other).sum(1).mean() / (dim - 1))
     return {name: float(f"{value:.9g}") for name, value in metrics.items()}  # BLAS's threads move the digits beyond
+
+
+def _of_one_length(z: np.ndarray) -> np.ndarray:
+    """Rows as long as standardized ones are: the square root of dim - 1."""
+    lengths = np.linalg.norm(z, axis=1, keepdims=True)
+    scaled: np.ndarray = z * (np.sqrt(z.shape[1] - 1) / np.maximum(lengths, 1e-12))
+    return scaled
 
 
 def _draw_reconstructions(part: CacheSplit, shards: _Shards, out: Output) -> float:

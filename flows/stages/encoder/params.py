@@ -58,4 +58,8 @@ class EncoderParams(Config):
                 "an encoder is either trained or imported: set encoder.model.weights to null, "
                 "or encoder.train and encoder.contrastive to null and name a weights file"
             )
+        if self.model.reduce is not None and self.model.reduce.dim > self.model.dim:
+            raise ValueError(
+                f"encoder.model.reduce.dim is {self.model.reduce.dim}, more than the {self.model.dim} of the network"
+            )
         return self

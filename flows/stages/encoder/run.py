@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,9 +10,10 @@ from torch import Tensor
 
 from components.base import Batch, Metrics
 from components.collection.images import ImageIndex, open_images
-from components.encoders.base import CONFIG, WEIGHTS, FrozenEncoder, constant_rows, saved_config
+from components.encoders.base import CONFIG, REDUCTION, WEIGHTS, FrozenEncoder, constant_rows, saved_config
 from components.encoders.config import MoCoV3Config
 from components.encoders.contrastive import MoCoV3Trainer
+from components.encoders.reduction import fitted
 from components.errors import ConfigError, DataError, DivergedError
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
 from components.interop.encoders import import_encoder
@@ -110,7 +111,7 @@ def _fit(
 def _examine(
     params: EncoderParams, encoder: FrozenEncoder, images: ImageIndex, held_out: ImageIndex, out: Output
 ) -> Metrics:
-    """What the representations are like, and what they know of labels that training never saw."""
+    """What the representations are like, and what they know of labels that training never saw; reduces them."""
     bank, queries = (_encode(params, encoder, index, params.probe.max_images) for index in (images, held_out))
     n_constant = bank.n_constant + queries.n_constant
     if len(bank.z) < 2:
@@ -125,6 +126,11 @@ def _examine(
     if metrics["representation_std"] < _COLLAPSED_STD or metrics["effective_rank"] < _COLLAPSED_RANK:
         got = {name: round(metrics[name], 4) for name in ("representation_std", "effective_rank")}
         raise DivergedError("the encoder collapsed: all images have nearly the same representation", got=got, fix=_FIX)
+    if params.model.reduce is not None:
+        encoder.reduction, metrics["variance_kept"] = fitted(bank.z, params.model.reduce)
+        with out.file(REDUCTION) as path:
+            save_weights(path, encoder.reduction.state_dict())
+        bank, queries = (replace(part, z=encoder.reduction(part.z)) for part in (bank, queries))
     out.write_bytes("pictures/neighbors.png", png_bytes(_nearest(params.px, bank, queries)))
     return metrics | _probe(params.probe, bank, queries)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from components.encoders.base import load_encoder
-from components.encoders.config import ContrastiveConfig, MoCoV3Config, TimmConfig
+from components.encoders.config import ContrastiveConfig, MoCoV3Config, PcaConfig, TimmConfig
 from components.errors import ConfigError, DivergedError
 from components.images.config import Noise, Warp
 from components.images.pictures import to_float
@@ -178,3 +178,23 @@ def test_params_either_train_or_import() -> None:
         with pytest.raises(ValidationError, match=message):
             _params(**wrong)
     assert _params(model=imported, train=None, contrastive=None).model.dim == 8
+
+
+def test_a_reduced_encoder_is_saved_whole_and_collapse_still_shows(world: Path, tmp_path: Path) -> None:
+    reduced = MODEL.model_copy(update={"reduce": PcaConfig(kind="pca", dim=4, whiten=True)})
+    metrics, out = _run(world, tmp_path, _params(model=reduced))
+    plain, whole = _run(world, tmp_path, _params(), "plain")
+    assert out.read_bytes("weights.safetensors") == whole.read_bytes("weights.safetensors")
+    assert metrics["representation_std"] == plain["representation_std"]
+    assert 0 < metrics["variance_kept"] <= 1
+    assert "variance_kept" not in plain
+    images, _ = draw_bars(len(SPLITS))
+    encoder = load_encoder(out)
+    w = encoder(to_float(images[:90]))
+    assert w.shape == (90, 4)
+    torch.testing.assert_close(w.T.cov(), torch.eye(4), rtol=0, atol=1e-3)
+    wide, wider = (MODEL.model_copy(update={"reduce": PcaConfig(kind="pca", dim=n, whiten=True)}) for n in (16, 17))
+    with pytest.raises(ConfigError, match=r"encoder\.model\.reduce\.dim: 16"):
+        _run(world, tmp_path, _params(model=wide), "wide")
+    with pytest.raises(ValidationError, match="more than the 16 of the network"):
+        _params(model=wider)
