@@ -79,6 +79,8 @@ def test_the_real_files_see_a_palace(name: str, share: float) -> None:
     path = ROOT / f"data/weights/{name}.safetensors"
     if not path.is_file():
         pytest.skip(f"{path} is missing: `python examples/encoder.py` makes it")
+    if name in (preset := (ROOT / "presets/emoji.yaml").read_text()):
+        assert hashlib.sha256(path.read_bytes()).hexdigest() in preset
     import numpy as np
     import timm
     from PIL import Image
