@@ -30,7 +30,7 @@ _FIXES = {
 }
 """By the first thing that is wrong with a file."""
 
-_UNRECORDED = "0" * 64
+UNRECORDED = "0" * 64
 """Stands in params.yaml for a digest that is not known yet."""
 
 FRAMES = ("base_encoder.", "backbone.")
@@ -43,7 +43,7 @@ Tables = dict[str, dict[str, Tensor]]
 def fetch_tables(file: WeightsFile, what: str, where: str) -> Tables:
     """What read_tables finds; `what` names the model, `where` the params key. Raises: WeightsError, ConfigError."""
     if urlparse(file.uri).scheme != "s3":
-        return _pinned_tables(file, _local_path(file), what, where)
+        return _pinned_tables(file, local_path(file), what, where)
     from components.store import open_store  # a bundle carries no store: its weights lie beside it
 
     folder, _, name = file.uri.rpartition("/")
@@ -59,7 +59,7 @@ def fetch_weights(file: WeightsFile, what: str, where: str) -> dict[str, Tensor]
     return likeliest(fetch_tables(file, what, where), file.uri)
 
 
-def _local_path(file: WeightsFile) -> Path:
+def local_path(file: WeightsFile) -> Path:
     """Raises: ConfigError for a URI that is not of a local file."""
     parts = urlparse(file.uri)
     if parts.scheme == "":
@@ -73,7 +73,7 @@ def _local_path(file: WeightsFile) -> Path:
 def _pinned_tables(file: WeightsFile, path: Path, what: str, where: str) -> Tables:
     """Raises: WeightsError when `path` is absent or its digest is not, or not yet, that of params.yaml."""
     if not path.is_file():
-        digest = "" if file.sha256 == _UNRECORDED else f" with sha256 {file.sha256}"
+        digest = "" if file.sha256 == UNRECORDED else f" with sha256 {file.sha256}"
         raise WeightsError(
             f"the weights file of {what} does not exist",
             got=file.uri,
@@ -81,7 +81,7 @@ def _pinned_tables(file: WeightsFile, path: Path, what: str, where: str) -> Tabl
             fix=f"put the file there, or set {where}.uri; record its digest with `sha256sum {path.name}` "
             f"in {where}.sha256",
         )
-    if file.sha256 == _UNRECORDED:
+    if file.sha256 == UNRECORDED:
         what, fix = f"the digest of {file.uri} is not recorded", f"if you trust the file, set {where}.sha256 to it"
         raise WeightsError(what, got=f"sha256 {_sha256(path)}", expected="its digest in params.yaml", fix=fix)
     return read_tables(path, file.sha256)

@@ -1,5 +1,6 @@
 """A bundle: the folder of a finished model, loaded as a system that answers requests."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from components.base import Batch
 from components.bundle.edits import read_picture
 from components.bundle.provenance import SCHEMA as PROVENANCE_SCHEMA
 from components.bundle.provenance import Provenance, check_bundle, platform_facts
@@ -25,11 +27,14 @@ from components.images.decode import square
 from components.images.pictures import to_float
 from components.pixels import load_pixels
 from components.rdm import load_rdm
+from components.text import load_text
+from components.text.model import TextModel
+from components.text.pretrained import ARCHITECTURE, TOKENIZER
 
 CARD = "rcg.json"
 SCHEMA = 2
-PARTS = ("encoder", "codec", "rdm", "pixels", "guide", "upsampler")
-PART_FILES = ("config.json", "weights.safetensors", REDUCTION, EARLIER)
+PARTS = ("encoder", "codec", "text", "rdm", "pixels", "guide", "upsampler")
+PART_FILES = ("config.json", "weights.safetensors", REDUCTION, EARLIER, ARCHITECTURE, TOKENIZER)
 
 
 class BundleCard(Config):
@@ -56,6 +61,7 @@ class Bundle:
             codec=load_codec(_Part(folder / "codec")).to(device),
             sampling=card.sampling,
             represent=self.represent if has_encoder else None,
+            embed=self.embed if "text" in card.parts else None,
             recipe=card.decode,
             guide=load_guide(_Part(folder / "guide")).to(device) if "guide" in card.parts else None,
             upsampler=load_pixels(_Part(folder / "upsampler")).to(device) if "upsampler" in card.parts else None,
@@ -90,6 +96,16 @@ class Bundle:
             fix = "set bundle.with_encoder: true and make it again"
             raise ConfigError("this bundle has no encoder, so it cannot look at pictures", fix=fix)
         return load_encoder(_Part(self.folder / "encoder")).to(self.device)
+
+    @cached_property
+    def text(self) -> TextModel:
+        """Loaded when it is first needed."""
+        return load_text(_Part(self.folder / "text")).to(self.device)
+
+    def embed(self, texts: Sequence[str]) -> Batch:
+        """The fields of texts; warns of those that are cut off. Shapes: n texts -> (n, ...)."""
+        self.text.warn_of_cuts(texts)
+        return self.text.rows(texts)
 
     def sample(self, request: Request) -> Float[Tensor, "n 3 px px"]:
         """Images in [0, 1]. Raises: ConfigError for a request that this model cannot answer; DataError."""

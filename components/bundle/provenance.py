@@ -49,10 +49,11 @@ class Provenance(Config):
     columns: int | None = Field(ge=1)
     """Columns of a grid, where they were chosen."""
     condition: dict[str, str]
-    """class: its name. like, between, representation: sha256 of what was given. share: of the second picture.
+    """class: its name. text: the texts, one in a line, each of as many images. like, between,
+    representation: sha256 of what was given. share: of the second picture.
     image, mask: sha256 of a picture and of the mask of what is filled in; free: its representation is sampled;
     upscale: made larger, the image of that picture where it says one.
-    oracle: the split of real images."""
+    oracle, captions: the split of real images that they are of."""
     sampling: dict[str, Any]
     """All sampling options in effect; fields of components.bundle.system.SystemSampling."""
     platform: dict[str, str] | None

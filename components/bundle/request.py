@@ -7,10 +7,12 @@ from math import isfinite
 from struct import pack
 
 from components.errors import ConfigError
+from components.printable import one_line
 
 MAX_IMAGES = 10_000
 """Images of a request that are held in memory at once."""
 _MOST = 10**9
+_MOST_TEXT = 100_000
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,16 @@ class Request:
     seed: int = 0
     first: int = 0
     class_name: str | None = None
+    text: tuple[str, ...] = ()
+    """What the images show, in words; of several texts each has as many of the images, one after the other. "": none,
+    which is what guidance pushes away from."""
     like: Picture | None = None
     """Images with the representation of this picture."""
     between: tuple[Picture, Picture] | None = None
     """Images on the straight line between two representations, all with the noise of image 0."""
     share: float | None = None
-    """With `between`: one mix, (1 - share) a + share b, each image with its own noise."""
+    """With `between`: one mix, (1 - share) a + share b, each image with its own noise. With `text` and `like`: the same
+    of what the representation generator makes of the text, and the picture."""
     representation: tuple[float, ...] | None = None
     """Fed as it is."""
     edit: Edit | None = None
@@ -84,15 +90,17 @@ class Request:
     """Strength of classifier-free guidance of the last generator, 0 is off; None: the system's default, as below."""
     guide_scale: float | None = None
     """How strongly the guide pulls towards the class, 0 is off."""
+    rdm_guidance: float | None = None
+    """The same of the representation generator."""
     steps: int | None = None
     """Steps of the last generator."""
     batch_size: int | None = None
     """Images sampled together; part of the images' bits."""
 
     def __post_init__(self) -> None:
-        conditions = {"class": self.class_name, "like": self.like, "between": self.between}
+        conditions = {"class": self.class_name, "text": self.text, "like": self.like, "between": self.between}
         given = [name for name, value in {**conditions, "representation": self.representation}.items() if value]
-        if len(given) > 1:
+        if len(given) > 1 and given != ["text", "like"]:
             raise ConfigError("these conditions exclude each other", got=", ".join(given), fix="give one of them")
         if self.upscale is not None and self.upscale.image is not None and (given or self.edit is not None):
             raise ConfigError(
@@ -102,6 +110,7 @@ class Request:
             raise ConfigError("the number of images is out of range", got=self.n, expected=f"1 … {_MOST}")
         if not 0 <= self.seed < 2**63:
             raise ConfigError("a seed is not negative, and of 63 bits at most", got=self.seed)
+        self._check_text()
         if not all(map(isfinite, self.representation or ())):
             raise ConfigError("a representation consists of finite numbers")
         if self.share is not None:
@@ -114,12 +123,36 @@ class Request:
                 fix="-n 8",
             )
 
+    def _check_text(self) -> None:
+        """One line each, so that provenance can hold them in lines, and no longer than a person writes."""
+        if wrong := [text for text in self.text if "\t" in text or one_line(text) != text]:
+            fix = "write it in one line of plain characters"
+            raise ConfigError("a text has control characters", got=repr(wrong[0])[:80], fix=fix)
+        if sum(map(len, self.text)) > _MOST_TEXT:
+            got, expected = f"{sum(map(len, self.text))} characters", f"at most {_MOST_TEXT} in all"
+            raise ConfigError("so much text is no request", got=got, expected=expected)
+        if self.text and self.n % len(self.text):
+            raise ConfigError(
+                "each text has as many images", got=f"{self.n} images of {len(self.text)} texts",
+                expected="a multiple of the number of texts",
+            )  # fmt: skip
+
     def _check_share(self, share: float) -> None:
-        if self.between is None:
-            fix = "--between A B --share 0.5"
-            raise ConfigError("a share mixes two pictures", got="--share without --between", fix=fix)
+        if self.between is None and not self.is_mix:
+            fix = "--between A B --share 0.5, or --text T --like A --share 0.5"
+            raise ConfigError("a share mixes two pictures, or a text and one", got="--share alone", fix=fix)
         if not 0 <= share <= 1:
             raise ConfigError("the share of the second picture is out of range", got=share, expected="0 … 1")
+
+    @property
+    def is_mix(self) -> bool:
+        """Whether images are of a text and like a picture: `share` of it, a half if that is not said."""
+        return bool(self.text) and self.like is not None
+
+    @property
+    def mixed(self) -> float:
+        """Share of the picture in a mix."""
+        return 0.5 if self.share is None else self.share
 
     @property
     def is_path(self) -> bool:
@@ -144,6 +177,9 @@ class Request:
         """The condition without the edit."""
         if self.class_name is not None:
             return {"class": self.class_name}
+        if self.text:
+            mixed = {"like": self.like.sha256, "share": str(self.mixed)} if self.like is not None else {}
+            return {"text": "\n".join(self.text), **mixed}
         if self.like is not None:
             return {"like": self.like.sha256}
         if self.between is not None:

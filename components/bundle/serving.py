@@ -20,6 +20,7 @@ REQUEST_COLUMNS: dict[str, dict[str, Any]] = {
     "image": {"name": "image", "type": "string"},
     "representation": {"name": "representation", "type": "array", "items": {"type": "double"}},
     "class": {"name": "class", "type": "string"},
+    "text": {"name": "text", "type": "string"},
 }
 """What a record may hold, one at most, in the words of MLflow's signatures."""
 RESPONSE_COLUMNS: dict[str, dict[str, Any]] = {
@@ -30,7 +31,7 @@ RESPONSE_COLUMNS: dict[str, dict[str, Any]] = {
 
 
 class Predictor:
-    """Each record asks for `n` images: plain, like an `image` (base64), from a `representation`, or of a `class`.
+    """Each record asks for `n` images: plain, like an `image` (base64), of a `representation`, a `class` or a `text`.
 
     Record number r gets images r n … r n + n - 1 of the seed, so k plain records for one image equal a request for k.
     """
@@ -94,6 +95,7 @@ def _request(record: Mapping[str, Any], shared: Request) -> Request:
         like=_picture(filled["image"]) if "image" in filled else None,
         representation=tuple(map(float, filled["representation"])) if "representation" in filled else None,
         class_name=str(filled["class"]) if "class" in filled else None,
+        text=(str(filled["text"]),) if "text" in filled else (),
     )
 
 

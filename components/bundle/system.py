@@ -33,6 +33,12 @@ _PICTURE = "picture"
 """Entry of a batch, where decoding changes known pixels: a given picture's, and beside it which of them are kept."""
 
 
+_LIKE = "like"
+"""The representation of a picture that is mixed with the one of a text."""
+TEXT_FIELDS = ("text", "tokens")
+"""What an embedded text is in a batch."""
+
+
 class SystemSampling(Config):
     """How a system samples."""
 
@@ -57,6 +63,10 @@ class SystemSampling(Config):
         changed: dict[str, dict[str, Any]] = {
             "pixels": {name: value for name, value in asked.items() if value is not None}
         }
+        if request.rdm_guidance is not None:
+            if self.rdm is None:
+                raise ConfigError("this model has no representation generator to guide", got=request.rdm_guidance)
+            changed["rdm"] = {"guidance": request.rdm_guidance}
         if request.guide_scale is not None:
             options = changed.setdefault(guided or "", {})
             options["guide"] = self._rescaled(request.guide_scale, guided)
@@ -94,9 +104,10 @@ class System:
 
     Image i of a seed depends on the seed, i and the split into micro-batches alone. `represent`: picture -> (1, dim)
     representation; None where there is no encoder. `recipe`: how given pictures are decoded; None where none can be.
+    `embed`: texts -> their fields; None where there is no text encoder.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (one parameter per part)
         self,
         *,
         rdm: Generator | None,
@@ -107,11 +118,13 @@ class System:
         recipe: DecodeRecipe | None = None,
         guide: Classifier | None = None,
         upsampler: Generator | None = None,
+        embed: Callable[[Sequence[str]], Batch] | None = None,
     ) -> None:
         needed = rdm is not None and "representation" in pixels.required
         self.generators: dict[str, Generator] = {"rdm": rdm, "pixels": pixels} if rdm and needed else {"pixels": pixels}
         self.pixels, self.codec, self.sampling, self._represent = pixels, codec, sampling, represent
         self.device, self._recipe, self.upsampler = next(pixels.parameters()).device, recipe, upsampler
+        self._embed = embed
         self.guide, self.guided = guide, None if guide is None else guide.config.guides
         if guide is not None:
             put_beside(guide, self._guided_generator(guide))
@@ -174,6 +187,7 @@ class System:
         Raises: ConfigError for a request that this system cannot answer, before anything is drawn; DataError.
         """
         options, given = self.options(request), self._given(request)
+        texts = self._read(request.text) if request.text else {}
         if request.class_name is not None and self._class_frequencies is None and not options.follows(self.guided):
             raise ConfigError(
                 "this model is led to a class by its guide alone, which is off",
@@ -184,10 +198,13 @@ class System:
             given = given | self._small(request.upscale, request.n)
         if request.edit is not None:
             large = self.upsampler if request.upscale is not None else None
-            given = self._edited(request.edit, request.n, own=not given, large=large) | given
+            given = self._edited(request.edit, request.n, own=not given and not texts, large=large) | given
 
         def draw(here: range) -> Batch:
             rows = {field: values[here.start : here.stop] for field, values in given.items()}
+            if texts:
+                which = torch.arange(here.start, here.stop) // (request.n // len(request.text))
+                rows |= {field: values[which] for field, values in texts.items()}
             return self.rows(request, here, given=rows, options=options)
 
         return draw
@@ -214,6 +231,8 @@ class System:
             read = of_fields(batch, (*generator.conditions, *self._beside(name)))
             rng = self._rng(request.seed, numbers, name)
             batch[generator.makes] = generator.sample(read, getattr(options, name), rng)
+            if generator.makes == "representation" and _LIKE in batch:
+                batch["representation"] = (1 - request.mixed) * batch["representation"] + request.mixed * batch[_LIKE]
         if request.upscale is not None and self.upsampler is not None and options.upsampler is not None:
             rng, how = self._rng(request.seed, numbers, "upsampler"), options.upsampler
             batch[LARGE] = upsampled(self.upsampler, self.images(batch), how, rng, batch=batch)
@@ -245,6 +264,8 @@ class System:
         """The fields that the request itself gives, one row for each image. Raises: ConfigError, DataError."""
         if request.class_name is not None:
             return {"class": torch.tensor([self.class_index(request.class_name)]).expand(request.n)}
+        if request.text and request.like is None:
+            return {}
         if request.told and "representation" not in self.pixels.conditions:
             raise ConfigError(
                 "this pixel generator has no condition on representations",
@@ -255,6 +276,8 @@ class System:
             z = torch.tensor([request.representation], dtype=torch.float32)
         elif request.like is not None:
             z = self._seen(request.like)
+            if request.is_mix:
+                return {_LIKE: z.expand(request.n, -1)}
         elif request.between is not None:
             share = torch.linspace(0, 1, request.n)[:, None] if request.share is None else request.share
             a, b = map(self._seen, request.between)
@@ -311,6 +334,21 @@ class System:
             fix = "set bundle.with_encoder: true and make it again"
             raise ConfigError("this bundle has no encoder, so it cannot look at pictures", fix=fix)
         return self._represent(picture).cpu()
+
+    def _read(self, texts: Sequence[str]) -> Batch:
+        """The fields of texts, one row for each. Raises: ConfigError."""
+        readers = [generator for generator in self.generators.values() if set(TEXT_FIELDS) & set(generator.conditions)]
+        if not readers:
+            fix = "leave the text out, or train with a condition of kind text"
+            raise ConfigError("this model does not take a text", got=texts[0], fix=fix)
+        if self._embed is None:
+            fix = "make the bundle again, from params with a section text"
+            raise ConfigError("this bundle has no text encoder, so it cannot read", got=texts[0], fix=fix)
+        fields = self._embed(texts)
+        if any(set(TEXT_FIELDS) & set(one.required) for one in readers) and not bool(fields["text.mask"].all()):
+            fix = "write something, or train with drop_prob above 0"
+            raise ConfigError("an empty text is the null, which this model has not learned", fix=fix)
+        return fields
 
     def _rng(self, seed: int, numbers: Sequence[int], stream: str) -> Rng:
         return RowRng([derive_seed(seed, stream, i) for i in numbers], device=self.device)

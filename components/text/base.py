@@ -5,7 +5,7 @@ n: texts, m: the most tokens that are read of one, L: tokens of a text.
 
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ class Reading(NamedTuple):
 
     pooled: Float[Tensor, "n dim"]
     """Of norm sqrt(dim), so that coordinates have unit scale."""
-    states: Float[Tensor, "n m dim"]
+    states: Float[Tensor, "n m state_dim"]
     """Of each token, in order; zeros after the last."""
     n_tokens: list[int]
     """Tokens of each text before it was cut to m."""
@@ -30,7 +30,12 @@ class TextEncoder(nn.Module, ABC):
     """The base of a text encoder, which is frozen. What it makes of a text does not depend on the others."""
 
     dim: int
+    """Of the embedding."""
+    state_dim: int
+    """Of the states."""
     max_tokens: int
+    files: Mapping[str, bytes]
+    """What a saved encoder has besides its weights, by file name."""
 
     @abstractmethod
     def read(self, texts: Sequence[str]) -> Reading:

@@ -12,7 +12,8 @@ from components.config import Config
 from components.documents import validated
 from components.fields import FieldSpec, mask_name
 from components.text.base import Reading, TextEncoder, is_there, tidy
-from components.text.config import TextEncoderConfig
+from components.text.config import JointConfig, TextEncoderConfig
+from components.text.joint import Joint
 from components.weights import load_weights, save_weights
 
 CONFIG, WEIGHTS = "config.json", "weights.safetensors"
@@ -23,16 +24,17 @@ _log = logging.getLogger(__name__)
 class TextModel(nn.Module):
     """Texts -> the fields `text` (b, dim) and, with states, `tokens` (b, m, dim), with their masks."""
 
-    def __init__(self, encoder: TextEncoder, *, states: bool) -> None:
+    def __init__(self, encoder: TextEncoder, *, states: bool, joint: Joint | None = None) -> None:
         super().__init__()
-        self.encoder, self.states = encoder.requires_grad_(False).eval(), states
+        self.encoder, self.states, self.joint = encoder.requires_grad_(False).eval(), states, joint
 
     @property
     def fields(self) -> tuple[FieldSpec, ...]:
         """Columns of the cache: of each picture's captions."""
-        dim, m = self.encoder.dim, self.encoder.max_tokens
+        dim = self.encoder.dim if self.joint is None else self.joint.dim
+        of_tokens = (self.encoder.max_tokens, self.encoder.state_dim)
         text = FieldSpec(name="text", dtype="float32", shape=(dim,), ragged=True, nullable=True, choices=True)
-        tokens = FieldSpec(name="tokens", dtype="float16", shape=(m, dim), ragged=True, nullable=True, choices=True)
+        tokens = FieldSpec(name="tokens", dtype="float16", shape=of_tokens, ragged=True, nullable=True, choices=True)
         return (text, tokens) if self.states else (text,)
 
     @torch.no_grad()
@@ -46,7 +48,8 @@ class TextModel(nn.Module):
         out = {field.name: torch.zeros(len(texts), *field.shape) for field in self.fields}
         if bool(there.any()):
             reading = self.read([text for text in tidied if text])
-            made = {"text": reading.pooled, "tokens": reading.states}
+            pooled = reading.pooled if self.joint is None else self.joint.of_text(reading.pooled)
+            made = {"text": pooled, "tokens": reading.states}
             for name, values in out.items():
                 values[there] = made[name].float().cpu()
         masks = {mask_name("text"): there}
@@ -81,18 +84,30 @@ class _Saved(Config):
 
     encoder: TextEncoderConfig
     states: bool
+    joint: JointConfig | None
+    image_dim: int | None
+    """Dimension of the representations that a joint space is of."""
 
 
-def save(config: TextEncoderConfig, model: TextModel, out: Writer) -> None:
+def save(config: TextEncoderConfig, joint: JointConfig | None, model: TextModel, out: Writer) -> None:
     """Write the artifact's files."""
+    image_dim = None if model.joint is None else model.joint.image_dim
+    for name, data in model.encoder.files.items():
+        with out.file(name) as path:
+            path.write_bytes(data)
+    config = config.model_copy(update={"folder": None}) if config.kind == "pretrained" else config
+    saved = _Saved(encoder=config, states=model.states, joint=joint, image_dim=image_dim)
     with out.file(WEIGHTS) as path:
         save_weights(path, model.state_dict())
-    out.write_json(CONFIG, _Saved(encoder=config, states=model.states).model_dump(mode="json"))
+    out.write_json(CONFIG, saved.model_dump(mode="json"))
 
 
 def load(artifact: Reader) -> TextModel:
     """What save() wrote, on CPU. Raises: WeightsError."""
     saved: _Saved = validated(TypeAdapter(_Saved), artifact.read_json(CONFIG), f"{artifact.path(CONFIG)}")
-    model = TextModel(saved.encoder.build(), states=saved.states)
+    encoder, joint = saved.encoder.build(artifact), None
+    if saved.joint is not None and saved.image_dim is not None:
+        joint = Joint(saved.joint, image_dim=saved.image_dim, text_dim=encoder.dim)
+    model = TextModel(encoder, states=saved.states, joint=joint)
     load_weights(model, artifact.path(WEIGHTS))
-    return model
+    return model.eval().requires_grad_(False)

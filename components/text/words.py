@@ -30,7 +30,8 @@ class Words(TextEncoder):
 
     def __init__(self, config: WordsConfig) -> None:
         super().__init__()
-        self.dim, self.max_tokens = config.dim, config.max_tokens
+        self.dim = self.state_dim = config.dim
+        self.max_tokens, self.files = config.max_tokens, {}
         rng = torch.Generator().manual_seed(derive_seed(config.seed, "words"))
         self.register_buffer("table", torch.randn(_N_ROWS, config.dim, generator=rng))
         self.register_buffer("places", sinusoids(torch.arange(config.max_tokens), config.dim), persistent=False)

@@ -19,7 +19,12 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     between: Annotated[tuple[Path, Path] | None, typer.Option(help="Pictures between these two.")] = None,
     share: Annotated[
         float | None,
-        typer.Option(help="With --between: one mix, of so much of the second.", min=0, max=1, callback=finite),
+        typer.Option(
+            help="One mix, of so much of the second of --between, or of --like with --text.",
+            min=0,
+            max=1,
+            callback=finite,
+        ),
     ] = None,
     nearest: Annotated[
         int | None, typer.Option(help="Also nearest.png: so many nearest training pictures below each.", min=1)
@@ -30,11 +35,17 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to draw, for class-conditional models.")
     ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="What to draw, in words; of several each gets -n pictures.")
+    ] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.", callback=finite)
     ] = None,
     guide_scale: Annotated[
         float | None, typer.Option(help="How strongly the guide pulls to the class; 0 is off.", callback=finite)
+    ] = None,
+    rdm_guidance: Annotated[
+        float | None, typer.Option(help="The same of the representation generator, as for --text.", callback=finite)
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
     large: Annotated[bool, typer.Option("--large", help="Make them larger with the bundle's upsampler.")] = False,
@@ -45,18 +56,20 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     from flows.lineage.sampling import SHOWN, open_picture, write_samples
 
     request = Request(
-        n=n,
+        n=n * max(1, len(text or ())),
         seed=seed,
         like=None if like is None else open_picture(like),
         between=None if between is None else (open_picture(between[0]), open_picture(between[1])),
         share=share,
         class_name=class_name,
+        text=tuple(text or ()),
         guidance=guidance,
         guide_scale=guide_scale,
+        rdm_guidance=rdm_guidance,
         steps=steps,
         upscale=Upscale() if large else None,
     )
-    with counted("sample", n) as on_written:
+    with counted("sample", request.n) as on_written:
         write_samples(request, Project.here(), model=model, out=out, nearest=nearest, npz=npz, on_written=on_written)
-    which = "all of them" if n <= SHOWN else f"the first {SHOWN}"
-    say(f"{n} picture(s) in {out}, {which} in {out / 'grid.png'}")
+    which = "all of them" if request.n <= SHOWN else f"the first {SHOWN}"
+    say(f"{request.n} picture(s) in {out}, {which} in {out / 'grid.png'}")

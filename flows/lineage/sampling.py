@@ -61,7 +61,8 @@ def write_samples(
                 _write(_path(out, i), image, claim)
         shown += [shown_pixels(_path(out, i).read_bytes()) for i in here if i < n_shown]
         on_written(here.stop)
-    columns = request.n if request.is_path and request.n <= 16 else None
+    row = request.n // len(request.text) if len(request.text) > 1 else request.n if request.is_path else None
+    columns = row if row is not None and row <= 16 else None
     sheet = provenance.model_copy(update={"shown": n_shown, "columns": columns})
     _write(out / "grid.png", grid(np.stack(shown), columns=columns), sheet)
     if beside is not None:

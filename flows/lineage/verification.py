@@ -68,6 +68,8 @@ def _undecidable(claim: Provenance, request: VerifyRequest) -> str | None:
     """Why the picture cannot be sampled again from a bundle alone; None when it can."""
     if "oracle" in claim.condition:
         return "it was drawn from representations of real pictures, which no bundle holds"
+    if "captions" in claim.condition:
+        return "it was drawn from captions of real pictures, which no bundle holds"
     if "representation" in claim.condition:
         return "it was drawn from a representation that the caller gave, which no bundle holds"
     condition = claim.condition
@@ -165,6 +167,7 @@ def _request(claim: Provenance, request: VerifyRequest) -> Request:
         seed=claim.seed,
         first=claim.first,
         class_name=condition.get("class"),
+        text=tuple(condition["text"].split("\n")) if "text" in condition else (),
         like=pictures[0] if "like" in condition else None,
         between=(pictures[0], pictures[1]) if "between" in condition else None,
         share=float(condition["share"]) if "share" in condition else None,

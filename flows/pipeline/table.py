@@ -50,6 +50,31 @@ def _guided(sections: Sections) -> bool:
     return any(options is not None and options.get("guide") for options in (rdm, sample["pixels"]))
 
 
+def _joint(sections: Sections) -> bool:
+    """Whether texts and representations get a space."""
+    return sections["text"]["joint"] is not None
+
+
+def _samples_of_real_pictures(sections: Sections) -> bool:
+    """Whether images are sampled from what is known of held-out pictures: their representations, or their captions."""
+    generators = [sections[name]["model"] for name in ("rdm", "pixels") if sections[name] is not None]
+    kinds = {condition["kind"] for model in generators for condition in model["conditions"]}
+    return "text" in kinds or _represented_by("oracle")(sections)
+
+
+_ALL_BUT_BUNDLE = [
+    "collect",
+    "encoder",
+    "codec",
+    "text",
+    "encode",
+    "rdm",
+    "pixels",
+    "guide",
+    "upsampler",
+    "sample",
+    "evaluate",
+]
 _PICTURES = ("metrics.json", "plots/*", "pictures/*")
 
 KINDS: dict[str, Stage] = {
@@ -58,7 +83,7 @@ KINDS: dict[str, Stage] = {
         Stage("collect", (), ("base.json", "rejects.json", *_PICTURES)),
         Stage("encoder", (Need("collect", "base.json"),), _PICTURES),
         Stage("codec", (Need("collect", "base.json"),), _PICTURES),
-        Stage("text", (Need("collect", "base.json"),), _PICTURES),
+        Stage("text", (Need("collect", "base.json"), Need("encoder", when=_joint)), _PICTURES),
         Stage("encode", (Need("collect"), Need("encoder"), Need("codec"), Need("text")), ("rejects.json", *_PICTURES)),
         Stage("rdm", (Need("encode"),), _PICTURES),
         Stage("pixels", (Need("encode"), Need("codec")), _PICTURES),
@@ -71,7 +96,7 @@ KINDS: dict[str, Stage] = {
                 Need("pixels"),
                 Need("codec"),
                 Need("guide", when=_guided),
-                Need("encode", when=_represented_by("oracle")),
+                Need("encode", when=_samples_of_real_pictures),
             ),
             _PICTURES,
         ),
@@ -80,13 +105,7 @@ KINDS: dict[str, Stage] = {
         ),
         Stage(
             "bundle",
-            tuple(
-                Need(s)
-                for s in (
-                    *("collect", "encoder", "codec", "encode", "rdm", "pixels"),
-                    *("guide", "upsampler", "sample", "evaluate"),
-                )
-            ),
+            tuple(map(Need, _ALL_BUT_BUNDLE)),
             ("*",),
         ),
     )

@@ -1,17 +1,27 @@
 """Captions, from metadata to a picture: every stage on a tiny collection, in this process."""
 
+import base64
+import io
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
+from components.bundle.bundle import Bundle
+from components.bundle.provenance import read_provenance
+from components.bundle.request import Picture, Request
+from components.bundle.serving import Predictor
 from components.cache.reader import open_cache
+from components.errors import ConfigError
+from components.images.pictures import to_uint8
 from components.rdm import load_rdm
 from flows.__main__ import app
 from tests.support.folders import FolderArtifact
@@ -20,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 COLORS = {"red": (230, 30, 30), "green": (30, 200, 30), "blue": (40, 60, 240)}
 TEXT = {"kind": "text", "port": "vector", "drop_prob": 0.2, "missing": "null"}
 WORDS = {"numerics": 1, "encoder": {"kind": "words", "dim": 32, "max_tokens": 6, "seed": 0}, "states": True}
+HEADS = {"dim": None, "seed": 0}
 N = 60
 
 
@@ -44,10 +55,11 @@ def _params() -> dict[str, Any]:
     params: dict[str, Any] = json.loads(json.dumps(yaml.safe_load((ROOT / "presets/smoke.yaml").read_text())))
     params["collect"] |= {"labels": "none"}
     params["codec"]["model"]["channels"] = 3
-    params["text"] = WORDS
+    for stage in ("encoder", "evaluate"):
+        params[stage]["train"] |= {"steps": 6, "log_every": 3}
+    params["text"] = WORDS | {"joint": HEADS | {"train": params["rdm"]["train"] | {"steps": 60}}}
     params["rdm"]["model"]["conditions"] = [TEXT]
     params["pixels"]["model"]["conditions"] += [TEXT | {"port": "sequence"}]
-    params["pixels"]["model"]["kind"] = "dit"
     return params
 
 
@@ -62,7 +74,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(root)
         Path("params.yaml").write_text(yaml.safe_dump(_params(), sort_keys=False))
         app(["snapshot", "pictures"], standalone_mode=False)
-        for stage in ("collect", "encoder", "codec", "text", "encode", "rdm", "pixels"):
+        for stage in ("collect", "encoder", "codec", "text", "encode", "rdm", "pixels", "sample", "evaluate", "bundle"):
             app(["run", stage], standalone_mode=False)
         yield root
     assert Path.cwd() == before
@@ -82,6 +94,7 @@ def test_the_stage_says_how_captions_are_read(project: Path) -> None:
     metrics = json.loads((project / "artifacts/text/metrics.json").read_text())
     assert metrics["captioned"] == N - N // 5
     assert metrics["distinct_captions"] == 6
+    assert metrics["retrieval_r1"] > metrics["retrieval_r1_chance"]
     assert (metrics["longest_caption"], metrics["cut_share"], metrics["unknown_share"]) == (3, 0, 0)
 
 
@@ -95,5 +108,80 @@ def test_each_picture_has_the_embeddings_of_its_captions(project: Path) -> None:
         assert (captions[i] or [None])[0] != (captions[j] or [None])[0] or batch["text"][i].equal(batch["text"][j])
 
 
-def test_the_bundle_is_conditioned_on_text(project: Path) -> None:
+def _sample(*options: str) -> list[np.ndarray]:
+    shutil.rmtree("drawn", ignore_errors=True)
+    app(["sample", "--out", "drawn", *options], standalone_mode=False)
+    return [np.asarray(Image.open(path)) for path in sorted(Path("drawn").glob("0*.png"))]
+
+
+def test_the_evaluated_samples_are_of_held_out_captions(project: Path) -> None:
     assert load_rdm(_artifact(project, "rdm")).conditions == ("text",)
+    parents = json.loads(_artifact(project, "sample").read_bytes("samples.json"))["parents"]
+    assert set(parents) == {"rdm", "pixels", "codec", "encode"}
+    grid = read_provenance((project / "artifacts/sample/pictures/grid.png").read_bytes())
+    assert grid.condition == {"captions": "val"}
+
+
+@pytest.mark.usefixtures("project")
+def test_pictures_of_several_texts_are_drawn_and_proved() -> None:
+    texts = ("a red blot", "the color blue")
+    drawn = _sample(*(f"--text={text}" for text in texts), "-n", "3", "--rdm-guidance", "2")
+    assert len(drawn) == 6
+    claim = read_provenance(Path("drawn/0004.png").read_bytes())
+    assert claim.condition == {"text": "a red blot\nthe color blue"}
+    assert claim.sampling["rdm"]["guidance"] == 2
+    for name in ("0001.png", "0004.png", "grid.png"):
+        app(["verify", f"drawn/{name}"], standalone_mode=False)  # exits unless it is the same
+    bundle = Bundle.load("artifacts/bundle")
+    whole = bundle.system.sampler(Request(n=6, text=texts, rdm_guidance=2.0))(range(6))
+    assert whole["text"][:3].equal(whole["text"][:1].expand(3, -1))
+    assert not whole["text"][0].equal(whole["text"][3])
+    assert (to_uint8(bundle.system.images(whole)) == np.stack(drawn)).all()
+
+
+@pytest.mark.usefixtures("project")
+def test_an_empty_text_is_no_text_and_another_text_another_picture() -> None:
+    bundle = Bundle.load("artifacts/bundle")
+    plain, empty, red = (bundle.sample(Request(n=2, text=text)) for text in ((), ("",), ("a red blot",)))
+    assert plain.equal(empty)
+    assert not plain.equal(red)
+    records = [{"text": "a red blot"}, {"text": "a red blot"}]
+    answers = Predictor(bundle).predict(records, {"seed": 0})
+    png = np.asarray(Image.open(io.BytesIO(base64.b64decode(answers[1]["image"]))))
+    assert (png == to_uint8(red)[1]).all()
+
+
+def test_a_text_is_mixed_with_a_picture(project: Path) -> None:
+    other = project / "pictures/01.png"
+    drawn = _sample("--text=a red blot", "--like", str(other), "--share", "0.25", "-n", "2")
+    claim = read_provenance(Path("drawn/0001.png").read_bytes())
+    assert set(claim.condition) == {"text", "like", "share"}
+    app(["verify", "drawn/0001.png", "--like", str(other)], standalone_mode=False)
+    bundle, picture = Bundle.load("artifacts/bundle"), Picture(other.read_bytes())
+    text, mix = ({"text": ("a red blot",)}, {"text": ("a red blot",), "like": picture, "share": 0.25})
+    rows = [bundle.system.sampler(Request(n=2, **how))(range(2)) for how in (text, mix)]  # type: ignore[arg-type]
+    wanted = 0.75 * rows[0]["representation"] + 0.25 * bundle.represent(picture)
+    torch.testing.assert_close(rows[1]["representation"], wanted)
+    assert (to_uint8(bundle.system.images(rows[1])) == np.stack(drawn[:2])).all()
+    with pytest.raises(ConfigError, match="mixes two"):
+        Request(text=("a",), share=0.5)
+
+
+@pytest.mark.usefixtures("project")
+def test_a_long_text_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    long = "a red blot on the left of it"
+    bundle = Bundle.load("artifacts/bundle")
+    cut, same = (bundle.sample(Request(text=(text,))) for text in (long, "a red blot on the left"))
+    assert cut.equal(same)
+    assert "has 8 tokens; the first 6 are read" in caplog.text
+
+
+def test_a_text_that_cannot_be_is_refused() -> None:
+    with pytest.raises(ConfigError, match="control characters"):
+        Request(text=("a\x1b[2Jb",))
+    with pytest.raises(ConfigError, match="exclude each other"):
+        Request(text=("a",), class_name="b")
+    with pytest.raises(ConfigError, match="as many images"):
+        Request(text=("a", "b"), n=3)
+    with pytest.raises(ConfigError, match="no request"):
+        Request(text=("a" * 200_000,))

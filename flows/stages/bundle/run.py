@@ -111,7 +111,7 @@ def run(params: BundleParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     for module_path in _sources():
         out.write_bytes(module_path.relative_to(_ROOT).as_posix(), module_path.read_bytes())
     guided = inputs["guide"].read_json("config.json")["model"]["kind"] if "guide" in parts else None
-    _write_pyfunc(sampling, guided=guided and GUIDED[guided], needs_timm=_needs_timm(parts, inputs), out=out)
+    _write_pyfunc(sampling, guided=guided and GUIDED[guided], more=_more(parts, inputs), out=out)
     return {"weights_mib": n_bytes / 2**20, "parts": float(len(parts))}
 
 
@@ -141,7 +141,10 @@ def _sources() -> list[Path]:
 def _lineage(params: BundleParams, inputs: Inputs) -> dict[str, Any]:
     """What the bundle was made of, to be read without a store or a network."""
     parents = {}
-    stages = ("collect", "encoder", "codec", "encode", "rdm", "pixels", "guide", "upsampler", "sample", "evaluate")
+    stages = (
+        *("collect", "encoder", "codec", "text", "encode", "rdm", "pixels"),
+        *("guide", "upsampler", "sample", "evaluate"),
+    )
     for stage in (stage for stage in stages if stage in inputs):
         artifact = inputs[stage]
         parents[stage] = {"content": artifact.digest}
@@ -157,14 +160,17 @@ def _lineage(params: BundleParams, inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def _needs_timm(parts: Iterable[str], inputs: Inputs) -> bool:
-    return "encoder" in parts and inputs["encoder"].read_json("config.json")["kind"] == "timm"
+def _more(parts: Iterable[str], inputs: Inputs) -> tuple[str, ...]:
+    """Libraries that only some bundles need."""
+    timm = "encoder" in parts and inputs["encoder"].read_json("config.json")["kind"] == "timm"
+    words = "text" not in parts or inputs["text"].read_json("config.json")["encoder"]["kind"] == "words"
+    return (*(("timm",) if timm else ()), *(() if words else ("tokenizers", "transformers")))
 
 
-def _write_pyfunc(sampling: SystemSampling, *, guided: str | None, needs_timm: bool, out: Output) -> None:
+def _write_pyfunc(sampling: SystemSampling, *, guided: str | None, more: Iterable[str], out: Output) -> None:
     """The files of MLflow's model format (models-from-code). JSON is YAML, too."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    names = sorted((*_REQUIRED, "timm") if needs_timm else _REQUIRED)
+    names = sorted((*_REQUIRED, *more))
     example = {"columns": list(REQUEST_COLUMNS), "data": [[None] * len(REQUEST_COLUMNS)]}
     n = {"n": 4}
     out.write_bytes("model.py", MODEL_PY.encode())

@@ -145,8 +145,8 @@ def curve_plot(curve: Sequence[dict[str, float]], task: str, accuracy: float | N
 def described(conditions: Sequence[str], representations: str | None) -> str:
     """What the generator was conditioned on, in words."""
     source = "of real held-out pictures" if representations == "oracle" else "dreamed up by a second model"
-    words = {"representation": f"from representations {source}", "class": "told a class", "cluster": "told a cluster"}
-    return " and ".join(words[kind] for kind in conditions) or "told nothing"
+    words = {"representation": f"from representations {source}", "text": "told a held-out picture's caption"}
+    return " and ".join(words.get(kind, f"told a {kind}") for kind in conditions) or "told nothing"
 
 
 def page(

@@ -8,10 +8,11 @@ import torch
 from components.base import Batch, Metrics
 from components.bundle.provenance import SCHEMA, Provenance, with_provenance
 from components.bundle.request import Request
-from components.bundle.system import System, SystemSampling
-from components.cache.reader import open_cache
+from components.bundle.system import TEXT_FIELDS, System, SystemSampling
+from components.cache.reader import CacheSplit, open_cache
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.codecs.base import load_codec
+from components.generators.base import Generator
 from components.guides import load_guide
 from components.images.pictures import grid, png_bytes, to_uint8
 from components.pixels import load_pixels
@@ -31,8 +32,8 @@ class _Sampler:
         pixels = load_pixels(inputs["pixels"]).to(device)
         self.needs_representation = "representation" in pixels.required
         oracle = self.needs_representation and params.representations == "oracle"
-        self.real = open_cache(inputs["encode"]).held_out("val", ("representation",)) if oracle else None
         self.rdm = load_rdm(inputs["rdm"]).to(device) if self.needs_representation and not oracle else None
+        self.real = _real(inputs, pixels, self.rdm, oracle=oracle)
         sampling = SystemSampling.model_validate(params.model_dump(include=set(SystemSampling.model_fields)))
         follows = "guide" in inputs and any(map(sampling.follows, ("rdm", "pixels")))
         self.system = System(
@@ -51,6 +52,17 @@ class _Sampler:
             given = self.real.rows(rows)
         batch = self.system.rows(self.request, range(start, stop), given=given)
         return to_uint8(self.system.images(batch)), batch
+
+
+def _real(inputs: Inputs, pixels: Generator, rdm: Generator | None, *, oracle: bool) -> CacheSplit | None:
+    """Held-out pictures whose representations or captions are given; None where nothing is."""
+    read = dict.fromkeys(field for one in (rdm, pixels) if one is not None for field in one.conditions)
+    texts = tuple(field for field in read if field in TEXT_FIELDS)
+    if not oracle and not texts:
+        return None
+    held_out = open_cache(inputs["encode"]).held_out("val", ("representation", *texts) if oracle else texts)
+    captioned = held_out if oracle else held_out.having(texts)
+    return captioned if len(captioned) else None
 
 
 def oracle_rows(n_real: int, start: int, stop: int, *, seed: int) -> np.ndarray:
@@ -96,6 +108,7 @@ def _grid(sampler: _Sampler, info: SamplesInfo, drawn: list[np.ndarray], n_shown
 
 def _provenance(params: SampleParams, info: SamplesInfo) -> Provenance:
     """Of the grid. No platform: a stage's outputs hold no places."""
+    given = "oracle" if params.representations == "oracle" else "captions"
     sampling = params.model_dump(mode="json", include={"batch_size", "rdm", "pixels"})
     return Provenance(
         schema_version=SCHEMA,
@@ -109,7 +122,7 @@ def _provenance(params: SampleParams, info: SamplesInfo) -> Provenance:
         columns=None,
         sampling=sampling,
         platform=None,
-        condition={"oracle": "val"} if "encode" in info.parents else {},
+        condition={given: "val"} if "encode" in info.parents else {},
     )
 
 

@@ -127,6 +127,11 @@ def test_class_on_a_model_without_classes_is_refused(bundle: Bundle) -> None:
         bundle.sample(Request(class_name="bar"))
 
 
+def test_text_on_a_model_without_it_is_refused(bundle: Bundle) -> None:
+    with pytest.raises(ConfigError, match=r"does not take a text[\s\S]*a red apple[\s\S]*fix:"):
+        bundle.sample(Request(text=("a red apple",)))
+
+
 def test_guidance_without_a_trained_null_is_refused(tmp_path: Path) -> None:
     bundle = Bundle.load(make_bundle(tmp_path, "none").root)
     with pytest.raises(ConfigError, match="guidance"):

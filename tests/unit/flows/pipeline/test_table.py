@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from components.errors import ConfigError
-from flows.pipeline.table import KINDS, Need, Stage, check_name, pipeline
+from flows.pipeline.table import Need, Stage, check_name, pipeline
 from tests.support.generators import BY_CLASS
 
 PRESETS = Path(__file__).parents[4] / "presets"
@@ -38,7 +38,7 @@ def test_rcg_has_the_nine_stages() -> None:
 def test_without_an_rdm_nothing_needs_one() -> None:
     stages = pipeline(sections(rdm=None, sample={"representations": None, "rdm": None}))
     assert "rdm" not in stages
-    assert list(stages) == [name for name in KINDS if name not in ("text", "rdm", "guide")]
+    assert list(stages) == [name for name in pipeline(sections()) if name != "rdm"]
     assert needs(stages["sample"]) == ["pixels", "codec"]
     assert not any("rdm" in needs(stage) for stage in stages.values())
 
@@ -81,7 +81,7 @@ def test_names_that_are_no_stage() -> None:
 
 def test_text_is_a_stage_where_params_have_the_section() -> None:
     words = {"encoder": {"kind": "words", "dim": 8, "max_tokens": 4, "seed": 0}}
-    stages = pipeline({**sections(), "text": {"numerics": 1, "states": False, **words}})
+    stages = pipeline({**sections(), "text": {"numerics": 1, "states": False, "joint": None, **words}})
     assert stages["text"].needs == (Need("collect", "base.json"),)
     assert "text" in needs(stages["encode"])
     assert all("text" not in needs(stage) for stage in pipeline(sections()).values())
