@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.base import Metrics
+from components.metrics.evidence import LEVEL, binomial_tail
 from components.metrics.frechet import bootstrap_interval, frechet, principal_axes
 from components.metrics.histogram import class_counts, entropy, kl_divergence
 from components.metrics.inception_score import inception_score
@@ -13,7 +14,7 @@ from components.metrics.memorization import SMALLEST, Memorization
 from components.metrics.prdc import precision_recall
 
 _ENOUGH_TO_TELL = 100
-"""Labeled held-out images below which an accuracy at chance level may be bad luck."""
+"""Labeled held-out images below which no accuracy says much."""
 _log = logging.getLogger(__name__)
 
 
@@ -50,21 +51,25 @@ def quality(x: Vectors, *, k: int, n_bootstrap: int, seed: int) -> Metrics:
 
 
 def warn_of_chance(held_out: np.ndarray, labels: np.ndarray) -> None:
-    """Warn of a label network that is right no more often than if it always named the commonest class.
+    """Warn of a label network that is right no more often than always naming the commonest class, by an exact test.
 
+    Of fewer than 100 labels nothing is said.
     Shapes: held_out (m, n_classes) probabilities; labels (m,) int64, -1 for unlabeled.
     """
     known = labels >= 0
     counts = class_counts(labels, held_out.shape[1])
-    if counts.sum() < _ENOUGH_TO_TELL:
+    n = int(counts.sum())
+    if n < _ENOUGH_TO_TELL:
         return
-    chance, share = counts.max() / counts.sum(), (held_out.argmax(axis=1) == labels)[known].mean()
-    if share <= chance:
-        _log.warning(
-            "the feature network has not learned, so its numbers rank nothing: on held-out pictures %s; raise "
-            "evaluate.train.steps, hold more pictures out, or set evaluate.features.task: self",
-            f"it names {share:.0%} of {counts.sum()} labels right, and always naming the commonest {chance:.0%}",
-        )
+    chance, hits = float(counts.max() / n), int((held_out.argmax(axis=1) == labels)[known].sum())
+    p = binomial_tail(hits, n, chance)
+    if p <= LEVEL:
+        return
+    _log.warning(
+        "nothing shows that the feature network has learned, so its numbers rank nothing: on held-out pictures %s; "
+        "raise evaluate.train.steps, hold more pictures out, or set evaluate.features.task: self",
+        f"it names {hits / n:.0%} of {n} labels right, and always naming the commonest {chance:.0%} (p = {p:.2g})",
+    )
 
 
 def class_metrics(generated: np.ndarray, held_out: np.ndarray, labels: np.ndarray) -> Metrics:

@@ -140,8 +140,20 @@ def test_a_network_that_has_learned_nothing_is_warned_of(tmp_path: Path, caplog:
     net, _ = fit_network(CONFIG, "labels", RealImages(train, 8), 2, _how(60), worker(tmp_path), seed=0)
     _, probabilities = extract(net, RealImages(new, 8).batches(16))
     warn_of_chance(probabilities, new.labels)
-    assert "has not learned" in caplog.text
+    assert "nothing shows that the feature network has learned" in caplog.text
     assert "labels right" in caplog.text
+
+
+def test_an_accuracy_above_chance_by_luck_is_warned_of_and_one_beyond_it_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """50 of 100 labels are of one class: 52 hits are likely by chance (p = 0.38), 60 are not (p = 0.03)."""
+    labels = np.repeat([0, 1], 50)
+    for hits, warned in ((52, True), (60, False)):
+        caplog.clear()
+        named = np.where(np.arange(100) < hits, labels, 1 - labels)
+        warn_of_chance(np.eye(2)[named], labels)
+        assert ("nothing shows" in caplog.text) is warned
 
 
 def test_one_class_is_no_classes() -> None:
