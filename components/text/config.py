@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 from pydantic import Field
 
 from components.config import Config
-from components.training.config import TrainConfig
 from components.weights_file import WeightsFile
 
 if TYPE_CHECKING:
@@ -58,24 +57,6 @@ class PretrainedConfig(Config):
         from components.text.pretrained import imported, rebuilt
 
         return imported(self) if artifact is None else rebuilt(self, artifact)
-
-
-class JointConfig(Config):
-    """A space of images and texts, trained on captioned pictures: linear heads on what is frozen, by contrast.
-
-    `text` then is the caption in that space; the states of tokens stay as they are.
-    """
-
-    dim: int | None = Field(ge=2)
-    """Width of the space; null: that of the representations, which stay as they are, as `by: nearest` needs."""
-    seed: int = Field(ge=0)
-    """Seed of the heads."""
-    train: TrainConfig
-    """The training run, of seconds."""
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(dim=6, seed=0, train=TrainConfig.tiny())
 
 
 TextEncoderConfig = Annotated[WordsConfig | PretrainedConfig, Field(discriminator="kind")]

@@ -12,7 +12,7 @@ from components.config import Config
 from components.documents import validated
 from components.fields import FieldSpec, mask_name
 from components.text.base import Reading, TextEncoder, is_there, tidy
-from components.text.config import JointConfig, TextEncoderConfig
+from components.text.config import TextEncoderConfig
 from components.text.joint import Joint
 from components.weights import load_weights, save_weights
 
@@ -84,19 +84,22 @@ class _Saved(Config):
 
     encoder: TextEncoderConfig
     states: bool
-    joint: JointConfig | None
     image_dim: int | None
-    """Dimension of the representations that a joint space is of."""
+    """Dimension of the representations that a joint space is of; null: there is none."""
+    joint_dim: int | None
+    """Its width; null: that of the representations, which stay as they are."""
 
 
-def save(config: TextEncoderConfig, joint: JointConfig | None, model: TextModel, out: Writer) -> None:
+def save(config: TextEncoderConfig, model: TextModel, out: Writer) -> None:
     """Write the artifact's files."""
-    image_dim = None if model.joint is None else model.joint.image_dim
+    joint = model.joint
+    image_dim = None if joint is None else joint.image_dim
+    joint_dim = None if joint is None or joint.own else joint.dim
     for name, data in model.encoder.files.items():
         with out.file(name) as path:
             path.write_bytes(data)
     config = config.model_copy(update={"folder": None}) if config.kind == "pretrained" else config
-    saved = _Saved(encoder=config, states=model.states, joint=joint, image_dim=image_dim)
+    saved = _Saved(encoder=config, states=model.states, image_dim=image_dim, joint_dim=joint_dim)
     with out.file(WEIGHTS) as path:
         save_weights(path, model.state_dict())
     out.write_json(CONFIG, saved.model_dump(mode="json"))
@@ -106,8 +109,8 @@ def load(artifact: Reader) -> TextModel:
     """What save() wrote, on CPU. Raises: WeightsError."""
     saved: _Saved = validated(TypeAdapter(_Saved), artifact.read_json(CONFIG), f"{artifact.path(CONFIG)}")
     encoder, joint = saved.encoder.build(artifact), None
-    if saved.joint is not None and saved.image_dim is not None:
-        joint = Joint(saved.joint, image_dim=saved.image_dim, text_dim=encoder.dim)
+    if saved.image_dim is not None:
+        joint = Joint(saved.joint_dim, image_dim=saved.image_dim, text_dim=encoder.dim)
     model = TextModel(encoder, states=saved.states, joint=joint)
     load_weights(model, artifact.path(WEIGHTS))
     return model.eval().requires_grad_(False)

@@ -18,13 +18,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     like: Annotated[Path | None, typer.Option(help="Variations of this picture, through its representation.")] = None,
     between: Annotated[tuple[Path, Path] | None, typer.Option(help="Pictures between these two.")] = None,
     share: Annotated[
-        float | None,
-        typer.Option(
-            help="One mix, of so much of the second of --between, or of --like with --text.",
-            min=0,
-            max=1,
-            callback=finite,
-        ),
+        float | None, typer.Option(help="So much of --between's second, or of --like.", min=0, max=1, callback=finite)
     ] = None,
     nearest: Annotated[
         int | None, typer.Option(help="Also nearest.png: so many nearest training pictures below each.", min=1)

@@ -1,7 +1,30 @@
 """The section text of params.yaml."""
 
+from typing import Self
+
+from pydantic import Field
+
 from components.config import Config
-from components.text.config import JointConfig, TextEncoderConfig
+from components.text.config import TextEncoderConfig
+from components.training.config import TrainConfig
+
+
+class JointConfig(Config):
+    """A space of images and texts, trained on captioned pictures: linear heads on what is frozen, by contrast.
+
+    `text` then is the caption in that space; the states of tokens stay as they are.
+    """
+
+    dim: int | None = Field(ge=2)
+    """Width of the space; null: that of the representations, which stay as they are, as `by: nearest` needs."""
+    seed: int = Field(ge=0)
+    """Seed of the heads."""
+    train: TrainConfig
+    """The training run, of seconds."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(dim=6, seed=0, train=TrainConfig.tiny())
 
 
 class TextParams(Config):

@@ -16,13 +16,13 @@ from components.metrics.retrieval import chance, recall
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
 from components.text.base import tidy
-from components.text.config import JointConfig
-from components.text.joint import Joint, JointTrainer, caption_numbers
+from components.text.joint import Joint
+from components.text.joint_training import JointTrainer, caption_numbers
 from components.text.model import TextModel, save
 from components.training.loop import train
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
-from flows.stages.text.params import TextParams
+from flows.stages.text.params import JointConfig, TextParams
 
 _MOST = 4096
 """Captions, and held-out pictures, that are measured."""
@@ -43,7 +43,7 @@ def run(params: TextParams, inputs: Inputs, out: Output, worker: Worker) -> Metr
         metrics = _fit(params.joint, model, index, inputs, out, worker)
     if worker.rank != 0:
         return {}
-    save(params.encoder, params.joint, model, out)
+    save(params.encoder, model, out)
     return _measure(model, _captions(index)) | metrics
 
 
@@ -120,7 +120,7 @@ def _fit(
         fix = "caption the pictures (column text of metadata.csv), or set text.joint: null"
         raise DataError("a joint space needs pictures with different captions", got=len(pairs), fix=fix)
     with seeded_init(config.seed):
-        joint = Joint(config, image_dim=pairs.z.shape[1], text_dim=model.encoder.dim)
+        joint = Joint(config.dim, image_dim=pairs.z.shape[1], text_dim=model.encoder.dim)
         trainable = JointTrainer(joint)
     curve = train(trainable, pairs.fetch, len(pairs), config.train, worker).curve
     model.joint = joint.cpu().eval()

@@ -7,11 +7,10 @@ import torch
 from components.metrics.retrieval import chance, recall
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
-from components.text.config import JointConfig
-from components.text.joint import Joint, JointTrainer, caption_numbers
+from components.text.joint import Joint
+from components.text.joint_training import JointTrainer, caption_numbers
 
 D_IMAGE, D_TEXT = 12, 20
-TINY = JointConfig.tiny()
 
 
 def _pairs(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,7 +23,7 @@ def _pairs(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _trained(dim: int | None) -> JointTrainer:
     with seeded_init(0):
-        trainer = JointTrainer(Joint(TINY.model_copy(update={"dim": dim}), image_dim=D_IMAGE, text_dim=D_TEXT))
+        trainer = JointTrainer(Joint(dim, image_dim=D_IMAGE, text_dim=D_TEXT))
     z, t = _pairs(64, 0)
     batch = {"representation": z, "text": t, "caption": torch.arange(64.0)}
     optimizer = torch.optim.Adam(trainer.parameters(), 0.01)
@@ -50,7 +49,7 @@ def test_unseen_texts_find_their_images() -> None:
 
 def test_loss_is_the_cross_entropy_of_both_ways_with_equal_captions_right() -> None:
     with seeded_init(0):
-        trainer = JointTrainer(Joint(TINY, image_dim=D_IMAGE, text_dim=D_TEXT))
+        trainer = JointTrainer(Joint(6, image_dim=D_IMAGE, text_dim=D_TEXT))
     z, t = _pairs(3, 0)
     numbers = caption_numbers(["a cat", "a dog", "a cat"])
     loss, scalars = trainer({"representation": z, "text": t, "caption": numbers.float()}, BatchRng(0, 3))

@@ -65,7 +65,7 @@ def _config(folder: Path, sha256: str | None = None, **changes: Any) -> Pretrain
 def test_an_encoder_is_read_and_lives_in_its_artifact(model: str, pooling: str, dim: int, tmp_path: Path) -> None:
     config = _config(_folder(tmp_path / "published", model), pooling=pooling)
     made, out = TextModel(config.build(), states=True), FolderArtifact(tmp_path / "artifact")
-    save(config, None, made, out)
+    save(config, made, out)
     texts = ["a red apple", "a blue apple", "", "a red apple a blue apple"]
     rows = made.rows(texts)
     assert rows["text"].shape == (4, dim)

@@ -56,7 +56,7 @@ def test_a_long_prompt_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture) -
 
 def test_what_is_saved_is_what_is_loaded(tmp_path: Path) -> None:
     out = FolderArtifact(tmp_path)
-    save(CONFIG, None, MODEL, out)
+    save(CONFIG, MODEL, out)
     before, after = MODEL.rows(["a cat"]), load(out).rows(["a cat"])
     assert all(torch.equal(before[name], after[name]) for name in before)
 
