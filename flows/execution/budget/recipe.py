@@ -50,7 +50,7 @@ def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int,
             "pixels": _sampling("dpm_solver_2m", PAINTER_STEPS),
         },
         "evaluate": {
-            "numerics": 2, "split": "test", "seed": 0,
+            "numerics": 3, "split": "test", "seed": 0,
             "features": {"task": "auto", "px": size, "width": 32, "dim": n_features(survey)},
             "train": _train(steps["evaluate"], _batch("evaluate", survey), 2e-3, weight_decay=0.05),
             "batch_size": 256, "k_neighbors": 3, "n_bootstrap": 100, "percentile": 5.0,

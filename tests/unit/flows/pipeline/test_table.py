@@ -41,6 +41,9 @@ def test_without_an_rdm_nothing_needs_one() -> None:
     assert list(stages) == [name for name in pipeline(sections()) if name != "rdm"]
     assert needs(stages["sample"]) == ["pixels", "codec"]
     assert not any("rdm" in needs(stage) for stage in stages.values())
+    present = {name: section for name, section in sections().items() if name != "rdm"}
+    left_out = pipeline(present | {"sample": sections()["sample"] | {"representations": None, "rdm": None}})
+    assert left_out == stages, "a section of null and one that is not there are the same"
 
 
 def test_a_class_conditional_rdm_changes_no_stage() -> None:
