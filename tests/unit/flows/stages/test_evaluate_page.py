@@ -44,6 +44,14 @@ def test_the_headline_is_said_in_words() -> None:
     assert "4.1% lie suspiciously close" in text
 
 
+def test_a_distance_that_real_pictures_may_have_too_ranks_nothing() -> None:
+    text = " ".join(evaluation_page(METRICS | {"fd_low": 0.25, "fd_floor": 1.5, "fd_high": 4.0}).split())
+    assert "the drawn ones cannot be told from the training pictures" in text
+    assert '<h3>Fréchet distance</h3><div class="value">0.25 … 4</div>' in text
+    assert "so this ranks nothing" in text
+    assert "times as far away" not in text
+
+
 def test_a_blind_judge_leads_the_page_and_its_numbers_are_gone() -> None:
     text = " ".join(evaluation_page(METRICS | CLASSES, blind=["it tells noise from pictures by chance"]).split())
     assert text.index("The judge is blind.") < text.index("Drawn by the model, in the order")
