@@ -51,8 +51,12 @@ class Quality:
 
 
 def _quality(versions: Sequence[StoryVersion]) -> Quality | None:
-    """None when no version was measured."""
-    measured = [version for version in versions if {"fd", "precision", "recall"} <= version.metrics.keys()]
+    """None when no version was measured by a judge that sees."""
+    measured = [
+        version
+        for version in versions
+        if {"fd", "precision", "recall"} <= version.metrics.keys() and not version.metrics.get("judge_blind")
+    ]
     if not measured:
         return None
     last, columns = measured[-1].metrics, ("fd", "precision", "recall", "memorization_share")

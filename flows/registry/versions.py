@@ -88,12 +88,13 @@ def _create(client: "MlflowClient", name: str, source: str, run: CommittedRun, t
 
 
 def _facts(store: Store, run: CommittedRun) -> dict[str, str]:
-    """Version tags: where the bundle came from, and its headline metrics."""
+    """Version tags: where the bundle came from, and its headline metrics, or that its judge was blind."""
     lineage = read_json_file(store, run, "lineage.json")
     metrics = numbers(lineage["parents"].get("evaluate", {}).get("metrics", {}))
     facts = {"fingerprint": run.fingerprint, "run": f"{store.uri}/{run.prefix}"}
     facts |= {f"content.{stage}": parent["content"] for stage, parent in lineage["parents"].items()}
-    return facts | {f"metric.{key}": f"{metrics[key]:.6g}" for key in _HEADLINE if key in metrics}
+    shown = ("judge_blind",) if metrics.get("judge_blind") else _HEADLINE
+    return facts | {f"metric.{key}": f"{metrics[key]:.6g}" for key in shown if key in metrics}
 
 
 def _check_loads(store: Store, run: CommittedRun) -> None:

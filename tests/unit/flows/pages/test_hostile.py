@@ -1,6 +1,7 @@
 """Whatever text reaches a page, from foreign bundles, decisions and files, stays text: no element and no attribute."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flows.gate.decisions import Check, Contestant, Decision, Interval
@@ -47,3 +48,6 @@ def test_report() -> None:
     story = Story(HOSTILE, versions, [decision], [], [HOSTILE])
     growth = Growth({HOSTILE: 3}, [], {HOSTILE: 1.0}, [Cluster(3, b"png")])
     assert_harmless(report_page(story, growth))
+    assert "Fréchet distance by version" in report_page(story, growth)
+    unseen = [replace(version, metrics=metrics | {"judge_blind": 1.0}) for version in versions]
+    assert "Fréchet distance by version" not in report_page(replace(story, versions=unseen), growth)
