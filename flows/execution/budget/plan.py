@@ -24,8 +24,6 @@ _MOST = {"encoder": 10_000, "rdm": 10_000, "evaluate": 1_000, "sample": 1_000}
 _MOST_PASSES = 1_500
 """Times that the painter sees a picture at most: beyond that it learns them by heart."""
 _N_STAGES = 9
-_ENCODER_PASSES = 8
-"""Forward passes that a training step of the encoder is worth, for each picture: two views, backward, momentum."""
 _PASSES = 3
 _GPU_FLOPS = 15e12
 """What one GPU sustains in such small networks, about: to say what it would change, nothing more."""
@@ -38,7 +36,7 @@ class Plan:
     size: int
     n_views: int
     steps: dict[str, int]
-    """Training steps of encoder, rdm, pixels and evaluate."""
+    """Training steps of encoder (none for a file), rdm, pixels and evaluate."""
     n_samples: int
     seconds: dict[str, float]
     """Of each stage on a quiet machine, its start included."""
@@ -124,6 +122,7 @@ def _at(survey: Survey, speeds: Speeds, size: int, minutes: float) -> Plan | Non
     units = {
         stage: max(_LEAST[stage], int(min(_MOST[stage], share * spare / each[stage])))
         for stage, share in _SHARES.items()
+        if stage in each
     }
     left = spare - sum(units[stage] * each[stage] for stage in units)
     bearable = _MOST_PASSES * max(1, n_train(survey)) // _batch_of(survey, size)
@@ -147,8 +146,8 @@ def _each(speeds: Speeds, survey: Survey, size: int) -> dict[str, float]:
     painter = speeds.pixels_s[size] / BATCH["pixels"] / _PASSES  # one evaluation for one picture
     rdm = speeds.rdm_s / BATCH["rdm"] / _PASSES
     shrunk = _batch_of(survey, size) / BATCH["pixels"]
-    return {
-        "encoder": speeds.encoder_s[size] * min(1.0, shrunk),
+    trained = {"encoder": speeds.encoder_s[size] * min(1.0, shrunk)} if survey.encoder is None else {}
+    return trained | {
         "rdm": speeds.rdm_s * min(1.0, shrunk),
         "pixels": speeds.pixels_s[size] * shrunk,
         "evaluate": speeds.evaluate_s[size] * min(1.0, shrunk),
@@ -158,13 +157,13 @@ def _each(speeds: Speeds, survey: Survey, size: int) -> dict[str, float]:
 
 def _encode_s(survey: Survey, speeds: Speeds, size: int, n_views: int) -> float:
     """The plain view of every picture and further ones of those to train on; each picture is decoded once."""
-    forward = speeds.encoder_s[size] / BATCH["encoder"] / _ENCODER_PASSES
+    forward = speeds.look_s[size]
     return survey.n * survey.read_s + (survey.n + (n_views - 1) * n_train(survey)) * (forward + survey.read_s / 4)
 
 
 def _fixed(survey: Survey, speeds: Speeds, size: int, *, n_views: int) -> dict[str, float]:
     """Seconds of each stage besides its units."""
-    forward = speeds.encoder_s[size] / BATCH["encoder"] / _ENCODER_PASSES
+    forward = speeds.look_s[size]
     painter = speeds.pixels_s[size] / BATCH["pixels"] / _PASSES
     judge = speeds.evaluate_s[size] / BATCH["evaluate"] / _PASSES
     n_val = min(2048, int(0.15 * survey.n))

@@ -10,7 +10,7 @@ SIZES = (16, 32, 64)
 BATCH = {"encoder": 128, "rdm": 128, "pixels": 64, "evaluate": 64}
 """Examples per training step."""
 DIM = 64
-"""Of the representations."""
+"""Of the representations; fewer where the encoder's are, or where there are hardly any pictures to find axes in."""
 PAINTER_STEPS, RDM_STEPS = 18, 50
 """Evaluations of the networks for a picture and for a representation."""
 _PAINTERS: dict[int, dict[str, int]] = {
@@ -28,7 +28,9 @@ def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int,
     color = survey.channels == 3
     return {
         "collect": _collect(survey),
-        "encoder": _encoder(size, steps["encoder"], _batch("encoder", survey), color=color),
+        "encoder": _brought(survey.encoder, survey)
+        if survey.encoder
+        else _encoder(size, steps["encoder"], _batch("encoder", survey), color=color),
         "codec": {
             "numerics": 2, "model": {"kind": "none", "channels": survey.channels, "px": size}, "seed": 0,
             "weights": None, "train": None, "objective": None,
@@ -42,7 +44,7 @@ def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int,
             },
             "max_reject_share": _allowed(survey.constant, 0.01),
         },
-        "rdm": _rdm(steps["rdm"], _batch("rdm", survey)),
+        "rdm": _rdm(steps["rdm"], _batch("rdm", survey), dim(survey)),
         "pixels": _pixels(size, steps["pixels"], _batch("pixels", survey)),
         "sample": {
             "numerics": 1, "n": n_samples, "batch_size": 50, "seed": 0, "representations": "rdm",
@@ -65,6 +67,11 @@ def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int,
             "max_drift": 4.0, "init": "none",
         },
     }  # fmt: skip
+
+
+def dim(survey: Survey) -> int:
+    """Numbers of a representation, as generators see it."""
+    return DIM if survey.encoder is None else min(DIM, survey.encoder["dim"], max(2, n_train(survey) // 4))
 
 
 def test_share(survey: Survey) -> float:
@@ -119,6 +126,17 @@ def _encoder(size: int, steps: int, batch: int, *, color: bool) -> dict[str, Any
     }  # fmt: skip
 
 
+def _brought(model: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
+    """A ready-made encoder, its numbers brought to a few axes of equal spread."""
+    axes = dim(survey)
+    reduce = {"reduce": {"kind": "pca", "dim": axes, "whiten": True}} if axes < model["dim"] else {}
+    return {
+        "numerics": 2, "model": {**model, **reduce}, "px": min(model["input_px"], max(SIZES[0], survey.side)),
+        "seed": 0, "train": None, "contrastive": None,
+        "probe": {"batch_size": 256, "max_images": 5000, "k_neighbors": 5, "weight_decay": 0.001, "iterations": 100},
+    }  # fmt: skip
+
+
 def _color_views() -> list[list[dict[str, Any]]]:
     common: list[dict[str, Any]] = [
         {"kind": "crop", "area": [0.35, 1.0], "aspect": [0.75, 1.33]},
@@ -145,11 +163,11 @@ def _gray_views() -> list[list[dict[str, Any]]]:
     return [view, view]
 
 
-def _rdm(steps: int, batch: int) -> dict[str, Any]:
+def _rdm(steps: int, batch: int, dim: int) -> dict[str, Any]:
     return {
         "numerics": 2,
         "model": {
-            "kind": "residual_mlp", "dim": DIM, "width": 256, "depth": 4, "time_dim": 128, "conditions": [],
+            "kind": "residual_mlp", "dim": dim, "width": 256, "depth": 4, "time_dim": 128, "conditions": [],
             "context_dim": 64, "schedule": {"kind": "sqrt_linear", "n_times": 1000}, "prediction": "x0",
             "min_snr": None, "variance": "fixed",
         },

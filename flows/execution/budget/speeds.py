@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.execution.budget.recipe import DIM, SIZES, recipe
+from flows.execution.budget.recipe import BATCH, SIZES, dim, recipe
 from flows.execution.budget.survey import Survey
 from flows.pipeline.params import Params, check_params
 from flows.settings import WorkerSettings
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _START_FACTOR = 3.8
 """A stage's start (imports, params, store, tracking) over the processor time in which torch is imported."""
 _TORCH_S = 2.5
+_ENCODER_PASSES = 8
+"""Forward passes that a training step of the encoder is worth, for each picture: two views, backward, momentum."""
+_N_LOOKED_AT = 32
 _N_TIMED, _MOST_S = 3, 4.0
 """Steps that are timed, and seconds after which no further one is."""
 
@@ -40,8 +43,11 @@ class Speeds:
     start_s: float
     """Of each stage, before it does anything."""
     rdm_s: float
-    """Of a training step, like the following ones by size."""
+    """Of a training step."""
+    look_s: Mapping[int, float]
+    """Of one picture through the encoder."""
     encoder_s: Mapping[int, float]
+    """Nothing where the encoder is a file."""
     pixels_s: Mapping[int, float]
     evaluate_s: Mapping[int, float]
     pixels_flops: Mapping[int, float]
@@ -60,14 +66,18 @@ def measure(survey: Survey, settings: WorkerSettings, say: Callable[[str], None]
     start_s = _START_FACTOR * _import_s()
     device = pick_device(settings.device)
     clock = _Clock(device, fit_threads() if settings.fit_threads is None else settings.fit_threads)
-    found: dict[str, dict[int, float]] = {"encoder": {}, "pixels": {}, "evaluate": {}, "flops": {}}
+    found: dict[str, dict[int, float]] = {"look": {}, "encoder": {}, "pixels": {}, "evaluate": {}, "flops": {}}
     rdm_s = 0.0
     for size in sizes(survey):
         say(f"timing at {size} px")
         steps = dict.fromkeys(("encoder", "rdm", "pixels", "evaluate"), 10)
         params = check_params(recipe(survey, size, steps, n_views=1, n_samples=100), "what rcg init writes")
-        found["encoder"][size] = clock.seconds(*_encoder(params))
-        trainable, rows, how = _pixels(params)
+        if survey.encoder is None:
+            found["encoder"][size] = clock.seconds(*_encoder(params))
+            found["look"][size] = found["encoder"][size] / BATCH["encoder"] / _ENCODER_PASSES
+        else:
+            found["look"][size] = found["look"].get(SIZES[0]) or clock.look_s(params)
+        trainable, rows, how = _pixels(params, dim(survey))
         found["pixels"][size] = clock.seconds(trainable, rows, how)
         found["flops"][size] = clock.flops
         found["evaluate"][size] = clock.seconds(*_judge(params))
@@ -75,6 +85,7 @@ def measure(survey: Survey, settings: WorkerSettings, say: Callable[[str], None]
     return Speeds(
         start_s=start_s,
         rdm_s=rdm_s,
+        look_s=found["look"],
         encoder_s=found["encoder"],
         pixels_s=found["pixels"],
         evaluate_s=found["evaluate"],
@@ -133,6 +144,20 @@ class _Clock:
                         break
         return best
 
+    def look_s(self, params: Params) -> float:
+        """One picture through a ready-made encoder: by the faster of two batches."""
+        import torch
+
+        encoder = params.encoder.model.build().to(self.device)
+        images = torch.zeros(_N_LOOKED_AT, 3, encoder.input_px, encoder.input_px, device=self.device)
+        self.threads, best = torch.get_num_threads(), float("inf")
+        with torch.no_grad():
+            for _ in range(2):
+                with self._timed() as took:
+                    encoder.raw(images)
+                best = min(best, took[0])
+        return best / _N_LOOKED_AT
+
     @contextmanager
     def _timed(self) -> Iterator[list[float]]:
         import torch
@@ -188,7 +213,7 @@ def _encoder(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
     return trainer, fetch, section.train
 
 
-def _pixels(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
+def _pixels(params: Params, width: int) -> "tuple[Trainable, Any, TrainConfig]":
     import torch
 
     from components.generators.config import GeneratorData
@@ -200,11 +225,11 @@ def _pixels(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
     shape = (getattr(codec, "channels", 3), codec.px, codec.px)
     spec = TargetSpec(space="pixels", shape=shape, dtype="uint8", n_codes=None, image_px=codec.px)
     with seeded_init(0):
-        generator = section.model.build(GeneratorData(target=spec, dim=DIM, classes=None))
+        generator = section.model.build(GeneratorData(target=spec, dim=width, classes=None))
 
     def fetch(indices: "np.ndarray", rng: "BatchRng") -> "Batch":  # noqa: ARG001
         target = (rng.uniform(*shape) * 255).to(torch.uint8)
-        return {"target": target, "representation": rng.normal(DIM)}
+        return {"target": target, "representation": rng.normal(width)}
 
     return GeneratorTrainable(generator, section.ema), fetch, _train(section)
 
@@ -216,12 +241,13 @@ def _rdm(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
     from components.training.generator import GeneratorTrainable
 
     section: Any = params.rdm
+    width = section.model.dim
     spec = TargetSpec(space="pixels", shape=(1, 8, 8), dtype="uint8", n_codes=None, image_px=8)
     with seeded_init(0):
-        generator = section.model.build(GeneratorData(target=spec, dim=DIM, classes=None))
+        generator = section.model.build(GeneratorData(target=spec, dim=width, classes=None))
 
     def fetch(indices: "np.ndarray", rng: "BatchRng") -> "Batch":  # noqa: ARG001
-        return {"representation": rng.normal(DIM)}
+        return {"representation": rng.normal(width)}
 
     return GeneratorTrainable(generator, section.ema), fetch, _train(section)
 

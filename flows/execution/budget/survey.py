@@ -3,9 +3,9 @@
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -54,6 +54,8 @@ class Survey:
     n_captioned: int
     read_s: float
     """Seconds to read and decode one picture."""
+    encoder: Mapping[str, Any] | None = None
+    """`encoder.model` of a file that the person brings; null: an encoder is trained on the pictures."""
 
     @property
     def channels(self) -> Literal[1, 3]:

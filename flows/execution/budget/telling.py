@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from flows.execution.budget.plan import NEEDED, Plan, gpu_minutes, minutes_for
-from flows.execution.budget.recipe import PAINTER_STEPS, n_train
+from flows.execution.budget.recipe import PAINTER_STEPS, dim, n_train
 from flows.execution.budget.speeds import Speeds
 from flows.execution.budget.survey import Survey
 from flows.runs.ancestry import spoken_duration
@@ -43,7 +43,11 @@ def plan_lines(survey: Survey, speeds: Speeds, plan: Plan) -> Iterator[str]:
     if not others:
         why = f"the pictures themselves are {survey.side} px" if plan.size != max(NEEDED) else "the largest"
     yield f"size      {plan.size} px: {why}"
-    yield f"encoder   MoCo v3 ViT, trained on your pictures: {plan.steps['encoder']:,} steps"
+    if survey.encoder is None:
+        yield f"encoder   MoCo v3 ViT, trained on your pictures: {plan.steps['encoder']:,} steps"
+    else:
+        file, axes = survey.encoder["weights"]["uri"], dim(survey)
+        yield f"encoder   {survey.encoder['name']} of {file}, not trained; {axes} axes of its {survey.encoder['dim']}"
     yield f"codec     none: at {plan.size} px the painter works on the pixels"
     yield f"encode    {plan.n_views} view(s) of each training picture"
     yield f"rdm       residual MLP: {plan.steps['rdm']:,} steps"

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import pytest
+import timm
 from typer.testing import CliRunner
 
-from components.errors import ConfigError
+from components.errors import ConfigError, WeightsError
+from components.weights import save_weights
 from flows.__main__ import app
 from flows.execution.budget import recipe, speeds
 from flows.execution.budget.speeds import Speeds, measure
@@ -16,7 +18,7 @@ from flows.settings import WorkerSettings, load_settings
 from tests.support.cli import rcg
 
 MACHINE = Speeds(
-    start_s=6.0, rdm_s=0.015, encoder_s={16: 0.3}, pixels_s={16: 0.2}, evaluate_s={16: 0.09},
+    start_s=6.0, rdm_s=0.015, encoder_s={16: 0.3}, look_s={16: 3e-4}, pixels_s={16: 0.2}, evaluate_s={16: 0.09},
     pixels_flops={16: 1.3e10}, busy=1.0, device="cpu", threads=2,
 )  # fmt: skip
 
@@ -41,6 +43,24 @@ def test_what_it_writes_is_a_project(tmp_path: Path) -> None:
     text = (tmp_path / "params.yaml").read_text()
     assert text.startswith("# 1797 pictures at 16 px in 5 minutes")
     assert "&id" not in text
+
+
+def test_a_ready_made_encoder_is_tried_and_written() -> None:
+    save_weights(Path("e.safetensors"), timm.create_model("test_vit", num_classes=0).state_dict())
+    said = rcg("init", "demo", "--minutes", "5", "--encoder", "e.safetensors", "--timm", "test_vit")
+    assert "test_vit of e.safetensors, not trained" in said
+    params = load_params()
+    assert (params.encoder.model.kind, params.encoder.train) == ("timm", None)
+    assert params.rdm is not None
+    assert params.rdm.model.dim == 64
+    for wrong, what in (
+        (("--timm", "test_vit"), "without --encoder"),
+        (("--encoder", "e.safetensors"), "without --tim"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            rcg("init", "demo", "--force", *wrong)
+    with pytest.raises(WeightsError, match="does not fit"):
+        rcg("init", "demo", "--force", "--encoder", "e.safetensors", "--timm", "test_resnet")
 
 
 def test_explain_says_what_init_timed(tmp_path: Path) -> None:

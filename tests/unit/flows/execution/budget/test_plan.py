@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from components.encoders.config import TimmConfig
 from components.errors import ConfigError
+from components.weights_file import WeightsFile
 from flows.execution.budget.plan import MOST_MINUTES, NEEDED, gpu_minutes, least_minutes, minutes_for, plan
 from flows.execution.budget.recipe import n_features, n_train, recipe
 from flows.execution.budget.speeds import Speeds, sizes
@@ -18,7 +20,8 @@ COLLECTION = Survey(
     unreadable=0.0, labels="none", n_classes=0, n_captioned=0, read_s=0.001,
 )  # fmt: skip
 MACHINE = Speeds(
-    start_s=6.0, rdm_s=0.015, encoder_s={16: 0.3, 32: 0.3, 64: 0.4}, pixels_s={16: 0.2, 32: 0.6, 64: 2.4},
+    start_s=6.0, rdm_s=0.015, encoder_s={16: 0.3, 32: 0.3, 64: 0.4}, look_s={16: 3e-4, 32: 3e-4, 64: 4e-4},
+    pixels_s={16: 0.2, 32: 0.6, 64: 2.4},
     evaluate_s={16: 0.09, 32: 0.35, 64: 1.4}, pixels_flops={16: 1.3e10, 32: 4.5e10, 64: 2.4e11},
     busy=1.0, device="cpu", threads=2,
 )  # fmt: skip
@@ -30,8 +33,8 @@ def _faster(by: float) -> Speeds:
         return {size: s / by for size, s in seconds.items()}
 
     return replace(
-        MACHINE, rdm_s=MACHINE.rdm_s / by, encoder_s=each(MACHINE.encoder_s), pixels_s=each(MACHINE.pixels_s),
-        evaluate_s=each(MACHINE.evaluate_s),
+        MACHINE, rdm_s=MACHINE.rdm_s / by, encoder_s=each(MACHINE.encoder_s), look_s=each(MACHINE.look_s),
+        pixels_s=each(MACHINE.pixels_s), evaluate_s=each(MACHINE.evaluate_s),
     )  # fmt: skip
 
 
@@ -59,6 +62,26 @@ def test_size_follows_from_the_pictures_that_the_painter_sees() -> None:
         assert plan(COLLECTION, MACHINE, first).size >= size
         assert plan(COLLECTION, MACHINE, first - 1).size < size
     assert plan(COLLECTION, _faster(20), 45).size == 64
+
+
+def test_a_ready_made_encoder_leaves_its_time_to_the_painter() -> None:
+    weights = WeightsFile(uri="e.safetensors", sha256="0" * 64)
+    model = TimmConfig.tiny().model_copy(update={"weights": weights, "dim": 1280}).model_dump(mode="json")
+    brought, looks = (
+        replace(COLLECTION, encoder=model),
+        replace(MACHINE, encoder_s={}, look_s=dict.fromkeys(NEEDED, 0.01)),
+    )
+    found, trained = plan(brought, looks, 45), plan(COLLECTION, MACHINE, 45)
+    params = check_params(found.params, "params")
+    assert params.rdm is not None
+    assert (params.encoder.train, params.encoder.model.reduce.dim, params.rdm.model.dim) == (None, 64, 64)
+    assert "encoder" not in found.steps
+    assert found.seen > trained.seen
+    assert 0.85 * 45 * 60 < found.total_s <= 45 * 60
+    assert "test_vit of e.safetensors, not trained; 64 axes of its 1280" in "\n".join(plan_lines(brought, looks, found))
+    few = replace(brought, n=100)
+    assert check_params(plan(few, looks, 10).params, "params").encoder.model.reduce.dim == n_train(few) // 4
+    assert least_minutes(brought, looks, 16) < 45
 
 
 def test_pictures_are_not_enlarged() -> None:
