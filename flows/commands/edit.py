@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.terminal import counted, finite, say
+from flows.commands.sampling import BUNDLE, Count, Guidance, Large, Model, Out, Seed, Steps
+from flows.commands.terminal import counted, say
 
 
 def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
@@ -13,12 +14,10 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     mask: Annotated[
         Path, typer.Option(help="What to fill: transparent parts, or else white ones. Any size, the picture's aspect.")
     ],
-    model: Annotated[
-        str, typer.Option(help="Bundle folder or registry alias, e.g. models:/rcg@challenger.")
-    ] = "artifacts/bundle",
-    out: Annotated[Path, typer.Option(help="Folder for grid.png and the single pictures.")] = Path("edits"),
-    n: Annotated[int, typer.Option("-n", help="Number of pictures.", min=1)] = 4,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal pictures.")] = 0,
+    model: Model = BUNDLE,
+    out: Out = Path("edits"),
+    n: Count = 4,
+    seed: Seed = 0,
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to fill in, for class-conditional models.")
     ] = None,
@@ -29,11 +28,9 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     repaint: Annotated[
         int | None, typer.Option(help="Take each diffusion step so many times, which ties the parts together.", min=1)
     ] = None,
-    large: Annotated[bool, typer.Option("--large", help="Make them larger with the bundle's upsampler.")] = False,
-    guidance: Annotated[
-        float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.", callback=finite)
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
+    large: Large = False,
+    guidance: Guidance = None,
+    steps: Steps = None,
 ) -> None:
     """Fill a part of a picture anew; the rest of its pixels stays exactly as it is."""
     from components.bundle.request import Edit, Request, Upscale

@@ -5,16 +5,15 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.sampling import BUNDLE, Count, Guidance, Large, Model, Out, Seed, Steps
 from flows.commands.terminal import counted, finite, say
 
 
 def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
-    model: Annotated[
-        str, typer.Option(help="Bundle folder or registry alias, e.g. models:/rcg@challenger.")
-    ] = "artifacts/bundle",
-    out: Annotated[Path, typer.Option(help="Folder for grid.png and the single pictures.")] = Path("samples"),
-    n: Annotated[int, typer.Option("-n", help="Number of pictures.", min=1)] = 16,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal pictures.")] = 0,
+    model: Model = BUNDLE,
+    out: Out = Path("samples"),
+    n: Count = 16,
+    seed: Seed = 0,
     like: Annotated[Path | None, typer.Option(help="Variations of this picture, through its representation.")] = None,
     between: Annotated[tuple[Path, Path] | None, typer.Option(help="Pictures between these two.")] = None,
     share: Annotated[
@@ -32,17 +31,15 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     text: Annotated[
         list[str] | None, typer.Option(help="What to draw, in words; of several each gets -n pictures.")
     ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.", callback=finite)
-    ] = None,
+    guidance: Guidance = None,
     guide_scale: Annotated[
         float | None, typer.Option(help="How strongly the guide pulls to the class; 0 is off.", callback=finite)
     ] = None,
     rdm_guidance: Annotated[
         float | None, typer.Option(help="The same of the representation generator, as for --text.", callback=finite)
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)] = None,
-    large: Annotated[bool, typer.Option("--large", help="Make them larger with the bundle's upsampler.")] = False,
+    steps: Steps = None,
+    large: Large = False,
 ) -> None:
     """Draw pictures from a trained model: a grid and single PNGs."""
     from components.bundle.request import Request, Upscale

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.sampling import BUNDLE, Count, Model, Out, Seed
 from flows.commands.terminal import counted, finite, say
 
 
@@ -12,12 +13,10 @@ def command(
     picture: Annotated[
         Path, typer.Argument(help="The picture; its center square is brought to the model's small size.")
     ],
-    model: Annotated[
-        str, typer.Option(help="Bundle folder or registry alias, e.g. models:/rcg@challenger.")
-    ] = "artifacts/bundle",
-    out: Annotated[Path, typer.Option(help="Folder for grid.png and the single pictures.")] = Path("upscaled"),
-    n: Annotated[int, typer.Option("-n", help="Number of pictures.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal pictures.")] = 0,
+    model: Model = BUNDLE,
+    out: Out = Path("upscaled"),
+    n: Count = 1,
+    seed: Seed = 0,
     noise: Annotated[
         float | None,
         typer.Option(help="Noise that is added to the small picture first; more invents more.", callback=finite),
