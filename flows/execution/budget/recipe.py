@@ -20,6 +20,7 @@ _PAINTERS: dict[int, dict[str, int]] = {
 }
 _ENCODER_PX = {16: 32, 32: 32, 64: 64}
 """Side at which the encoder sees a picture; 16 tokens at every size."""
+_PROBE = {"batch_size": 256, "max_images": 5000, "k_neighbors": 5, "weight_decay": 0.001, "iterations": 100}
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
@@ -120,9 +121,7 @@ def _encoder(size: int, steps: int, batch: int, *, color: bool) -> dict[str, Any
             "kind": "contrastive", "temperature": 0.2, "momentum": 0.99, "predictor_hidden": 512,
             "views": _color_views() if color else _gray_views(),
         },
-        "probe": {
-            "batch_size": 256, "max_images": 5000, "k_neighbors": 5, "weight_decay": 0.001, "iterations": 100
-        },
+        "probe": dict(_PROBE),
     }  # fmt: skip
 
 
@@ -133,7 +132,7 @@ def _brought(model: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
     return {
         "numerics": 2, "model": {**model, **reduce}, "px": min(model["input_px"], max(SIZES[0], survey.side)),
         "seed": 0, "train": None, "contrastive": None,
-        "probe": {"batch_size": 256, "max_images": 5000, "k_neighbors": 5, "weight_decay": 0.001, "iterations": 100},
+        "probe": dict(_PROBE),
     }  # fmt: skip
 
 
