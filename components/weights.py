@@ -1,7 +1,6 @@
 """Weights files: safetensors written deterministically and loaded strictly; torch files read without running code."""
 
 import contextlib
-import hashlib
 import importlib
 import pickle
 import tempfile
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from components.errors import ConfigError, MissingError, WeightsError
+from components.files import file_sha256
 from components.weights_file import WeightsFile
 
 _CONTAINERS = ("", "state_dict", "model", "teacher", "model_ema")
@@ -83,7 +83,7 @@ def _pinned_tables(file: WeightsFile, path: Path, what: str, where: str) -> Tabl
         )
     if file.sha256 == UNRECORDED:
         what, fix = f"the digest of {file.uri} is not recorded", f"if you trust the file, set {where}.sha256 to it"
-        raise WeightsError(what, got=f"sha256 {_sha256(path)}", expected="its digest in params.yaml", fix=fix)
+        raise WeightsError(what, got=f"sha256 {file_sha256(path)}", expected="its digest in params.yaml", fix=fix)
     return read_tables(path, file.sha256)
 
 
@@ -162,7 +162,7 @@ def read_tables(path: Path, sha256: str | None = None) -> Tables:
     """Every table of named tensors in a file; empty when it has none. Raises: WeightsError as read_tensors does."""
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist", fix="check the path")
-    if sha256 is not None and (found := _sha256(path)) != sha256.lower():
+    if sha256 is not None and (found := file_sha256(path)) != sha256.lower():
         raise WeightsError(f"{path} is not the expected file", got=f"sha256 {found}", expected=f"sha256 {sha256}",
                            fix="download it again, or correct sha256 in params.yaml")  # fmt: skip
     tables = {"": _read_safetensors(path)} if path.suffix == ".safetensors" else _tables_of(load_torch(path), path)
@@ -257,11 +257,6 @@ def _is_table(entry: Any) -> bool:
 def _is_swollen(tensor: Tensor) -> bool:
     """Whether it stands for more numbers than it holds, by strides of 0."""
     return tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _few(names: list[str], n: int = 5) -> str:

@@ -18,7 +18,6 @@ These are drawings, not photographs.
 
 import argparse
 import csv
-import hashlib
 import io
 import json
 import shutil
@@ -31,6 +30,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from PIL import Image
+
+from components.files import file_sha256
 
 PACKAGES = {
     "twemoji": (
@@ -74,8 +75,7 @@ def package(role: str, folder: Path) -> Path:
         command = ["npm", "pack", "--silent", "--pack-destination", str(folder), spec]
         if subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode:
             sys.exit(f"npm did not fetch {spec}")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != sha256:
         sys.exit(f"{path} is not the expected file: sha256 {found}, not {sha256}")
     return path

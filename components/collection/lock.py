@@ -21,6 +21,7 @@ from pathlib import Path
 
 from components.documents import CONFLICT
 from components.errors import ConfigError, DataError, TamperedError
+from components.files import file_sha256
 
 _HEADER = b"rcg-collection-lock 1\n"
 _LINKS = b"links followed\n"
@@ -179,7 +180,7 @@ def write_lock(
                 digest.update(line)
                 file.write(line)
             file.write(_end(count, digest.hexdigest()))
-        if path.is_file() and _file_digest(path) == _file_digest(temporary):
+        if path.is_file() and file_sha256(path) == file_sha256(temporary):
             return False
         temporary.replace(path)
     except OSError as error:
@@ -207,11 +208,6 @@ def _metadata_line(file: MetadataFile) -> bytes:
 
 def _end(count: int, digest: str) -> bytes:
     return f"end {count} {digest}\n".encode()
-
-
-def _file_digest(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
 
 
 def _tampered(path: Path) -> TamperedError:

@@ -5,7 +5,6 @@ imported = import_tensors(kind, tensors)          # our names, and what is kept
 assert export_tensors(kind, imported.weights, imported.kept).keys() == tensors.keys()
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from components.errors import ConfigError, WeightsError
+from components.files import file_sha256
 from components.interop import codecs, encoders, pixels, representations
 from components.interop.layout import Imported, Layout, Tensors
 from components.interop.signatures import STAGE_OF
@@ -53,7 +53,7 @@ def read_checkpoint(path: Path, kind: str | None = None) -> Checkpoint:
     if picked not in parts:
         raise WeightsError(f"{path} holds no {picked}", got=" and ".join(kinds), fix=f"try --kind {kinds[-1]}")
     live = LAYOUTS[picked].live(tables)
-    return Checkpoint(picked, parts[picked], live, {k: parts[k] for k in kinds}, _sha256(path))
+    return Checkpoint(picked, parts[picked], live, {k: parts[k] for k in kinds}, file_sha256(path))
 
 
 def layout_of(kind: str) -> Layout:
@@ -120,11 +120,6 @@ def _wrapped(kind: str, tensors: dict[str, Tensor], live: dict[str, Tensor]) -> 
 def stage_of(kind: str) -> str:
     """The stage that imports it."""
     return STAGE_OF[kind]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _some(tables: Mapping[str, Mapping[str, Tensor]]) -> str:

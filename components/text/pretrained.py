@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from components.base import Reader
 from components.documents import parse_mapping, read_bytes
 from components.errors import ConfigError, WeightsError
+from components.files import file_sha256
 from components.text.base import Reading, TextEncoder, scaled
 from components.text.config import PretrainedConfig
 from components.weights import UNRECORDED, local_path
@@ -127,10 +128,7 @@ def folder_digest(folder: Path) -> str:
             "the folder of the text encoder is not whole", got=f"{folder} without {', '.join(missing)}",
             fix="download it whole; AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) makes tokenizer.json",
         )  # fmt: skip
-    lines = []
-    for path in sorted(files):
-        with path.open("rb") as file:
-            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    lines = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 

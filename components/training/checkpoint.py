@@ -7,7 +7,6 @@ classes are used: save() and load() bring collectives, and uploads go on beside 
 
 import contextlib
 import copy
-import hashlib
 import json
 import logging
 import tempfile
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from components.config import Config
 from components.errors import ConflictError, MissingError, RcgError, RetryableError, SupersededError, TamperedError
+from components.files import file_sha256
 from components.store.base import Store
 from components.store.cell import Cell
 from components.training.worker import Room
@@ -152,7 +152,7 @@ class CheckpointDir:
                 paths.append(Path(folder) / REST)
                 paths[-1].write_text(rest)
             files = [
-                SavedFile(key=f"{self._root}/{self._attempt}/step-{step:08d}/{path.name}", sha256=_sha256(path))
+                SavedFile(key=f"{self._root}/{self._attempt}/step-{step:08d}/{path.name}", sha256=file_sha256(path))
                 for path in paths
             ]
             for file, path in zip(files, paths, strict=True):
@@ -197,7 +197,7 @@ def fetch(store: Store, saved: Saved, folder: Path) -> list[Path]:
     paths = [folder / file.name for file in saved.files]
     for file, path in zip(saved.files, paths, strict=True):
         store.download(file.key, path)
-        if (found := _sha256(path)) != file.sha256:
+        if (found := file_sha256(path)) != file.sha256:
             raise TamperedError(f"{file.key} is torn or altered", got=found, expected=file.sha256)
     return paths
 
@@ -252,8 +252,3 @@ def read_tensors(folder: Path, step: int, room: Room) -> None:
     planner.set_up_planner(tensors, metadata, is_coordinator=True)
     reader.set_up_storage_reader(metadata, is_coordinator=True)
     reader.read_data(reader.prepare_local_plan(planner.create_local_plan()), planner).wait()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

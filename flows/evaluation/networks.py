@@ -1,6 +1,5 @@
 """The network that a person chose: one from a file, or the one that is trained on half of the reference."""
 
-import hashlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from components.errors import ConfigError, WeightsError
+from components.files import file_sha256
 from components.metrics.config import FeatureConfig
 from components.metrics.networks.config import NetworkConfig
 from components.training.config import TrainConfig
@@ -48,9 +48,8 @@ class Choice:
             raise ConfigError("--model names timm's model", got=f"--network {self.kind}", fix=fix)
         if not self.weights.is_file():
             raise WeightsError("the weights file does not exist", got=self.weights)
-        with self.weights.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        values = {"kind": self.kind, "weights": {"uri": str(self.weights), "sha256": sha256}}
+        pin = {"uri": str(self.weights), "sha256": file_sha256(self.weights)}
+        values = {"kind": self.kind, "weights": pin}
         return TypeAdapter(NetworkConfig).validate_python(values | ({"name": self.model} if self.model else {}))
 
 

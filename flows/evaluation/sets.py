@@ -13,6 +13,7 @@ import numpy as np
 
 from components.collection.source import FolderSource
 from components.errors import ConfigError, DataError, MissingError
+from components.files import file_sha256
 from components.images.config import DecodeRecipe
 
 if TYPE_CHECKING:
@@ -105,8 +106,7 @@ class Npz:
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
         try:
-            with path.open("rb") as file:
-                self.digest = hashlib.file_digest(file, "sha256").hexdigest()
+            self.digest = file_sha256(path)
             with zipfile.ZipFile(path) as archive:
                 self._members = {name.removesuffix(".npy") for name in archive.namelist()}
         except (OSError, zipfile.BadZipFile) as error:

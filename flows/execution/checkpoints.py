@@ -1,6 +1,5 @@
 """Reference checkpoints: a file becomes a section of params.yaml, a stage's weights become a file."""
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ import yaml
 
 from components.documents import read_json, validated
 from components.errors import ConfigError, WeightsError
-from components.files import replacing, write_whole
+from components.files import file_sha256, replacing, write_whole
 from components.interop.checkpoint import (
     LAYOUTS,
     Checkpoint,
@@ -77,8 +76,7 @@ def timm_section(path: Path, name: str, *, stage: str | None) -> Import:
     if stage not in (None, _ENCODER):
         raise ConfigError("a timm file is imported by `encoder`", got=f"--stage {stage}", fix=f"--stage {_ENCODER}")
     tensors = read_tensors(path)
-    with path.open("rb") as file:
-        pin = WeightsFile(uri=str(path), sha256=hashlib.file_digest(file, "sha256").hexdigest())
+    pin = WeightsFile(uri=str(path), sha256=file_sha256(path))
     config = described(name, pin)
     imported(config)
     base = _present().get(_ENCODER, {}) or _blank(_ENCODER)

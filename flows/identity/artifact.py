@@ -12,6 +12,7 @@ from pydantic import Field, StringConstraints
 from components.config import Config
 from components.documents import json_lines, parse_json, validated
 from components.errors import ArtifactError, DivergedError, TamperedError
+from components.files import file_sha256
 
 SCHEMA = 1
 """Version of everything that is written here. Part of every fingerprint: raise it when the bytes of outputs change."""
@@ -192,9 +193,7 @@ def digest_of(data: bytes) -> str:
 
 def file_entry(path: Path) -> FileEntry:
     """Size and sha256 of a file on this machine."""
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return FileEntry(size=path.stat().st_size, sha256=sha256)
+    return FileEntry(size=path.stat().st_size, sha256=file_sha256(path))
 
 
 def pack_manifest(manifest: Manifest) -> tuple[bytes, bytes | None]:
