@@ -60,7 +60,7 @@ docs: setup ## rewrite docs/reference from the code
 	python docs/generate.py
 
 lock: ## resolve requirements.lock anew
-	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra cluster --extra server pyproject.toml -o requirements.lock
+	$(UV) pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra cluster --extra server --extra text --extra play pyproject.toml -o requirements.lock
 	$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header -c requirements.lock k8s/mlflow/requirements.in -o k8s/mlflow/requirements.lock
 
 bench: setup ## speed and memory, as ratios in one run
