@@ -36,7 +36,7 @@ def command(
 
     project = Project.here()
     say(snapshot(project, source, rebuild=rebuild, shrink=shrink, follows_links=follow_links))
-    warn(concerns(project))
+    warn(concerns(project, remote=True))
 
 
 def snapshot(

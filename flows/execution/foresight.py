@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 from components.collection.lock import Lock, read_lock
-from components.collection.metadata import folder_label
+from components.collection.metadata import folder_label, read_notes
+from components.collection.source import open_source
+from components.diffusion.bases.config import GaussiansConfig
 from components.errors import ConfigError, RcgError
 from flows.execution.project import Project
 from flows.identity.fingerprint import LOCK
@@ -12,15 +14,23 @@ from flows.pipeline.params import Params
 
 _MOST_KEYS = 100_000
 """Pictures whose folders are looked at."""
+_MOST_METADATA = 50_000_000
+"""Bytes of metadata that are read for their captions."""
+_HOW_TO = "docs/how-to/text.md shows the section"
 
 
-def concerns(project: Project) -> list[str]:
-    """One line each. None where params.yaml or the lock cannot be read: whoever uses them says so."""
+def concerns(project: Project, *, remote: bool = False) -> list[str]:
+    """One line each. None where params.yaml or the lock cannot be read: whoever uses them says so.
+
+    `remote`: captions are also looked for in a bucket, which may be slow to answer.
+    """
     try:
         params, lock = project.params, read_lock(project.root / LOCK)
-        return [*_of_labels(params, lock), *_of_held_out_images(params, lock)]
+        found = [*_of_labels(params, lock), *_of_held_out_images(params, lock), *_of_gaussians(params, lock)]
     except RcgError:
         return []
+    source = project.settings.source
+    return [*found, *(_of_captions(params, lock, source) if remote or "://" not in source else ())]
 
 
 def _of_labels(params: Params, lock: Lock) -> Iterator[str]:
@@ -41,3 +51,27 @@ def _of_held_out_images(params: Params, lock: Lock) -> Iterator[str]:
         params.evaluate.features.check_size(n)
     except ConfigError as error:
         yield f"evaluate will be refused: about {n} of {lock.count} pictures are held out ({split}); {error.fix}"
+
+
+def _of_gaussians(params: Params, lock: Lock) -> Iterator[str]:
+    """Each Gaussian of a base needs a training row."""
+    base = getattr(params.rdm.model, "base", None) if params.rdm is not None else None
+    split = params.collect.split
+    n = round(lock.count * (1 - split.val_share - split.test_share))
+    if isinstance(base, GaussiansConfig) and base.k > n:
+        yield f"rdm will be refused: {base.k} Gaussians (rdm.model.base.k) of about {n} training pictures"
+
+
+def _of_captions(params: Params, lock: Lock, source: str) -> Iterator[str]:
+    """Captions that nothing reads, and readers of captions that have none."""
+    if sum(file.size for file in lock.metadata) > _MOST_METADATA:
+        return
+    try:
+        notes = read_notes(open_source(source, follows_links=lock.follows_links), lock.metadata)
+    except RcgError:  # `collect` says what is wrong with the source
+        return
+    n = sum(bool(note.captions) for note in notes.values())
+    if n and params.text is None:
+        yield f"{n} picture(s) have a caption that nothing reads: params.yaml has no section text; {_HOW_TO}"
+    elif params.text is not None and not n:
+        yield "params.yaml has a section text, but no picture has a caption: add them to metadata.csv, column text"

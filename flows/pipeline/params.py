@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 
 from components.conditions.config import FieldConditionConfig
 from components.config import Config
-from components.diffusion.bases.config import NORMAL, is_normal
+from components.diffusion.bases.config import NORMAL, GaussiansConfig, NearestConfig, is_normal
 from components.encoders.config import width_of
 from components.errors import ConfigError
 from components.generators.config import DiffusionConfig
@@ -189,6 +189,20 @@ def _texts(params: Params) -> Iterator[str]:
             yield f"{stage}.model is conditioned on text, but text is null; presets/digits-text.yaml shows the section"
         elif text is not None and "tokens" in read and not text.states:
             yield f"{stage}.model reads the states of tokens, which text does not give; set text.states: true"
+    base = getattr(params.rdm.model, "base", None) if params.rdm is not None else None
+    if text is not None and isinstance(base, GaussiansConfig) and isinstance(base.choice, NearestConfig):
+        yield from _compared(text, base.choice)
+
+
+def _compared(text: TextParams, choice: NearestConfig) -> Iterator[str]:
+    """A caption is compared with representations, so it has to lie in their space."""
+    fix = "set text.joint with dim: null, or choose by: predicted"
+    if choice.field != "text":
+        return
+    if text.joint is not None and text.joint.dim is not None:
+        yield f"rdm.model.base.choice is nearest, but text.joint has a space of its own; {fix}"
+    elif text.joint is None and getattr(text.encoder, "pooling", None) != "model":
+        yield f"rdm.model.base.choice is nearest, but text.encoder has no image tower, so no common space; {fix}"
 
 
 def read_params(path: Path) -> dict[str, Any]:

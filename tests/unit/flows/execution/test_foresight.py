@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -61,3 +62,35 @@ def test_commands_tell_it(project: Project) -> None:
         told = CliRunner().invoke(app, command)
         assert told.exit_code == 0
         assert "warning: evaluate will be refused" in told.stderr
+
+
+def _with_captions(project: Project, captions: str, **sections: Any) -> list[str]:
+    (project.root / "pictures").mkdir()
+    (project.root / "pictures/metadata.csv").write_text(f"file_name,text\n0.png,{captions}\n")
+    params = yaml.safe_load((project.root / "params.yaml").read_text()) | sections
+    (project.root / "params.yaml").write_text(yaml.safe_dump(params))
+    project = Project(project.root, load_settings().model_copy(update={"source": str(project.root / "pictures")}))
+    return take(project, *(f"{i}.png" for i in range(100)))
+
+
+def test_captions_that_nothing_reads(project: Project) -> None:
+    [told] = _with_captions(project, "a red square")
+    assert "1 picture(s) have a caption that nothing reads" in told
+
+
+def test_a_section_text_without_captions(project: Project) -> None:
+    words = {"kind": "words", "dim": 8, "max_tokens": 4, "seed": 0}
+    [told] = _with_captions(project, "", text={"numerics": 1, "encoder": words, "states": False, "joint": None})
+    assert "no picture has a caption" in told
+    (project.root / "pictures/metadata.csv").write_text("file_name,text\n0.png,another now\n")
+    assert concerns(Project(project.root, project.settings)) == [], "that it changed is for collect to say"
+
+
+def test_more_gaussians_than_training_pictures(project: Project) -> None:
+    rdm = yaml.safe_load((project.root / "params.yaml").read_text())["rdm"]
+    base = {"kind": "gaussians", "k": 81, "kappa": 1.0, "learnable": False, "index": False}
+    rdm["model"]["base"] = base | {"choice": {"by": "frequencies"}}
+    params = yaml.safe_load((project.root / "params.yaml").read_text()) | {"rdm": rdm}
+    (project.root / "params.yaml").write_text(yaml.safe_dump(params))
+    [told] = take(project, *(f"{i}.png" for i in range(100)))
+    assert "rdm will be refused: 81 Gaussians (rdm.model.base.k) of about" in told

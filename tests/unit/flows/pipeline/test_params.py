@@ -9,6 +9,7 @@ from components.errors import ConfigError
 from components.guides.config import UNetGuideConfig
 from components.training.config import TrainConfig
 from flows.pipeline.params import check_params, read_yaml
+from flows.stages.text.params import JointConfig
 from tests.support.generators import conditions
 
 ROOT = Path(__file__).parents[4]
@@ -27,6 +28,10 @@ def changed(preset: str, **changes: Any) -> dict[str, Any]:
             node = node[name]
         node[rest[-1]] = value
     return data
+
+
+NEAREST = {"kind": "gaussians", "k": 4, "kappa": 1.0, "learnable": False, "index": True,
+           "choice": {"by": "nearest", "field": "text"}}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -58,6 +63,9 @@ def changed(preset: str, **changes: Any) -> dict[str, Any]:
         ("digits-guided", {"guide": None}, r"sample\.rdm: .*there is none"),
         ("digits-guided", {"sample__pixels__guide": {"scale": 1.0}}, r"sample\.pixels: .*there is none"),
         ("digits-guided", {"collect__labels": "none"}, r"tells classes apart, but collect\.labels is none"),
+        ("digits-text", {"rdm__model__base": NEAREST}, r"text\.encoder has no image tower.*joint with dim: null"),
+        ("digits-text", {"rdm__model__base": NEAREST, "text__joint": JointConfig.tiny().model_dump(mode="json")},
+         r"text\.joint has a space of its own"),
         ("digits-guided", {"guide__model": UNET | {"attention_sides": [3]}}, r"no feature map"),
         ("digits-guided", {"guide__model": UNET}, r"guide\.model\.latents \(as_stored\) is not that of pixels"),
         ("digits-mage", {"guide": GUIDE}, r"guide leads a diffusion generator, but pixels\.model\.kind is mage"),
