@@ -11,6 +11,7 @@ _LARGEST = {
     **dict.fromkeys(("depth", "decoder_depth", "n_blocks", "multipliers", "layers"), _DEPTH),
     **dict.fromkeys(("width", "dim", "time_dim", "context_dim", "projector_hidden", "projector_dim"), _WIDTH),
     **dict.fromkeys(("predictor_hidden", "head_hidden", "bottleneck", "code_dim", "latent_dim", "mlp_ratio"), _WIDTH),
+    **dict.fromkeys(("joint_dim", "n_positions"), _WIDTH),
     **dict.fromkeys(("heads", "decoder_heads", "groups", "count", "k_neighbors", "n_views", "max_tokens"), _WIDTH),
     **dict.fromkeys(("px", "input_px", "patch_px", "patch", "side", "attention_sides", "shape"), _SIDE),
 }

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from components.errors import ConfigError, MissingError, WeightsError
 from components.files import file_sha256
+from components.torchscript import is_torchscript, read_torchscript
 from components.weights_file import WeightsFile
 
 _CONTAINERS = ("", "state_dict", "model", "teacher", "model_ema")
@@ -200,11 +201,14 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_torch(path: Path) -> Any:
-    """What torch.save wrote, on CPU, without running code. Raises: WeightsError, also for a file that unpacks to more.
+    """What torch.save wrote, or the tensors of a TorchScript archive, on CPU, without running code.
 
+    Raises: WeightsError, also for a file that unpacks to more.
     torch writes its zip records as they are: a file with compressed ones is none of its own.
     """
     try:
+        if is_torchscript(path):
+            return read_torchscript(path)
         _check_records(path)
         allowed = torch.serialization.safe_globals([(_Namespace, "argparse.Namespace"), *_NUMPY])
         with warnings.catch_warnings(), allowed:

@@ -191,6 +191,33 @@ class DeitConfig(PublishedVit):
         )  # fmt: skip
 
 
+class ClipConfig(PublishedVit):
+    """CLIP's image tower. With output "projector" the representation is the image in the space that texts share."""
+
+    kind: Literal["clip"]
+    joint_dim: int = Field(ge=2)
+    """Width of the space of images and texts (ViT-B: 512)."""
+    quick_gelu: bool
+    """The activation is x sigmoid(1.702 x), as in OpenAI's files; false: the exact GELU, as in most of open_clip's."""
+
+    @property
+    def head_dim(self) -> int:
+        return self.joint_dim
+
+    def build(self) -> "FrozenEncoder":
+        from components.encoders.clip import build
+
+        return build(self)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(
+            kind="clip", weights=None, input_px=8, patch_px=4, width=16, depth=1, heads=2, mlp_ratio=2.0,
+            joint_dim=6, quick_gelu=True, output="projector",
+            mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711),
+        )  # fmt: skip
+
+
 class TimmConfig(Config):
     """A timm model with imported weights."""
 
@@ -228,7 +255,7 @@ class TimmConfig(Config):
         )  # fmt: skip
 
 
-EncoderModel = TimmConfig | MoCoV3Config | DinoConfig | DeitConfig
+EncoderModel = TimmConfig | MoCoV3Config | DinoConfig | DeitConfig | ClipConfig
 EncoderConfig = Annotated[EncoderModel, Field(discriminator="kind")]
 
 

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from components.errors import ConfigError, WeightsError
 from components.files import file_sha256
 from components.interop import codecs, encoders, pixels, representations
+from components.interop.clip import ClipTextLayout
 from components.interop.layout import Imported, Layout, Tensors
 from components.interop.signatures import STAGE_OF
 from components.weights import read_tables, save_weights
 
 LAYOUTS: dict[str, Layout] = {
-    layout.kind: layout for layout in (*encoders.LAYOUTS, *codecs.LAYOUTS, *representations.LAYOUTS, *pixels.LAYOUTS)
+    layout.kind: layout
+    for layout in (ClipTextLayout(), *encoders.LAYOUTS, *codecs.LAYOUTS, *representations.LAYOUTS, *pixels.LAYOUTS)
 }
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from components.encoders import timm
 from components.encoders.base import WEIGHTS_KEY, FrozenEncoder
 from components.encoders.config import EncoderModel, TimmConfig
+from components.interop.clip import ClipLayout
 from components.interop.layout import SameNames, Tensors, adopt, depth_of, heads_of, side_of
 from components.weights import framed, required
 
@@ -94,7 +95,7 @@ class DeitLayout(VitLayout):
         return {**self.shape(tensors), "n_classes": side_of(tensors, "head.weight", 0), "output": "cls"}
 
 
-LAYOUTS: tuple[VitLayout, ...] = (MoCoV3Layout(), DinoLayout(), IbotLayout(), DeitLayout())
+LAYOUTS: tuple[VitLayout | ClipLayout, ...] = (ClipLayout(), MoCoV3Layout(), DinoLayout(), IbotLayout(), DeitLayout())
 
 
 def _mended(name: str) -> str:

@@ -18,6 +18,8 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "vq-f8": ("quantize.embedding.weight", "quant_conv.weight"),
     "vqgan": ("quantize.embedding.weight", "encoder.down.0.block.0.norm1.weight"),
     "kl": ("encoder.down_blocks.0.resnets.0.norm1.weight", "quant_conv.weight"),
+    "clip": ("visual.class_embedding", "visual.proj"),
+    "clip-text": ("token_embedding.weight", "text_projection"),
     "mocov3": ("cls_token", "head.0.weight", "head.7.running_mean"),
     "ibot": ("cls_token", "head.last_layer2.weight_g"),
     "dino": ("cls_token", "head.mlp.0.weight"),
@@ -32,7 +34,8 @@ STAGE_OF = {
     **dict.fromkeys(("rdm", "corgi", "unclip"), "rdm"),
     **dict.fromkeys(("ldm", "mage", "dit", "adm"), "pixels"),
     **dict.fromkeys(("vq-f8", "vqgan", "kl"), "codec"),
-    **dict.fromkeys(("mocov3", "ibot", "dino", "deit"), "encoder"),
+    **dict.fromkeys(("mocov3", "ibot", "dino", "deit", "clip"), "encoder"),
+    "clip-text": "text",
 }
 """The stage that imports a kind."""
 

@@ -1,15 +1,16 @@
 """What a text encoder is: one config per kind, and their union, which is the registry. Imports without torch."""
 
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from components.config import Config
+from components.config import Config, check_divides
 from components.weights_file import WeightsFile
 
 if TYPE_CHECKING:
     from components.base import Reader
     from components.text.base import TextEncoder
+    from components.text.pretrained import Pretrained
 
 
 class WordsConfig(Config):
@@ -59,4 +60,47 @@ class PretrainedConfig(Config):
         return imported(self) if artifact is None else rebuilt(self, artifact)
 
 
-TextEncoderConfig = Annotated[WordsConfig | PretrainedConfig, Field(discriminator="kind")]
+class ClipTextConfig(Config):
+    """CLIP's text tower, beside its image tower in one file: the two share a space without any training."""
+
+    kind: Literal["clip"]
+    weights: WeightsFile | None
+    """OpenAI's file, open_clip's or Hugging Face's (null only in a saved encoder)."""
+    tokenizer: WeightsFile | None
+    """tokenizer.json of a Hugging Face folder, or bpe_simple_vocab_16e6.txt.gz of OpenAI's code (null likewise)."""
+    width: int = Field(ge=2)
+    """Width of the transformer; a multiple of heads (beside ViT-B: 512)."""
+    depth: int = Field(ge=1)
+    """Number of transformer blocks (12)."""
+    heads: int = Field(ge=1)
+    """Attention heads (64 channels each)."""
+    mlp_ratio: float = Field(gt=0)
+    """Hidden width of each block's MLP over its width (published: 4)."""
+    joint_dim: int = Field(ge=2)
+    """Width of the space of images and texts (beside ViT-B: 512)."""
+    vocabulary: int = Field(ge=2, le=10_000_000)
+    """Tokens that it knows; the last one ends a text (49,408)."""
+    n_positions: int = Field(ge=1)
+    """Positions that the file has (77)."""
+    quick_gelu: bool
+    """As of the image tower."""
+    max_tokens: int = Field(ge=1)
+    """Tokens that are read, at most n_positions; what comes after is cut off."""
+
+    pooling: ClassVar[Literal["model"]] = "model"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        check_divides("heads", self.heads, "width", self.width)
+        if self.max_tokens > self.n_positions:
+            raise ValueError(f"max_tokens is {self.max_tokens}, but there are {self.n_positions} positions")
+        return self
+
+    def build(self, artifact: "Reader | None" = None) -> "Pretrained":
+        """The encoder, with weights still to be loaded. Raises: ConfigError without transformers, WeightsError."""
+        from components.text.clip import build
+
+        return build(self, artifact)
+
+
+TextEncoderConfig = Annotated[WordsConfig | PretrainedConfig | ClipTextConfig, Field(discriminator="kind")]

@@ -7,7 +7,30 @@ z: representation, t: text embedding.
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from components.errors import ConfigError
 from components.text.base import scaled
+
+
+class Shared:
+    """The space that both towers of a CLIP map to: there is nothing to train.
+
+    Differs: representations have no mean over coordinates, CLIP's embeddings a small one; for a text this changes no
+    order of images.
+    Raises: ConfigError for towers of different widths.
+    """
+
+    def __init__(self, image_dim: int, text_dim: int) -> None:
+        if image_dim != text_dim:
+            raise ConfigError(
+                "text encoder and image encoder share no space", got=f"widths {text_dim} and {image_dim}",
+                fix="import both towers of one file (rcg import-checkpoint FILE), or give text.joint.train a training",
+            )  # fmt: skip
+
+    def of_text(self, t: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        return scaled(t)
+
+    def of_image(self, z: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        return scaled(z)
 
 
 class Joint(nn.Module):

@@ -98,8 +98,10 @@ def save(config: TextEncoderConfig, model: TextModel, out: Writer) -> None:
     for name, data in model.encoder.files.items():
         with out.file(name) as path:
             path.write_bytes(data)
-    config = config.model_copy(update={"folder": None}) if config.kind == "pretrained" else config
-    saved = _Saved(encoder=config, states=model.states, image_dim=image_dim, joint_dim=joint_dim)
+    without = dict.fromkeys(type(config).model_fields.keys() & {"folder", "weights", "tokenizer"})
+    saved = _Saved(
+        encoder=config.model_copy(update=without), states=model.states, image_dim=image_dim, joint_dim=joint_dim
+    )
     with out.file(WEIGHTS) as path:
         save_weights(path, model.state_dict())
     out.write_json(CONFIG, saved.model_dump(mode="json"))

@@ -19,7 +19,7 @@ from components.documents import parse_mapping, read_bytes
 from components.errors import ConfigError, WeightsError
 from components.files import file_sha256
 from components.text.base import Reading, TextEncoder, scaled
-from components.text.config import PretrainedConfig
+from components.text.config import ClipTextConfig, PretrainedConfig
 from components.weights import UNRECORDED, local_path
 
 WHERE = "text.encoder.folder"
@@ -32,7 +32,9 @@ _MAY_LACK = ("pooler.", "embeddings.position_ids")
 class Pretrained(TextEncoder):
     """The states of the last layer, as they are, and their mean, their first or the model's own pooled output."""
 
-    def __init__(self, config: PretrainedConfig, network: nn.Module, files: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, config: PretrainedConfig | ClipTextConfig, network: nn.Module, files: Mapping[str, bytes]
+    ) -> None:
         super().__init__()
         self.network, self.files = network, dict(files)
         self.pooling, self.max_tokens = config.pooling, config.max_tokens
@@ -92,7 +94,7 @@ def imported(config: PretrainedConfig) -> Pretrained:
     _check_digest(folder, config.folder.sha256)
     files = {ARCHITECTURE: read_bytes(folder / "config.json"), TOKENIZER: read_bytes(folder / TOKENIZER)}
     kind = _kind(files[ARCHITECTURE], str(folder))
-    _library().utils.logging.disable_progress_bar()
+    library().utils.logging.disable_progress_bar()
     try:
         options = {"local_files_only": True, "output_loading_info": True, "dtype": torch.float32}
         network, told = kind.from_pretrained(folder, **options)
@@ -143,7 +145,8 @@ def _check_digest(folder: Path, wanted: str) -> None:
         )  # fmt: skip
 
 
-def _library() -> Any:
+def library() -> Any:
+    """transformers. Raises: ConfigError without it, or without tokenizers."""
     try:
         import tokenizers  # noqa: F401
         import transformers
@@ -157,7 +160,7 @@ def _facts(architecture: bytes, where: str) -> Any:
     """The folder's config as transformers knows it; of CLIP that of the text tower."""
     values = parse_mapping(architecture, where)
     name = values.get("model_type")
-    known = _library().CONFIG_MAPPING
+    known = library().CONFIG_MAPPING
     if name not in known:
         raise ConfigError(f"transformers does not know the model of {where}", got=name, fix="use another encoder")
     facts = known[name].from_dict(values)
@@ -166,12 +169,12 @@ def _facts(architecture: bytes, where: str) -> Any:
 
 def _kind(architecture: bytes, where: str) -> Any:
     """The class of transformers that has the encoder alone."""
-    library, facts = _library(), _facts(architecture, where)
+    transformers, facts = library(), _facts(architecture, where)
     if _is_clip(facts):
-        return library.CLIPTextModelWithProjection
+        return transformers.CLIPTextModelWithProjection
     if facts.model_type in ("t5", "mt5", "umt5"):
-        return getattr(library, {"t5": "T5", "mt5": "MT5", "umt5": "UMT5"}[facts.model_type] + "EncoderModel")
-    return library.MODEL_MAPPING[type(facts)]
+        return getattr(transformers, {"t5": "T5", "mt5": "MT5", "umt5": "UMT5"}[facts.model_type] + "EncoderModel")
+    return transformers.MODEL_MAPPING[type(facts)]
 
 
 def _is_clip(facts: Any) -> bool:
@@ -179,7 +182,7 @@ def _is_clip(facts: Any) -> bool:
 
 
 def _tokenizer(data: bytes) -> Any:
-    _library()
+    library()
     from tokenizers import Tokenizer
 
     try:

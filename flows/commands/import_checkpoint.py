@@ -22,23 +22,27 @@ def command(
     if timm is not None and kind is not None:
         raise ConfigError("--timm and --kind both say what the file is", fix="leave one of them out")
     found = import_section(file, kind=kind, stage=stage) if timm is None else timm_section(file, timm, stage=stage)
-    others = [other for other in found.checkpoint.parts if other != found.checkpoint.kind]
-    n_elements = sum(tensor.numel() for tensor in found.checkpoint.tensors.values())
-    lines = [
-        f"file      {found.path}",
-        f"kind      {found.checkpoint.kind}, imported by stage {found.stage}",
-        f"tensors   {len(found.checkpoint.tensors)}, {n_elements:,} elements",
-        f"sha256    {found.checkpoint.sha256}",
+    every = (found, *found.also)
+    others = sorted(found.checkpoint.parts.keys() - {one.checkpoint.kind for one in every})
+    lines = [f"file      {found.path}", f"sha256    {found.checkpoint.sha256}"]
+    for one in every:
+        n_elements = sum(tensor.numel() for tensor in one.checkpoint.tensors.values())
+        lines += [
+            f"kind      {one.checkpoint.kind}, imported by stage {one.stage}",
+            f"tensors   {len(one.checkpoint.tensors)}, {n_elements:,} elements",
+            *([f"note      {one.note}"] if one.note else []),
+        ]
+    lines += [
         *([f"also      {', '.join(others)}: import them with --kind"] if others else []),
-        *([f"note      {found.note}"] if found.note else []),
         "",
         *found.text.splitlines(),
         "",
     ]
+    runs = ", ".join(f"rcg run {one.stage}" for one in every)
     if write:
         changed, question = write_sections(found)
-        lines.append(f"written to {PARAMS} ({', '.join(changed)}); now: rcg run {found.stage}")
+        lines.append(f"written to {PARAMS} ({', '.join(changed)}); now: {runs}")
         lines += ["", f"before that, {question}"] if question else []
     else:
-        lines.append(f"put this into {PARAMS} (--write does), then: rcg run {found.stage}")
+        lines.append(f"put this into {PARAMS} (--write does), then: {runs}")
     say_lines(lines)

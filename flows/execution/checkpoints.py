@@ -3,7 +3,7 @@
 import re
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from components.interop.checkpoint import (
 from components.interop.layout import KEPT, LIVE
 from components.weights import read_tensors
 from components.weights_file import WeightsFile
+from flows.execution import clip_files
 from flows.execution.project import Project
 from flows.pipeline.params import check_params, check_section, read_params
 from flows.pipeline.table import check_name
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 PARAMS = Path("params.yaml")
 _CONFIG, _WEIGHTS = "config.json", "weights.safetensors"
 _PUBLISHED_PX = 256
-_ENCODER = "encoder"
+_ENCODER, _TEXT = "encoder", "text"
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,18 @@ class Import:
     section: dict[str, Any]
     note: str | None
     """What was assumed, as the file does not say it."""
+    also: tuple["Import", ...] = ()
+    """Models of the file that belong to this one, for other stages."""
+
+    @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """By stage, all that the file gives."""
+        return {one.stage: one.section for one in (self, *self.also)}
 
     @property
     def text(self) -> str:
-        """The section as YAML."""
-        return _dumped({self.stage: self.section})
+        """The sections as YAML."""
+        return _dumped(self.sections)
 
 
 def import_section(path: Path, *, kind: str | None, stage: str | None) -> Import:
@@ -62,8 +70,21 @@ def import_section(path: Path, *, kind: str | None, stage: str | None) -> Import
     name = stage_of(found.kind)
     if stage is not None and check_name(stage) != name:
         raise ConfigError(f"a {found.kind} file is imported by `{name}`", got=f"--stage {stage}", fix=f"--stage {name}")
+    imported = _imported(found, path)
+    if kind is not None or stage is not None or clip_files.TEXT not in found.parts or found.kind == clip_files.TEXT:
+        return imported
+    text = replace(found, kind=clip_files.TEXT, tensors=found.parts[clip_files.TEXT])
+    return replace(imported, also=(_imported(text, path),))
+
+
+def _imported(found: Checkpoint, path: Path) -> Import:
+    """Raises: WeightsError for a file that does not fit what its shapes tell."""
+    name = stage_of(found.kind)
     section = _section(found, path, _present().get(name, {}))
-    _check_fits(found, name, check_section(name, section).model, str(path))
+    checked = check_section(name, section)
+    _check_fits(found, name, checked.encoder if name == _TEXT else checked.model, str(path))
+    if found.kind in clip_files.KINDS:
+        return Import(path, found, name, section, clip_files.assumed(section, path))
     assumed = found.kind == "kl" and "scale" not in _facts_beside(found.kind, path)
     scale = f"scale {section['model'].get('scale')} is assumed: there is no config.json with a scaling_factor beside it"
     return Import(path, found, name, section, scale if assumed else None)
@@ -95,7 +116,7 @@ def write_sections(found: Import) -> tuple[list[str], str | None]:
     """
     current = _present()
     followers = {} if found.stage == _ENCODER else _followers(found.checkpoint, current)
-    changed = {found.stage: found.section, **followers}
+    changed = {**found.sections, **followers}
     for name, section in changed.items():
         current = {**current, name: section}
         _write(name, section, current)
@@ -125,6 +146,8 @@ def export_weights(project: Project, stage: str, path: Path, kind: str | None) -
         kind = kind or _kind_of(stage, config)
         kept = read_tensors(Path(folder) / KEPT) if KEPT in names else {}
         weights = read_tensors(Path(folder) / _WEIGHTS)
+    if stage == _TEXT:
+        weights = clip_files.own(weights)
     live = {name.removeprefix(LIVE): t for name, t in kept.items() if name.startswith(LIVE)}
     tensors = export_tensors(kind, weights, {name: t for name, t in kept.items() if not name.startswith(LIVE)})
     with replacing(path) as partial:
@@ -152,6 +175,8 @@ def _section(found: Checkpoint, path: Path, current: Mapping[str, Any]) -> dict[
     pin = {"uri": str(path), "sha256": found.sha256}
     model = {**layout.facts(found.tensors), **_facts_beside(found.kind, path)}
     base = dict(current) if current else _blank(name)
+    if name == _TEXT:
+        return clip_files.text_section(base, model, pin, path)
     if name == _ENCODER:
         model = {"kind": model.pop("kind"), "weights": pin, **model}
         return {**base, "model": model, "px": _PUBLISHED_PX, "train": None, "contrastive": None}
@@ -170,7 +195,7 @@ def _check_fits(found: Checkpoint, name: str, config: Any, source: str) -> None:
     layout = LAYOUTS[found.kind]
     data = layout.data(found.tensors)
     with torch.device("meta"):
-        module = config.build() if data is None else config.build(data)
+        module: Any = clip_files.tower(config) if name == _TEXT else config.build(*([] if data is None else [data]))
     weights = module.network.state_dict() if name == _ENCODER else module.state_dict()
     if name == _ENCODER and not any(part.startswith("head.") for part in weights):
         layout = type(layout)(headless=True)  # type: ignore[call-arg]
@@ -180,6 +205,8 @@ def _check_fits(found: Checkpoint, name: str, config: Any, source: str) -> None:
 def _facts_beside(kind: str, path: Path) -> dict[str, Any]:
     """The scale of the latents from diffusers' config.json beside a kl file; no tensor's shape gives it."""
     config = path.with_name("config.json")
+    if kind in clip_files.KINDS:
+        return clip_files.facts_beside(kind, path)
     if kind != "kl" or not config.is_file():
         return {}
     found = read_json(config, WeightsError)
@@ -214,10 +241,11 @@ def _blank(name: str) -> dict[str, Any]:
     rest: dict[str, dict[str, Any]] = {
         "encoder": {"probe": probe},
         "codec": {},
+        _TEXT: {},
         "rdm": {"ema": None, "check": {"n": 1000, "batch_size": 250, "sampling": sampling}},
         "pixels": {"ema": None, "preview": {"every": 1000, "n": 16, "sampling": None}},
     }
-    return {"numerics": 1, "seed": 0, **rest[name]}
+    return {"numerics": 1, **({} if name == _TEXT else {"seed": 0}), **rest[name]}
 
 
 def _write(name: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> None:
@@ -240,7 +268,7 @@ def _kind_of(stage: str, config: Mapping[str, Any]) -> str:
     model = config.get("model", config)
     if stage == "rdm":
         return str(model.get("family", "rdm"))
-    kind = str(model.get("kind"))
+    kind = clip_files.TEXT if stage == _TEXT and model["encoder"]["kind"] == "clip" else str(model.get("kind"))
     if kind not in LAYOUTS:
         raise ConfigError(f"the reference has no file for a {kind}", expected=", ".join(LAYOUTS))
     return kind

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError, model_validator
 from components.conditions.config import FieldConditionConfig
 from components.config import Config
 from components.diffusion.bases.config import NORMAL, GaussiansConfig, NearestConfig, is_normal
-from components.encoders.config import width_of
+from components.encoders.config import EncoderModel, width_of
 from components.errors import ConfigError
 from components.generators.config import DiffusionConfig
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, sampling_fault
@@ -189,9 +189,24 @@ def _texts(params: Params) -> Iterator[str]:
             yield f"{stage}.model is conditioned on text, but text is null; presets/digits-text.yaml shows the section"
         elif text is not None and "tokens" in read and not text.states:
             yield f"{stage}.model reads the states of tokens, which text does not give; set text.states: true"
+    if text is not None and text.joint is not None and text.joint.train is None:
+        yield from _shared(text, params.encoder.model)
     base = getattr(params.rdm.model, "base", None) if params.rdm is not None else None
     if text is not None and isinstance(base, GaussiansConfig) and isinstance(base.choice, NearestConfig):
         yield from _compared(text, base.choice)
+
+
+def _shared(text: TextParams, image: EncoderModel) -> Iterator[str]:
+    """A space that is not trained is that of the two towers of one CLIP."""
+    why = "text.joint.train is null, so the encoders have to share a space, but"
+    if text.encoder.kind == "words":
+        yield f"{why} words has no image tower; give text.joint.train a training"
+    elif image.reduce is not None:
+        yield f"{why} encoder.model.reduce changes that of the images; set it to null"
+    elif image.kind == "clip" and image.output != "projector":
+        yield f"{why} encoder.model.output is {image.output}; set it to projector"
+    elif text.encoder.kind == image.kind == "clip" and text.encoder.weights != image.weights:
+        yield f"{why} encoder.model.weights and text.encoder.weights are different files; name one file"
 
 
 def _compared(text: TextParams, choice: NearestConfig) -> Iterator[str]:

@@ -14,7 +14,12 @@ from components.weights import save_weights
 from components.weights_file import WeightsFile
 from tests.support.folders import FolderArtifact, randomize
 
-OUTPUTS = {"mocov3": ("projector", "cls"), "dino": ("projector", "cls"), "deit": ("projector", "cls")}
+OUTPUTS = {
+    "mocov3": ("projector", "cls"),
+    "dino": ("projector", "cls"),
+    "deit": ("projector", "cls"),
+    "clip": ("projector", "cls"),
+}
 CONFIGS = [
     tiny.model_copy(update={"output": output})
     for tiny in (member.tiny() for member in get_args(EncoderModel))

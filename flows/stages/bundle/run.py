@@ -162,7 +162,7 @@ def _lineage(params: BundleParams, inputs: Inputs) -> dict[str, Any]:
 
 def _more(parts: Iterable[str], inputs: Inputs) -> tuple[str, ...]:
     """Libraries that only some bundles need."""
-    timm = "encoder" in parts and inputs["encoder"].read_json("config.json")["kind"] == "timm"
+    timm = "encoder" in parts and inputs["encoder"].read_json("config.json")["kind"] in ("timm", "clip")
     words = "text" not in parts or inputs["text"].read_json("config.json")["encoder"]["kind"] == "words"
     return (*(("timm",) if timm else ()), *(() if words else ("tokenizers", "transformers")))
 

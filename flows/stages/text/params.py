@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.config import Config
 from components.text.config import TextEncoderConfig
@@ -10,7 +10,7 @@ from components.training.config import TrainConfig
 
 
 class JointConfig(Config):
-    """A space of images and texts, trained on captioned pictures: linear heads on what is frozen, by contrast.
+    """A space of images and texts. Trained on captioned pictures: linear heads on what is frozen, by contrast.
 
     `text` then is the caption in that space; the states of tokens stay as they are.
     """
@@ -19,8 +19,14 @@ class JointConfig(Config):
     """Width of the space; null: that of the representations, which stay as they are, as `by: nearest` needs."""
     seed: int = Field(ge=0)
     """Seed of the heads."""
-    train: TrainConfig
-    """The training run, of seconds."""
+    train: TrainConfig | None
+    """The training run, of seconds; null: nothing is trained, for the two towers of one CLIP, which share a space."""
+
+    @model_validator(mode="after")
+    def _is_theirs(self) -> Self:
+        if self.train is None and self.dim is not None:
+            raise ValueError("a space that nothing is trained for has the width that it has; set dim: null")
+        return self
 
     @classmethod
     def tiny(cls) -> Self:

@@ -12,13 +12,15 @@ from components.collection.images import ImageIndex, open_images
 from components.encoders.base import constant_rows, load_encoder
 from components.errors import DataError
 from components.images.pictures import to_float
+from components.interop.text import import_text_encoder
 from components.metrics.retrieval import chance, recall
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
 from components.text.base import tidy
-from components.text.joint import Joint
+from components.text.joint import Joint, Shared
 from components.text.joint_training import JointTrainer, caption_numbers
 from components.text.model import TextModel, save
+from components.training.config import TrainConfig
 from components.training.loop import train
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
@@ -35,12 +37,17 @@ _log = logging.getLogger(__name__)
 def run(params: TextParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
     """Writes config.json and weights; measures how the captions of the pictures in `base` are read.
 
-    Raises: DataError where a joint space is asked for and no picture has a caption.
+    Raises: DataError where a joint space is to be trained and no picture has a caption; ConfigError where towers are
+    to share a space and do not.
     """
     index = open_images(inputs["collect"], inputs.source, base_only=True, threads=worker.threads)
-    model, metrics = TextModel(params.encoder.build(), states=params.states), Metrics()
-    if params.joint is not None:
-        metrics = _fit(params.joint, model, index, inputs, out, worker)
+    model, metrics = TextModel(import_text_encoder(params.encoder), states=params.states), Metrics()
+    joint = params.joint
+    if joint is not None and joint.train is not None:
+        metrics = _fit(joint, joint.train, model, index, inputs, out, worker)
+    elif joint is not None:
+        held_out = _Pairs(model, index.split("val"), inputs, worker, _MOST)
+        metrics = _retrieval(Shared(held_out.z.shape[1], model.encoder.dim), held_out)
     if worker.rank != 0:
         return {}
     save(params.encoder, model, out)
@@ -112,7 +119,13 @@ class _Pairs:
 
 
 def _fit(
-    config: JointConfig, model: TextModel, index: ImageIndex, inputs: Inputs, out: Output, worker: Worker
+    config: JointConfig,
+    how: TrainConfig,
+    model: TextModel,
+    index: ImageIndex,
+    inputs: Inputs,
+    out: Output,
+    worker: Worker,
 ) -> Metrics:
     """Train the heads on train, measure retrieval on val; the model then has them."""
     pairs = _Pairs(model, index.split("train"), inputs, worker, None)
@@ -122,7 +135,7 @@ def _fit(
     with seeded_init(config.seed):
         joint = Joint(config.dim, image_dim=pairs.z.shape[1], text_dim=model.encoder.dim)
         trainable = JointTrainer(joint)
-    curve = train(trainable, pairs.fetch, len(pairs), config.train, worker).curve
+    curve = train(trainable, pairs.fetch, len(pairs), how, worker).curve
     model.joint = joint.cpu().eval()
     if worker.rank != 0:
         return {}
@@ -131,7 +144,7 @@ def _fit(
 
 
 @torch.no_grad()
-def _retrieval(joint: Joint, held_out: _Pairs) -> Metrics:
+def _retrieval(joint: Joint | Shared, held_out: _Pairs) -> Metrics:
     """From each caption of held-out pictures to the pictures; any picture that has it is right."""
     if len(held_out) < 2:
         return {"n_val": float(len(held_out))}

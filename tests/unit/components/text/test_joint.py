@@ -2,12 +2,14 @@
 
 import math
 
+import pytest
 import torch
 
+from components.errors import ConfigError
 from components.metrics.retrieval import chance, recall
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
-from components.text.joint import Joint
+from components.text.joint import Joint, Shared
 from components.text.joint_training import JointTrainer, caption_numbers
 
 D_IMAGE, D_TEXT = 12, 20
@@ -71,3 +73,11 @@ def test_chance_counts_every_right_image() -> None:
     assert chance(right, 9) == 1
     similarity = torch.tensor([[0.1, 0.9, 0.5, 0.2], [0.1, 0.9, 0.5, 0.2]])
     assert recall(similarity, right, 1) == 0.5
+
+
+def test_towers_that_share_a_space_are_compared_as_they_are() -> None:
+    z, t = torch.eye(4), torch.eye(4)[[2, 0]] * 3
+    shared = Shared(4, 4)
+    assert (shared.of_text(t) @ shared.of_image(z).T).argmax(1).tolist() == [2, 0]
+    with pytest.raises(ConfigError, match=r"share no space[\s\S]*widths 4 and 5[\s\S]*import-checkpoint"):
+        Shared(5, 4)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from components.encoders.config import ClipConfig
 from components.errors import ConfigError
 from components.guides.config import UNetGuideConfig
 from components.training.config import TrainConfig
@@ -32,6 +33,11 @@ def changed(preset: str, **changes: Any) -> dict[str, Any]:
 
 NEAREST = {"kind": "gaussians", "k": 4, "kappa": 1.0, "learnable": False, "index": True,
            "choice": {"by": "nearest", "field": "text"}}  # fmt: skip
+CLIP = ClipConfig.tiny().model_dump(mode="json") | {"weights": {"uri": "clip.pt", "sha256": "0" * 64}}
+CLIP_TEXT = {"kind": "clip", "weights": None, "tokenizer": None, "width": 8, "depth": 1, "heads": 1, "mlp_ratio": 4.0,
+             "joint_dim": 6, "vocabulary": 9, "n_positions": 5, "quick_gelu": True, "max_tokens": 5}  # fmt: skip
+SHARED = {"text__joint": {"dim": None, "seed": 0, "train": None}, "text__encoder": CLIP_TEXT,
+          "encoder__train": None, "encoder__contrastive": None}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -66,6 +72,10 @@ NEAREST = {"kind": "gaussians", "k": 4, "kappa": 1.0, "learnable": False, "index
         ("digits-text", {"rdm__model__base": NEAREST}, r"text\.encoder has no image tower.*joint with dim: null"),
         ("digits-text", {"rdm__model__base": NEAREST, "text__joint": JointConfig.tiny().model_dump(mode="json")},
          r"text\.joint has a space of its own"),
+        ("digits-text", {"text__joint": {"dim": None, "seed": 0, "train": None}}, r"words has no image tower"),
+        ("digits-text", {"text__joint": {"dim": 8, "seed": 0, "train": None}}, r"text\.joint: .*set dim: null"),
+        ("digits-text", SHARED | {"encoder__model": CLIP | {"output": "cls"}}, r"output is cls; set it to projector"),
+        ("digits-text", SHARED | {"encoder__model": CLIP}, r"different files"),
         ("digits-guided", {"guide__model": UNET | {"attention_sides": [3]}}, r"no feature map"),
         ("digits-guided", {"guide__model": UNET}, r"guide\.model\.latents \(as_stored\) is not that of pixels"),
         ("digits-mage", {"guide": GUIDE}, r"guide leads a diffusion generator, but pixels\.model\.kind is mage"),
