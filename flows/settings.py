@@ -60,11 +60,12 @@ class WorkerSettings(Section):
     run.json records it."""
     micro_batch: int | None = Field(default=None, ge=1)
     """Most examples in one pass of a worker's model: gradients of a larger share of the batch are added up over several
-    passes, in less memory. Of the stages rdm and pixels; the losses of encoder and codec need their rows together.
-    Moves low-order bits, as `workers` does; run.json records it."""
+    passes, in less memory. Of the stages rdm, pixels, guide and upsampler; in encoder, whose loss needs its rows
+    together, the transformer takes so many at a time, and computes them twice. Moves low-order bits, as `workers` does;
+    run.json records it."""
     shard: bool = False
-    """Split weights, gradients and optimizer state of rdm and pixels over the workers (FSDP2), for models that do not
-    fit one GPU; not with `compile`. Moves low-order bits, as `workers` does; run.json records it."""
+    """Split weights, gradients and optimizer state of rdm, pixels, guide and upsampler over the workers (FSDP2), for
+    models that do not fit one GPU; not with `compile`. Moves low-order bits, as `workers` does; run.json records it."""
     recompute: bool = False
     """Compute activations of transformer and UNet blocks again for the gradient in place of keeping them: less memory,
     about a third more time, the same bits."""

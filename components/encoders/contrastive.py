@@ -14,6 +14,7 @@ from components.encoders.config import ContrastiveConfig, MoCoV3Config
 from components.encoders.mocov3 import MoCoV3Network, projection_head
 from components.images.augment import Images, augment
 from components.nn.gather import gather_rows
+from components.nn.parts import in_parts
 from components.rng import BatchRng
 from components.training.trainable import Trainable
 
@@ -31,6 +32,8 @@ def contrastive_loss(q: Float[Tensor, "b d"], k: Float[Tensor, "b d"], temperatu
 class MoCoV3Trainer(Trainable):
     """Base encoder, predictor and momentum encoder. Batch key: target (b, 3, h, w) float32 in [0, 1]."""
 
+    in_parts = True
+
     def __init__(self, model: MoCoV3Config, config: ContrastiveConfig) -> None:
         super().__init__()
         self.model, self.config = model, config
@@ -41,9 +44,9 @@ class MoCoV3Trainer(Trainable):
     def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:  # noqa: ARG002
         views = torch.cat(self.views(batch["target"], rng))
         x = preprocess(views, px=self.model.input_px, mean=self.model.mean, std=self.model.std)
-        q1, q2 = (_unit(self.predictor(z)) for z in _project(self.base_encoder, x))
+        q1, q2 = (_unit(self.predictor(z)) for z in self._project(self.base_encoder, x))
         with torch.no_grad():
-            k1, k2 = (_unit(z) for z in _project(self.momentum_encoder, x))
+            k1, k2 = (_unit(z) for z in self._project(self.momentum_encoder, x))
         loss = contrastive_loss(q1, k2, self.config.temperature) + contrastive_loss(q2, k1, self.config.temperature)
         return loss, {}
 
@@ -51,6 +54,11 @@ class MoCoV3Trainer(Trainable):
         """Two independently augmented copies. Shapes: rng.rows equals the batch."""
         first, second = self.config.views
         return augment(images, first, rng), augment(images, second, rng)
+
+    def _project(self, encoder: MoCoV3Network, x: Images) -> tuple[Tensor, ...]:
+        """Both views through the ViT together, each through the head alone: BatchNorm sees all rows of one view."""
+        most = None if self.rows_at_once is None else 2 * self.rows_at_once
+        return tuple(encoder.head(cls) for cls in in_parts(encoder.cls, x, most).chunk(2))
 
     @torch.no_grad()
     def after_step(self, step: int, n_steps: int) -> None:
@@ -67,11 +75,6 @@ class MoCoV3Trainer(Trainable):
 def momentum_at(start: float, step: int, n_steps: int) -> float:
     """Momentum before step number `step` (0 … n_steps): start at 0, a half cosine up to 1 at n_steps."""
     return 1 - (1 - start) * 0.5 * (1 + math.cos(math.pi * step / n_steps))
-
-
-def _project(encoder: MoCoV3Network, x: Images) -> tuple[Tensor, ...]:
-    """Both views through the ViT at once, each through the head alone: BatchNorm sees one view at a time."""
-    return tuple(encoder.head(cls) for cls in encoder.cls(x).chunk(2))
 
 
 def _unit(x: Float[Tensor, "b d"]) -> Float[Tensor, "b d"]:

@@ -20,6 +20,8 @@ class GuideTrainable(Trainable):
     The twin shows what the noise in training is worth.
     """
 
+    by_row = True
+
     def __init__(self, guide: Classifier) -> None:
         super().__init__()
         self.guide, self.twin = guide, copy.deepcopy(guide)

@@ -44,6 +44,7 @@ class Passes:
         self.trainable, self.config, self.worker = trainable, config, worker
         self._passes = [self._wrapped(which, group) for which, group in enumerate(trainable.optimizer_parameters())]
         self._parts = parts_of_rows(trainable, config, worker)
+        trainable.rows_at_once = worker.micro_batch if trainable.in_parts else None
         self._sharded: list[Any] = list(trainable.children()) if is_sharded(trainable, worker) else []
 
     def _wrapped(self, which: int, named: list[tuple[str, nn.Parameter]]) -> nn.Module:
@@ -76,10 +77,37 @@ class Passes:
         return means
 
     def _forward(self, step: int, which: int, rows: Batch, part: slice) -> Any:
-        bf16 = self.config.precision == "bf16" and self.worker.device.type != "cpu"
         rng = noise_rng(self.config, self.worker, step, which, part)
-        with torch.autocast(self.worker.device.type, torch.bfloat16, enabled=bf16):
+        with self._precision():
             return self._passes[which](rows, rng)
+
+    def _precision(self) -> AbstractContextManager[None]:
+        bf16 = self.config.precision == "bf16" and self.worker.device.type != "cpu"
+        return torch.autocast(self.worker.device.type, torch.bfloat16, enabled=bf16)
+
+    @property
+    def rows_of_a_pass(self) -> int:
+        """Most rows that this rank takes through the network at once."""
+        longest: int = max(part.stop - part.start for part in self._parts)
+        return min(longest, self.trainable.rows_at_once or longest)
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether this rank can try a pass without the others, with fewer rows at once than it has."""
+        apart = self.trainable.by_row or self.trainable.in_parts
+        return apart and (self.worker.world_size == 1 or (self.trainable.by_row and not self._sharded))
+
+    def attempt(self, step: int, which: int, batch: Batch, n: int) -> None:
+        """The passes of optimizer `which` with n rows at once, leaving no gradient behind."""
+        part = self._parts[0]
+        if self.trainable.by_row:
+            part = slice(0, n)
+            batch = {name: tensor[part] for name, tensor in batch.items()}
+        else:
+            self.trainable.rows_at_once = n
+        with self._precision():
+            loss, _ = self.trainable(batch, noise_rng(self.config, self.worker, step, which, part), which)
+        torch.autograd.grad(loss, [p for p in self.trainable.parameters() if p.requires_grad], allow_unused=True)
 
     def _synchronized(self, which: int, *, last: bool) -> AbstractContextManager[None]:
         """The ranks' gradients are averaged once per step, behind the last part."""

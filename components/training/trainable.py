@@ -20,6 +20,10 @@ class Trainable(nn.Module, ABC):
 
     by_row: ClassVar[bool] = False
     """Whether the loss is the mean of one loss per row, none of which depends on the other rows or keeps statistics."""
+    in_parts: ClassVar[bool] = False
+    """Whether a loss that needs its rows together heeds rows_at_once."""
+    rows_at_once: int | None = None
+    """Most rows to take at once through what treats each by itself, see components/nn/parts.py; None: all of them."""
 
     @abstractmethod
     def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:

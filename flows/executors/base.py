@@ -140,7 +140,11 @@ def run_rank(attempt: Attempt, place: Place) -> RankResult:
         try:
             return _RankRun(attempt, place, Path(folder)).result()
         except Exception as error:
-            if isinstance(error, RcgError) or not _is_full(error, folder):
+            if isinstance(error, RcgError):
+                raise
+            if (out_of_memory := _out_of_memory(attempt.spec.stage, error, place)) is not None:
+                raise out_of_memory from None
+            if not _is_full(error, folder):
                 raise
             fix = "free space there, or point TMPDIR to a larger disk; then run the same command again"
             raise StoreRefusedError("no space left for temporary files", got=folder, fix=fix) from error
@@ -163,6 +167,16 @@ def _is_full(error: Exception, folder: str) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
     return shutil.disk_usage(folder).free < _HARDLY_FREE_BYTES
+
+
+def _out_of_memory(stage: str, error: Exception, place: Place) -> ConfigError | None:
+    """What to do about work beside the steps of training that does not fit the memory; None for any other error."""
+    from components.training.memory import does_not_fit, is_out_of_memory
+
+    if not is_out_of_memory(error):
+        return None
+    fix = f"lower the batch_size or n of what the section {stage} does there, or take a device with more memory"
+    return does_not_fit(place.device, got=f"{stage}: {str(error).splitlines()[0]}", fix=fix)
 
 
 class _RankRun:

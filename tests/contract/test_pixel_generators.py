@@ -18,8 +18,9 @@ from components.nn.vit import seeded_init
 from components.pixels import PixelConfig, load_pixels
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
+from components.training.config import TrainConfig
 from components.training.generator import GeneratorTrainable
-from components.training.parallel import recomputing
+from components.training.parallel import Passes, recomputing
 from tests.support.folders import FolderArtifact
 from tests.support.generators import Rows, conditions
 from tests.support.toys import worker
@@ -109,6 +110,27 @@ def test_activations_that_are_computed_again_give_the_same_gradient(
     for first, second in zip(*gradients, strict=True):
         assert (first is None) == (second is None)
         assert first is None or torch.equal(first, second)
+
+
+@pytest.mark.parametrize(("config", "target", "kind"), [case for case in CASES if case.values[2] == "representation"])
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(
+    config: Any, target: TargetSpec, kind: str, tmp_path: Path
+) -> None:
+    _, generator = build(config, target, kind)
+    weights = torch.Generator().manual_seed(0)
+    for parameter in generator.parameters():  # fresh ones are zero in places
+        nn.init.normal_(parameter, std=0.2, generator=weights)
+    trainable, train = GeneratorTrainable(generator.train(), None), TrainConfig.tiny()
+    found = []
+    for micro_batch in (None, 3, 1):
+        passes = Passes(trainable, train, dataclasses.replace(worker(tmp_path), micro_batch=micro_batch))
+        loss = passes(7, 0, batch(target, train.batch_size))["loss"]
+        found.append(
+            torch.cat([loss.reshape(1), *(p.grad.flatten() for p in generator.parameters() if p.grad is not None)])
+        )
+        generator.zero_grad()
+    for parts in found[1:]:
+        assert float((parts - found[0]).norm() / found[0].norm()) < 1e-5
 
 
 @pytest.mark.parametrize(("config", "target", "kind"), CASES)

@@ -60,6 +60,22 @@ def test_both_directions_and_both_heads_enter_the_loss() -> None:
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_transformer_takes_its_rows_in_parts_and_the_gradient_stays() -> None:
+    gradients, seen = [], list[int]()
+    for most in (None, 5, 1):
+        trainer = _trainer()
+        trainer.rows_at_once = most
+        trainer.base_encoder.patch_embed.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+        loss, _ = trainer({"target": _images()}, BatchRng(3, N))
+        loss.backward()
+        gradients.append([loss.detach(), *(p.grad for p in trainer.parameters() if p.grad is not None)])
+    assert seen[0] == 2 * N
+    assert sorted(seen[1:7]) == [4, 4, 10, 10, 10, 10], "24 views, 10 at once, each computed twice"
+    for parts in gradients[1:]:
+        for mine, whole in zip(parts, gradients[0], strict=True):
+            torch.testing.assert_close(mine, whole, atol=1e-6, rtol=1e-4)
+
+
 def test_gradients_reach_all_but_the_momentum_encoder() -> None:
     trainer = _trainer()
     loss, _ = trainer({"target": _images()}, BatchRng(3, N))

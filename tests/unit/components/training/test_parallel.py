@@ -10,6 +10,8 @@ from torch import nn
 from components.base import Batch
 from components.errors import RetryableError
 from components.generators.config import GeneratorData
+from components.guides.config import MlpGuideConfig
+from components.guides.training import GuideTrainable
 from components.nn.vit import seeded_init
 from components.pixels.dit import DitConfig
 from components.rng import BatchRng
@@ -92,6 +94,38 @@ def test_a_loss_that_needs_its_rows_together_gets_them(tmp_path: Path) -> None:
 
     worker = dataclasses.replace(toys.worker(tmp_path), micro_batch=2)
     assert parts_of_rows(Together(toys.ToyGenerator(), None), CONFIG, worker) == [slice(0, 11)]
+
+
+def fit_guide(worker: Worker) -> list[torch.Tensor]:
+    """Weights of a guide and its twin, each by its optimizer, trained on classes of representations."""
+    with seeded_init(0):
+        guide = MlpGuideConfig.tiny().build(GeneratorData(target=PIXELS, dim=6, classes=("a", "b")))
+    labels = torch.arange(toys.N_EXAMPLES) % 2
+    guide.frequencies.fill_(0.5)
+    trainable = GuideTrainable(guide)
+
+    def rows(indices: np.ndarray, _rng: BatchRng) -> Batch:
+        return {"representation": REPRESENTATIONS[indices], "class": labels[indices]}
+
+    train(trainable, rows, toys.N_EXAMPLES, CONFIG, worker)
+    return [p.detach() for p in trainable.parameters()]
+
+
+def sharded_guide(rank: int, world_size: int, folder: Path) -> list[torch.Tensor]:
+    return fit_guide(dataclasses.replace(toys.worker(folder, rank=rank, world_size=world_size), shard=True))
+
+
+@pytest.mark.processes
+def test_a_guide_and_its_twin_train_in_parts_and_in_shards(tmp_path: Path) -> None:
+    from tests.support.ranks import run_ranks
+
+    whole = fit_guide(toys.worker(tmp_path))
+    for other in (
+        fit_guide(dataclasses.replace(toys.worker(tmp_path), micro_batch=2)),
+        *run_ranks(2, sharded_guide, tmp_path),
+    ):
+        for mine, theirs in zip(other, whole, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
 
 
 PIXELS = TargetSpec(space="pixels", shape=(3, 8, 8), dtype="uint8", n_codes=None, image_px=8)
