@@ -10,6 +10,8 @@ from components.config import Config
 from components.errors import ConfigError
 
 _MASK = ".mask"
+TEXT_FIELDS = ("text", "tokens", "ids")
+"""Fields that a text model makes, of captions and of requests: one vector, the states of tokens, their ids."""
 
 
 class FieldSpec(Config):
@@ -33,12 +35,15 @@ class FieldSpec(Config):
     in training another one each time. They belong to the picture and are stored with its first view alone."""
     names: tuple[str, ...] | None = None
     """Of a class: the names of the ids 0, 1, … The cache stores names, so that ids may change when classes come."""
+    n_ids: int | None = None
+    """Of the ids of tokens: how many there are; -1 stands behind the last token of a text."""
 
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without `choices` where there are none: caches without captions keep their bytes."""
+        """Without `choices` and `n_ids` where there are none: caches without captions keep their bytes."""
         values: dict[str, Any] = dump(self)
-        return values if self.choices else {name: value for name, value in values.items() if name != "choices"}
+        unsaid = {name for name in ("choices", "n_ids") if not values.get(name)}
+        return {name: value for name, value in values.items() if name not in unsaid}
 
     @property
     def is_sequence(self) -> bool:

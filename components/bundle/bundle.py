@@ -28,13 +28,14 @@ from components.images.pictures import to_float
 from components.pixels import load_pixels
 from components.rdm import load_rdm
 from components.text import load_text
+from components.text.bpe import BPE
 from components.text.model import TextModel
 from components.text.pretrained import ARCHITECTURE, TOKENIZER
 
 CARD = "rcg.json"
 SCHEMA = 2
 PARTS = ("encoder", "codec", "text", "rdm", "pixels", "guide", "upsampler")
-PART_FILES = ("config.json", "weights.safetensors", REDUCTION, EARLIER, ARCHITECTURE, TOKENIZER)
+PART_FILES = ("config.json", "weights.safetensors", REDUCTION, EARLIER, ARCHITECTURE, TOKENIZER, BPE)
 
 
 class BundleCard(Config):

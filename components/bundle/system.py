@@ -20,7 +20,7 @@ from components.codecs.none import NoneCodec
 from components.conditions.frequencies import sample_index
 from components.config import Config, added
 from components.errors import ConfigError
-from components.fields import mask_name, of_fields
+from components.fields import TEXT_FIELDS, mask_name, of_fields
 from components.generators.base import Generator
 from components.generators.sampling import AnySampling, Sampling
 from components.generators.upsampling import LARGE, LARGE_KNOWN, UpsamplerSampling, as_images, check_noise, upsampled
@@ -35,8 +35,6 @@ _PICTURE = "picture"
 
 _LIKE = "like"
 """The representation of a picture that is mixed with the one of a text."""
-TEXT_FIELDS = ("text", "tokens")
-"""What an embedded text is in a batch."""
 
 
 class SystemSampling(Config):
@@ -345,7 +343,8 @@ class System:
             fix = "make the bundle again, from params with a section text"
             raise ConfigError("this bundle has no text encoder, so it cannot read", got=texts[0], fix=fix)
         fields = self._embed(texts)
-        if any(set(TEXT_FIELDS) & set(one.required) for one in readers) and not bool(fields["text.mask"].all()):
+        is_there = next(fields[mask_name(name)] for name in ("text", "ids") if name in fields)
+        if any(set(TEXT_FIELDS) & set(one.required) for one in readers) and not bool(is_there.all()):
             fix = "write something, or train with drop_prob above 0"
             raise ConfigError("an empty text is the null, which this model has not learned", fix=fix)
         return fields

@@ -2,9 +2,9 @@
 
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from components.config import Config
+from components.config import Config, check_divides
 from components.target import KNOWN, LOW_RES
 
 Port = Literal["vector", "sequence", "spatial"]
@@ -19,7 +19,7 @@ class BaseConditionConfig(Config):
     inpaints: ClassVar[bool] = False
     """Whether it is what is known of the target: no field of the cache, but drawn by training, and given by an edit."""
     kind: str
-    port: Port
+    port: Port | Literal["vector_and_sequence"]
     """How it enters the network. vector: added to the time, or MAGE's class token; sequence: keys and values of
     attention; spatial: input channels beside the target's. A network that lacks the port is an error."""
     drop_prob: float = Field(ge=0, lt=1)
@@ -29,6 +29,11 @@ class BaseConditionConfig(Config):
     def name(self) -> str:
         """Its name among the conditions of a generator."""
         return self.kind
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """Ports by which it enters."""
+        return ("vector", "sequence") if self.port == "vector_and_sequence" else (self.port,)
 
     @property
     def may_be_absent(self) -> bool:
@@ -110,6 +115,52 @@ class TextConfig(BaseConditionConfig):
     @classmethod
     def tiny(cls) -> Self:
         return cls(kind="text", port="vector", drop_prob=0.1, missing="null")
+
+
+class TextTransformerConfig(BaseConditionConfig):
+    """The caption, read by a transformer that is trained along with the generator. Paper: 2112.10741 (GLIDE), sec. 2.3.
+
+    The state of the last position enters by the vector port, those of all positions by the sequence port. The null is
+    the empty caption, which is learned padding alone.
+    """
+
+    field: ClassVar[str] = "ids"
+    kind: Literal["text_transformer"]
+    port: Literal["vector_and_sequence"]
+    """By both: added to the time, and keys and values of attention."""
+    missing: Literal["skip", "null"]
+    """Training images without a caption. skip: they are left out; null: the empty caption stands for it."""
+    width: int = Field(ge=1)
+    """Width of its states (GLIDE: 512)."""
+    depth: int = Field(ge=1)
+    """Its blocks (16)."""
+    heads: int = Field(ge=1)
+    """Its attention heads (8); must divide width."""
+    project: bool
+    """Map the states to the width of the sequence port by a learned matrix; false: feed them as they are, to a port of
+    their width (GLIDE)."""
+
+    @property
+    def may_be_absent(self) -> bool:
+        return self.missing == "null" or self.drop_prob > 0
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        check_divides("heads", self.heads, "width", self.width)
+        return self
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(
+            kind="text_transformer",
+            port="vector_and_sequence",
+            drop_prob=0.1,
+            missing="null",
+            width=8,
+            depth=2,
+            heads=2,
+            project=True,
+        )
 
 
 class FieldConditionConfig(BaseConditionConfig):
@@ -204,6 +255,7 @@ ConditionConfig = Annotated[
     | ClassConfig
     | ClusterConfig
     | TextConfig
+    | TextTransformerConfig
     | VectorConfig
     | SequenceConfig
     | ImageConfig

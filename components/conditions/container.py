@@ -8,9 +8,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from components.base import Batch
+from components.conditions.base import Embedder
 from components.conditions.config import ConditionConfig
-from components.conditions.embedders import Classes, Embedder, embedder
-from components.conditions.ports import Embedded, Ports, States
+from components.conditions.embedders import Classes, embedder
+from components.conditions.ports import Both, Embedded, Ports, States
 from components.errors import ConfigError
 from components.fields import FieldSpec
 from components.rng import Rng
@@ -53,16 +54,17 @@ class Conditions(nn.ModuleDict):
             "spatial": network.c_extra or None,
         }
         for config in configs:
-            width = widths[config.port]
-            if width is None:
-                have = " and ".join(port for port, size in widths.items() if size)
-                raise ConfigError(
-                    f"the network has no {config.port} port for the condition {config.name}",
-                    got=f"port: {config.port}",
-                    expected=have or "no condition",
-                )
-            self[config.name] = embedder(config, fields, width=width, std=table_std)
-        needs = constant and not any(config.port == "vector" for config in configs)
+            for port in config.ports:
+                if widths[port] is None:
+                    have = " and ".join(port for port, size in widths.items() if size)
+                    raise ConfigError(
+                        f"the network has no {port} port for the condition {config.name}",
+                        got=f"port: {config.port}",
+                        expected=have or "no condition",
+                    )
+            own = [width for port in config.ports if (width := widths[port]) is not None]
+            self[config.name] = embedder(config, fields, widths=own, std=table_std)
+        needs = constant and not any("vector" in config.ports for config in configs)
         self.constant = nn.Parameter(torch.empty(1, widths["vector"] or 0)) if needs else None
         if self.constant is not None:
             nn.init.normal_(self.constant, std=0.02)
@@ -126,9 +128,10 @@ class Conditions(nn.ModuleDict):
         return self._ports(embedded, rng.rows), self._ports(nulls, rng.rows)
 
     def _ports(self, embedded: Sequence[Embedded], n: int) -> Ports:
-        by_port: dict[str, list[Embedded]] = {"vector": [], "sequence": [], "spatial": []}
+        by_port: dict[str, list[Tensor | States]] = {"vector": [], "sequence": [], "spatial": []}
         for config, rows in zip(self.configs, embedded, strict=True):
-            by_port[config.port].append(rows)
+            for port, part in zip(config.ports, rows if isinstance(rows, Both) else (rows,), strict=True):
+                by_port[port].append(part)
         vectors, images = cast(list[Tensor], by_port["vector"]), cast(list[Tensor], by_port["spatial"])
         if self.constant is not None:
             vectors = [self.constant.expand(n, -1)]
@@ -148,15 +151,17 @@ class Conditions(nn.ModuleDict):
 
 
 def _length(embedded: Embedded) -> int:
-    return embedded.rows.shape[1] if isinstance(embedded, States) else 1
+    states = embedded.states if isinstance(embedded, Both) else embedded
+    return states.rows.shape[1] if isinstance(states, States) else 1
 
 
-def _in_a_row(parts: Sequence[Embedded]) -> tuple[Float[Tensor, "b m width"] | None, Bool[Tensor, "b m"] | None]:
+def _in_a_row(parts: Sequence[Tensor | States]) -> tuple[Float[Tensor, "b m width"] | None, Bool[Tensor, "b m"] | None]:
     """Vectors and sequences as one sequence, and its mask: None where all rows count."""
     if not parts:
         return None, None
     rows = torch.cat([part.rows if isinstance(part, States) else part[:, None] for part in parts], 1)
-    if not any(isinstance(part, States) for part in parts):
+    masks = [part.mask if isinstance(part, States) else None for part in parts]
+    if all(mask is None for mask in masks):
         return rows, None
-    ones = rows.new_ones(len(rows), 1, dtype=torch.bool)
-    return rows, torch.cat([part.mask if isinstance(part, States) else ones for part in parts], 1)
+    ones = [rows.new_ones(len(rows), _length(part), dtype=torch.bool) for part in parts]
+    return rows, torch.cat([one if mask is None else mask for mask, one in zip(masks, ones, strict=True)], 1)

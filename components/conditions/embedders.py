@@ -5,7 +5,7 @@ A dropped condition is replaced by the null, which is what classifier-free guida
 (Ho & Salimans, 2207.12598) pushes away from. To add a condition: its config, a class here, and a case in `embedder`.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -13,83 +13,29 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from components.base import Batch
+from components.conditions.base import STD, Embedder, FieldEmbedder, check_shape, check_width, checked
 from components.conditions.clustering import spherical_kmeans
 from components.conditions.config import (
     ClassConfig,
     ClusterConfig,
     ConditionConfig,
-    FieldConditionConfig,
     ImageConfig,
     LowResConfig,
     MaskedImageConfig,
     RepresentationConfig,
     SequenceConfig,
     TextConfig,
+    TextTransformerConfig,
     VectorConfig,
 )
 from components.conditions.frequencies import sample_index, shares
-from components.conditions.ports import Embedded, States
+from components.conditions.ports import States
+from components.conditions.trained_text import TrainedText
 from components.errors import ConfigError, ShapeError
 from components.fields import FieldSpec, find_field, mask_name
 from components.nn.timestep import sinusoids
 from components.rng import Rng
 from components.target import KNOWN, LOW_RES, NOISE
-
-_HOW_GIVEN = {
-    "representation": "sample one from the RDM, or give real ones (oracle)",
-    **dict.fromkeys(("text", "tokens"), "give one (--text), or train with drop_prob above 0"),
-}
-_STD = 0.02
-"""Of fresh nulls and tables, as DiT has it for labels."""
-
-
-class Embedder(nn.Module, ABC):
-    """The base of a condition."""
-
-    null: nn.Parameter
-    """What stands for a dropped or missing condition."""
-
-    def fit(self, rows: Batch, seed: int, *, trained: bool) -> None:
-        """Read off all training rows what is not learned. `trained`: the weights come from a finished run."""
-
-    def augmented(self, batch: Batch, rng: Rng) -> Batch:  # noqa: ARG002
-        """The batch as training shows it."""
-        return batch
-
-    @abstractmethod
-    def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Embedded:
-        """Embedded rows; those of `drop` get the null."""
-
-    @abstractmethod
-    def filled(self, batch: Batch, rng: Rng) -> Embedded:
-        """Embedded rows for sampling, where the field may be absent. Raises: ConfigError when it may not."""
-
-    @abstractmethod
-    def nulls(self, n: int, m: int = 1) -> Embedded:
-        """The null for n examples; for a condition that is a sequence, of length m."""
-
-
-class FieldEmbedder(Embedder):
-    """The base of a condition that cannot be sampled by frequencies: what of its field is missing is null."""
-
-    def __init__(self, config: RepresentationConfig | FieldConditionConfig | TextConfig) -> None:
-        super().__init__()
-        self.field, self.may_miss = config.field, config.may_be_absent
-
-    def filled(self, batch: Batch, rng: Rng) -> Embedded:
-        if self.field in batch:
-            rows: Embedded = self(batch, None)
-            return rows
-        if not self.may_miss:
-            fix = _HOW_GIVEN.get(self.field, f"give one, or train with missing: null for {self.field}")
-            raise ConfigError(f"this generator needs a {self.field} to sample", fix=fix)
-        return self.nulls(rng.rows)
-
-    def absent(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Bool[Tensor, " b"] | None:
-        """Rows that get the null: dropped, or without the field; none if None."""
-        mask = batch.get(mask_name(self.field))
-        missing = None if mask is None else ~(mask if mask.ndim == 1 else mask.any(1))
-        return missing if drop is None else drop if missing is None else drop | missing
 
 
 class Vector(FieldEmbedder):
@@ -103,19 +49,19 @@ class Vector(FieldEmbedder):
         self, config: RepresentationConfig | VectorConfig | TextConfig, *, width: int, field: FieldSpec
     ) -> None:
         super().__init__(config)
-        _check_shape(field, n_axes=1, ragged=False, kind="vector")
+        check_shape(field, n_axes=1, ragged=False, kind="vector")
         self.dim = field.size
         if not config.project:
-            _check_width(field.name, self.dim, width, "context_dim")
+            check_width(field.name, self.dim, width, "context_dim")
         self.project = nn.Linear(self.dim, width) if config.project else nn.Identity()
         self.null = nn.Parameter(torch.empty(1, self.dim))
-        nn.init.normal_(self.null, std=_STD)
+        nn.init.normal_(self.null, std=STD)
         if isinstance(self.project, nn.Linear):
             nn.init.xavier_uniform_(self.project.weight)
             nn.init.zeros_(self.project.bias)
 
     def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b width"]:
-        values = _checked(self.field, batch[self.field], (self.dim,)).float()
+        values = checked(self.field, batch[self.field], (self.dim,)).float()
         absent = self.absent(batch, drop)
         out: Tensor = self.project(values if absent is None else torch.where(absent[:, None], self.null, values))
         return out
@@ -133,20 +79,20 @@ class SequenceRows(FieldEmbedder):
 
     def __init__(self, config: SequenceConfig | TextConfig, *, width: int, field: FieldSpec) -> None:
         super().__init__(config)
-        _check_shape(field, n_axes=1, ragged=True, kind="sequence")
+        check_shape(field, n_axes=1, ragged=True, kind="sequence")
         self.dim, self.positions = field.shape[-1], isinstance(config, SequenceConfig) and config.positions
         if not config.project:
-            _check_width(field.name, self.dim, width, "sequence_dim")
+            check_width(field.name, self.dim, width, "sequence_dim")
         self.embed = nn.Linear(self.dim, width) if config.project else nn.Identity()
         self.null = nn.Parameter(torch.empty(1, width))
-        nn.init.normal_(self.null, std=_STD)
+        nn.init.normal_(self.null, std=STD)
         if isinstance(self.embed, nn.Linear):
             nn.init.xavier_uniform_(self.embed.weight)
             nn.init.zeros_(self.embed.bias)
 
     def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> States:
         values = batch[self.field]
-        _checked(self.field, values, (values.shape[1], self.dim))
+        checked(self.field, values, (values.shape[1], self.dim))
         m = values.shape[1]
         mask = batch.get(mask_name(self.field))
         mask = values.new_ones(len(values), m, dtype=torch.bool) if mask is None else mask
@@ -156,7 +102,8 @@ class SequenceRows(FieldEmbedder):
         absent = self.absent(batch, drop)
         if absent is None:
             return States(rows, mask)
-        null, alone = self.nulls(len(rows), m)
+        alone = torch.arange(m, device=rows.device) < 1
+        null = self.nulls(len(rows), m).rows
         return States(torch.where(absent[:, None, None], null, rows), torch.where(absent[:, None], alone, mask))
 
     def nulls(self, n: int, m: int = 1) -> States:
@@ -173,13 +120,13 @@ class Image(FieldEmbedder):
 
     def __init__(self, config: ImageConfig, *, field: FieldSpec, size: tuple[int, int]) -> None:
         super().__init__(config)
-        _check_shape(field, n_axes=3, ragged=False, kind="image")
+        check_shape(field, n_axes=3, ragged=False, kind="image")
         self.shape, self.size, self.pixels = field.shape, size, field.dtype == "uint8"
         self.null = nn.Parameter(torch.empty(1, field.shape[0], 1, 1))
-        nn.init.normal_(self.null, std=_STD)
+        nn.init.normal_(self.null, std=STD)
 
     def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b c h w"]:
-        x = _checked(self.field, batch[self.field], self.shape).float()
+        x = checked(self.field, batch[self.field], self.shape).float()
         x = x / 127.5 - 1.0 if self.pixels else x
         if self.size != self.shape[1:]:
             x = nn.functional.interpolate(x, self.size, mode="bilinear", antialias=True)
@@ -201,7 +148,7 @@ class LowRes(Embedder):
 
     def __init__(self, config: LowResConfig, *, field: FieldSpec, size: tuple[int, int]) -> None:
         super().__init__()
-        _check_shape(field, n_axes=3, ragged=False, kind="low_res")
+        check_shape(field, n_axes=3, ragged=False, kind="low_res")
         self.shape, self.size, self.most = field.shape, size, config.noise
         self.register_buffer("nothing", -torch.ones(1, field.shape[0] + 1, *size), persistent=False)
 
@@ -210,7 +157,7 @@ class LowRes(Embedder):
         return {**batch, NOISE: level, LOW_RES: self._noisy(batch, level, rng)}
 
     def _noisy(self, batch: Batch, level: Float[Tensor, " b"], rng: Rng) -> Float[Tensor, "b c h w"]:
-        x = _checked(LOW_RES, batch[LOW_RES], self.shape).float() / 127.5 - 1.0
+        x = checked(LOW_RES, batch[LOW_RES], self.shape).float() / 127.5 - 1.0
         return x + level[:, None, None, None] * rng.normal(*self.shape)
 
     def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b c h w"]:
@@ -240,12 +187,12 @@ class MaskedImage(Embedder):
 
     def __init__(self, *, target: FieldSpec) -> None:
         super().__init__()
-        _check_shape(target, n_axes=3, ragged=False, kind="masked_image")
+        check_shape(target, n_axes=3, ragged=False, kind="masked_image")
         self.shape, (c, h, w) = target.shape, target.shape
         self.register_buffer("nothing", torch.zeros(1, c + 1, h, w), persistent=False)
 
     def forward(self, batch: Batch, drop: Bool[Tensor, " b"] | None) -> Float[Tensor, "b c h w"]:
-        x, where = _checked(KNOWN, batch[KNOWN], self.shape), batch[mask_name(KNOWN)][:, None]
+        x, where = checked(KNOWN, batch[KNOWN], self.shape), batch[mask_name(KNOWN)][:, None]
         where = where if drop is None else where & ~drop[:, None, None, None]
         return torch.cat([torch.where(where, x, 0.0), where.to(x.dtype)], 1)
 
@@ -267,7 +214,7 @@ class Table(Embedder):
         self.table = nn.Embedding(n, width)
         self.null = nn.Parameter(torch.empty(1, width))
         self.register_buffer("frequencies", torch.full((n,), 1.0 / n))
-        nn.init.normal_(self.null, std=_STD)
+        nn.init.normal_(self.null, std=STD)
         if std is not None:
             nn.init.normal_(self.table.weight, std=std)
 
@@ -345,11 +292,14 @@ class Clusters(Table):
         return "representation" in batch
 
     def index(self, batch: Batch) -> Int[Tensor, " b"]:
-        return (_checked("representation", batch["representation"], (self.dim,)) @ self.centroids.T).argmax(1)
+        return (checked("representation", batch["representation"], (self.dim,)) @ self.centroids.T).argmax(1)
 
 
-def embedder(config: ConditionConfig, fields: Sequence[FieldSpec], *, width: int, std: float | None) -> Embedder:
-    """The module of a condition. Raises: ConfigError when the cache has not what it reads."""
+def embedder(
+    config: ConditionConfig, fields: Sequence[FieldSpec], *, widths: Sequence[int], std: float | None
+) -> Embedder:
+    """The module of a condition. `widths`: of its ports. Raises: ConfigError when the cache has not what it reads."""
+    width = widths[0]
     if isinstance(config, ClassConfig):
         return Classes(next(field for field in fields if field.name == config.field), width=width, std=std)
     if isinstance(config, MaskedImageConfig):
@@ -360,6 +310,8 @@ def embedder(config: ConditionConfig, fields: Sequence[FieldSpec], *, width: int
             return Clusters(config, width=width, field=field, std=std)
         case SequenceConfig() | TextConfig(port="sequence"):
             return SequenceRows(config, width=width, field=field)
+        case TextTransformerConfig():
+            return TrainedText(config, vector_width=width, sequence_width=widths[1], field=field)
         case RepresentationConfig() | VectorConfig() | TextConfig():
             return Vector(config, width=width, field=field)
         case LowResConfig():
@@ -368,29 +320,3 @@ def embedder(config: ConditionConfig, fields: Sequence[FieldSpec], *, width: int
         case ImageConfig():
             h, w = find_field(fields, "target").shape[-2:]
             return Image(config, field=field, size=(h, w))
-
-
-def _check_shape(field: FieldSpec, *, n_axes: int, ragged: bool, kind: str) -> None:
-    axes = len(field.shape) - (field.choices and field.is_sequence)
-    if axes != n_axes or field.is_sequence != ragged:
-        raise ConfigError(
-            f"the field {field.name} does not suit a condition of kind {kind}",
-            got=f"{'any number of ' if field.is_sequence else ''}{field.dtype} {field.shape}",
-            expected=f"{'any number of rows' if ragged else 'a value'} of {n_axes} {'axis' if n_axes == 1 else 'axes'}",
-        )
-
-
-def _check_width(field: str, dim: int, width: int, param: str) -> None:
-    if width != dim:
-        raise ConfigError(
-            f"a {field} that is fed as it is needs a port of its own width",
-            got=f"dimension {dim}, width {width}",
-            fix=f"set project: true, or the width ({param}) to {dim}",
-        )
-
-
-def _checked(field: str, values: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if tuple(values.shape[1:]) != shape:
-        expected = f"(b, {', '.join(map(str, shape))})"
-        raise ShapeError(f"{field} of the wrong shape", got=tuple(values.shape), expected=expected)
-    return values

@@ -9,14 +9,24 @@ from torch import Tensor
 
 
 class States(NamedTuple):
-    """A sequence for each example. Shapes: rows (b, m, width); mask (b, m) bool, True where a row counts."""
+    """A sequence for each example.
+
+    Shapes: rows (b, m, width); mask (b, m) bool, True where a row counts, None where all do.
+    """
 
     rows: Tensor
-    mask: Tensor
+    mask: Tensor | None
 
 
-Embedded = Tensor | States
-"""A condition, embedded: vectors (b, width), a sequence, or images (b, c, h, w)."""
+class Both(NamedTuple):
+    """A condition that enters by two ports. Shapes: vector (b, width)."""
+
+    vector: Tensor
+    states: States
+
+
+Embedded = Tensor | States | Both
+"""A condition, embedded: vectors (b, width), a sequence, both, or images (b, c, h, w)."""
 
 
 @dataclass(frozen=True)

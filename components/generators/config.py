@@ -60,7 +60,7 @@ class GeneratorConfig(Config):
 
     def uses(self, port: Port) -> bool:
         """Whether a condition enters by this port."""
-        return any(condition.port == port for condition in self.conditions)
+        return any(port in condition.ports for condition in self.conditions)
 
     @model_validator(mode="before")
     @classmethod
@@ -82,9 +82,9 @@ class GeneratorConfig(Config):
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"conditions has {twice[0]} twice; keep one")
         for condition in self.conditions:
-            if condition.port not in self.ports:
+            if lacked := [port for port in condition.ports if port not in self.ports]:
                 raise ValueError(
-                    f"{getattr(self, 'kind', 'this network')} has no {condition.port} port for the condition "
+                    f"{getattr(self, 'kind', 'this network')} has no {lacked[0]} port for the condition "
                     f"{condition.name}; it has {' and '.join(self.ports)}"
                 )
         return self

@@ -9,6 +9,7 @@ Imports without torch: build() imports the network.
 from typing import TYPE_CHECKING, Literal, Self
 
 from components.conditions.config import RepresentationConfig
+from components.config import added
 from components.diffusion.schedule import ScheduleConfig
 from components.generators.config import GeneratorData
 from components.pixels.unet import HeadWidth, UNetConfig
@@ -26,6 +27,8 @@ class AdmConfig(UNetConfig):
     qkv_order: Literal["per_head", "stacked"]
     """Order of the rows of attention's qkv matrices: per_head, or stacked (ADM-64's file). It matters for imported
     weights alone, which load without an error in either order."""
+    sequence_dim: int | None = added(ge=1)
+    """Width of the rows of a sequence that attention sees (GLIDE: 512); null: four times `width`."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -50,7 +53,7 @@ class AdmConfig(UNetConfig):
         from components.pixels.unet_network import UNetNetwork, start_unconditional
 
         shape = self.unet(data, qkv_order=self.qkv_order)
-        width = shape.time_dim if self.uses("sequence") else None
+        width = (self.sequence_dim or shape.time_dim) if self.uses("sequence") else None
         network = UNetNetwork(shape, sequence_width=width, c_extra=self.extra_channels(data))
         generator = self.generator(data, network)
         start_unconditional(generator.conditioner)

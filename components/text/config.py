@@ -103,4 +103,28 @@ class ClipTextConfig(Config):
         return build(self, artifact)
 
 
+class BpeConfig(Config):
+    """A byte-level byte-pair encoding, as GPT-2's and GLIDE's: texts -> ids of tokens, in lower case.
+
+    For a generator that learns to read along: a condition of kind text_transformer.
+    """
+
+    file: WeightsFile | None
+    """A tokenizer.json as Hugging Face has it (GLIDE: that of gpt2); null: the encoding is learned on the captions."""
+    n_ids: int | None = Field(ge=256)
+    """Most tokens that are learned, bytes among them; null for a file, which has its own (gpt2: 50257)."""
+    max_tokens: int = Field(ge=1)
+    """Tokens that are read (GLIDE: 128); what comes after is cut off."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.file is None) == (self.n_ids is None):
+            raise ValueError("an encoding is learned, or read from a file: set n_ids or file, and the other to null")
+        return self
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(file=None, n_ids=280, max_tokens=8)
+
+
 TextEncoderConfig = Annotated[WordsConfig | PretrainedConfig | ClipTextConfig, Field(discriminator="kind")]

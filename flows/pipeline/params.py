@@ -14,6 +14,7 @@ from components.config import Config
 from components.diffusion.bases.config import NORMAL, GaussiansConfig, NearestConfig, is_normal
 from components.encoders.config import EncoderModel, width_of
 from components.errors import ConfigError
+from components.fields import TEXT_FIELDS
 from components.generators.config import DiffusionConfig
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, sampling_fault
 from components.guides.config import UNetGuideConfig
@@ -32,9 +33,6 @@ from flows.stages.sample.params import SampleParams
 from flows.stages.text.params import TextParams
 from flows.stages.upsampler.params import UpsamplerParams
 from flows.yaml_files import read_yaml
-
-_TEXT_FIELDS = ("text", "tokens")
-"""Fields that the stage `text` gives, of captions and of requests."""
 
 
 class Params(Config):
@@ -95,7 +93,7 @@ def _requests(params: Params) -> Iterator[str]:
     """What a generator needs to sample, a request can give: a representation, a class and a text."""
     for stage, section in (("pixels", params.pixels), ("rdm", params.rdm)):
         for condition in section.model.conditions if section is not None else ():
-            if condition.field in _TEXT_FIELDS or not isinstance(condition, FieldConditionConfig):
+            if condition.field in TEXT_FIELDS or not isinstance(condition, FieldConditionConfig):
                 continue
             if condition.missing == "skip":
                 yield (
@@ -185,10 +183,18 @@ def _texts(params: Params) -> Iterator[str]:
     text = params.text
     for stage, section in (("pixels", params.pixels), ("rdm", params.rdm)):
         read = {condition.field for condition in section.model.conditions} if section is not None else set()
-        if text is None and read & set(_TEXT_FIELDS):
+        if text is None and read & set(TEXT_FIELDS):
             yield f"{stage}.model is conditioned on text, but text is null; presets/digits-text.yaml shows the section"
-        elif text is not None and "tokens" in read and not text.states:
+            continue
+        if text is None:
+            continue
+        if "tokens" in read and not text.states:
             yield f"{stage}.model reads the states of tokens, which text does not give; set text.states: true"
+        if "text" in read and text.encoder is None:
+            yield f"{stage}.model reads the embedding of captions, which text does not give; set text.encoder"
+        if "ids" in read and text.bpe is None:
+            fix = "set text.bpe: {file: null, n_ids: 512, max_tokens: 32}"
+            yield f"{stage}.model reads the ids of tokens, which text does not give; {fix}"
     if text is not None and text.joint is not None and text.joint.train is None:
         yield from _shared(text, params.encoder.model)
     base = getattr(params.rdm.model, "base", None) if params.rdm is not None else None
@@ -199,7 +205,7 @@ def _texts(params: Params) -> Iterator[str]:
 def _shared(text: TextParams, image: EncoderModel) -> Iterator[str]:
     """A space that is not trained is that of the two towers of one CLIP."""
     why = "text.joint.train is null, so the encoders have to share a space, but"
-    if text.encoder.kind == "words":
+    if text.encoder is None or text.encoder.kind == "words":
         yield f"{why} words has no image tower; give text.joint.train a training"
     elif image.reduce is not None:
         yield f"{why} encoder.model.reduce changes that of the images; set it to null"

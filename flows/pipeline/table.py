@@ -59,7 +59,7 @@ def _samples_of_real_pictures(sections: Sections) -> bool:
     """Whether images are sampled from what is known of held-out pictures: their representations, or their captions."""
     generators = [sections[name]["model"] for name in ("rdm", "pixels") if sections.get(name) is not None]
     kinds = {condition["kind"] for model in generators for condition in model["conditions"]}
-    return "text" in kinds or _represented_by("oracle")(sections)
+    return bool(kinds & {"text", "text_transformer"}) or _represented_by("oracle")(sections)
 
 
 _ALL_BUT_BUNDLE = [

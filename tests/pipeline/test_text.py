@@ -29,7 +29,14 @@ from tests.support.folders import FolderArtifact
 ROOT = Path(__file__).parents[2]
 COLORS = {"red": (230, 30, 30), "green": (30, 200, 30), "blue": (40, 60, 240)}
 TEXT = {"kind": "text", "port": "vector", "drop_prob": 0.2, "missing": "null"}
-WORDS = {"numerics": 1, "encoder": {"kind": "words", "dim": 32, "max_tokens": 6, "seed": 0}, "states": True}
+WORDS = {
+    "numerics": 1,
+    "encoder": {"kind": "words", "dim": 32, "max_tokens": 6, "seed": 0},
+    "states": True,
+    "bpe": {"file": None, "n_ids": 300, "max_tokens": 12},
+}
+LEARNS = {"kind": "text_transformer", "drop_prob": 0.2, "missing": "null", "port": "vector_and_sequence"}
+READER = LEARNS | {"width": 16, "depth": 1, "heads": 2, "project": True}
 HEADS = {"dim": None, "seed": 0}
 N = 60
 
@@ -174,6 +181,42 @@ def test_a_long_text_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture) -> 
     cut, same = (bundle.sample(Request(text=(text,))) for text in (long, "a red blot on the left"))
     assert cut.equal(same)
     assert "has 8 tokens; the first 6 are read" in caplog.text
+
+
+@pytest.fixture(scope="module")
+def painted(project: Path) -> Path:
+    """The same pictures, painted from the caption alone, which the painter learns to read."""
+    params = _params() | {"rdm": None}
+    params["pixels"]["model"]["conditions"] = [READER]
+    params["sample"] |= {"representations": None, "rdm": None}
+    (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    for stage in ("pixels", "sample", "evaluate", "bundle"):
+        app(["run", stage], standalone_mode=False)
+    return project
+
+
+def test_a_painter_reads_by_itself(painted: Path) -> None:
+    bundle = Bundle.load("artifacts/bundle")
+    assert bundle.card.parts == ("encoder", "codec", "text", "pixels")
+    assert (painted / "artifacts/bundle/text/bpe.json").read_bytes() == _artifact(painted, "text").read_bytes(
+        "bpe.json"
+    )
+    requirements = (painted / "artifacts/bundle/requirements.txt").read_text()
+    assert "tokenizers==" in requirements
+    assert "transformers" not in requirements
+    drawn = _sample("--text=a red blot", "--text=a blue blot", "-n", "2", "--guidance", "1.5")
+    assert len(drawn) == 4
+    app(["verify", "drawn/0003.png"], standalone_mode=False)
+    claim = read_provenance(Path("drawn/0003.png").read_bytes())
+    assert claim.condition == {"text": "a red blot\na blue blot"}
+    plain, empty, red, other = (
+        bundle.sample(Request(n=2, text=text)) for text in ((), ("",), ("a red blot",), ("A  RED blot",))
+    )
+    assert plain.equal(empty)
+    assert not plain.equal(red)
+    assert red.equal(other)
+    parents = json.loads(_artifact(painted, "sample").read_bytes("samples.json"))["parents"]
+    assert set(parents) == {"pixels", "codec", "encode"}
 
 
 def test_a_text_that_cannot_be_is_refused() -> None:

@@ -163,8 +163,11 @@ def _lineage(params: BundleParams, inputs: Inputs) -> dict[str, Any]:
 def _more(parts: Iterable[str], inputs: Inputs) -> tuple[str, ...]:
     """Libraries that only some bundles need."""
     timm = "encoder" in parts and inputs["encoder"].read_json("config.json")["kind"] in ("timm", "clip")
-    words = "text" not in parts or inputs["text"].read_json("config.json")["encoder"]["kind"] == "words"
-    return (*(("timm",) if timm else ()), *(() if words else ("tokenizers", "transformers")))
+    text = inputs["text"].read_json("config.json") if "text" in parts else {}
+    pretrained = (text.get("encoder") or {}).get("kind") in ("pretrained", "clip")
+    tokenizers = pretrained or text.get("bpe") is not None
+    wanted = {"timm": timm, "tokenizers": tokenizers, "transformers": pretrained}
+    return tuple(name for name, needed in wanted.items() if needed)
 
 
 def _write_pyfunc(sampling: SystemSampling, *, guided: str | None, more: Iterable[str], out: Output) -> None:

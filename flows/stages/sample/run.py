@@ -8,10 +8,11 @@ import torch
 from components.base import Batch, Metrics
 from components.bundle.provenance import SCHEMA, Provenance, with_provenance
 from components.bundle.request import Request
-from components.bundle.system import TEXT_FIELDS, System, SystemSampling
+from components.bundle.system import System, SystemSampling
 from components.cache.reader import CacheSplit, open_cache
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.codecs.base import load_codec
+from components.fields import TEXT_FIELDS
 from components.generators.base import Generator
 from components.guides import load_guide
 from components.images.pictures import grid, png_bytes, to_uint8

@@ -4,8 +4,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from components.config import Config
-from components.text.config import TextEncoderConfig
+from components.config import Config, added
+from components.text.config import BpeConfig, TextEncoderConfig
 from components.training.config import TrainConfig
 
 
@@ -38,9 +38,19 @@ class TextParams(Config):
 
     numerics: int
     """Raise it to force a new run."""
-    encoder: TextEncoderConfig
-    """The frozen text encoder."""
+    encoder: TextEncoderConfig | None
+    """The frozen text encoder; null: none, where only a byte-pair encoding is needed."""
     states: bool
     """Also cache the states of tokens, which conditions of kind text read by the sequence port."""
     joint: JointConfig | None
     """A space that captions and representations share, trained on the captioned pictures; null: none."""
+    bpe: BpeConfig | None = added()
+    """A byte-pair encoding, for conditions of kind text_transformer; null: none."""
+
+    @model_validator(mode="after")
+    def _reads(self) -> Self:
+        if self.encoder is None and self.bpe is None:
+            raise ValueError("text reads nothing: set text.encoder, text.bpe or both, or text: null")
+        if self.encoder is None and (self.states or self.joint is not None):
+            raise ValueError("states and joint are of text.encoder, which is null; set states: false and joint: null")
+        return self

@@ -17,6 +17,7 @@ from components.metrics.retrieval import chance, recall
 from components.nn.vit import seeded_init
 from components.rng import BatchRng
 from components.text.base import tidy
+from components.text.bpe import built
 from components.text.joint import Joint, Shared
 from components.text.joint_training import JointTrainer, caption_numbers
 from components.text.model import TextModel, save
@@ -41,17 +42,20 @@ def run(params: TextParams, inputs: Inputs, out: Output, worker: Worker) -> Metr
     to share a space and do not.
     """
     index = open_images(inputs["collect"], inputs.source, base_only=True, threads=worker.threads)
-    model, metrics = TextModel(import_text_encoder(params.encoder), states=params.states), Metrics()
+    captions = _captions(index)
+    bpe = None if params.bpe is None else built(params.bpe, (caption for given in captions for caption in given))
+    encoder = None if params.encoder is None else import_text_encoder(params.encoder)
+    model, metrics = TextModel(encoder, states=params.states, bpe=bpe), Metrics()
     joint = params.joint
     if joint is not None and joint.train is not None:
         metrics = _fit(joint, joint.train, model, index, inputs, out, worker)
     elif joint is not None:
         held_out = _Pairs(model, index.split("val"), inputs, worker, _MOST)
-        metrics = _retrieval(Shared(held_out.z.shape[1], model.encoder.dim), held_out)
+        metrics = _retrieval(Shared(held_out.z.shape[1], model.frozen.dim), held_out)
     if worker.rank != 0:
         return {}
     save(params.encoder, model, out)
-    return _measure(model, _captions(index)) | metrics
+    return _measure(model, captions) | metrics
 
 
 def _captions(index: ImageIndex) -> list[list[str]]:
@@ -70,17 +74,19 @@ def _measure(model: TextModel, captions: Sequence[Sequence[str]]) -> Metrics:
     if not distinct:
         _log.warning("no picture has a caption: what is conditioned on text learns nothing from these pictures")
         return metrics
-    read = model.read(distinct[:: -(-len(distinct) // _MOST)])
-    unknown = sum(read.n_unknown) / max(1, sum(read.n_tokens))
+    lengths = model.lengths(distinct[:: -(-len(distinct) // _MOST)])
+    unknown = sum(length.n_unknown for length in lengths) / max(1, sum(length.n_tokens for length in lengths))
     if unknown > _UNKNOWN:
         _log.warning(
             "the encoder does not know %.0f %% of the captions' tokens: is it of this language?", 100 * unknown
         )
-    n_cut = sum(n > model.encoder.max_tokens for n in read.n_tokens)
+    n_cut = sum(length.n_tokens > length.most for length in lengths)
+    ids = {} if model.bpe is None else {"n_ids": float(model.bpe.n_ids)}
     return metrics | {
-        "longest_caption": float(max(read.n_tokens)),
-        "cut_share": n_cut / len(read.n_tokens),
+        "longest_caption": float(max(length.n_tokens for length in lengths)),
+        "cut_share": n_cut / len(lengths),
         "unknown_share": unknown,
+        **ids,
     }
 
 
@@ -103,7 +109,7 @@ class _Pairs:
         self.starts = np.cumsum(self.counts) - self.counts
         self.texts = [caption for given in captions for caption in given]
         self.numbers = caption_numbers(self.texts)
-        self.t = model.read(self.texts).pooled if self.texts else torch.empty(0, model.encoder.dim)
+        self.t = model.read(self.texts).pooled if self.texts else torch.empty(0, model.frozen.dim)
 
     def __len__(self) -> int:
         return len(self.z)
@@ -133,7 +139,7 @@ def _fit(
         fix = "caption the pictures (column text of metadata.csv), or set text.joint: null"
         raise DataError("a joint space needs pictures with different captions", got=len(pairs), fix=fix)
     with seeded_init(config.seed):
-        joint = Joint(config.dim, image_dim=pairs.z.shape[1], text_dim=model.encoder.dim)
+        joint = Joint(config.dim, image_dim=pairs.z.shape[1], text_dim=model.frozen.dim)
         trainable = JointTrainer(joint)
     curve = train(trainable, pairs.fetch, len(pairs), how, worker).curve
     model.joint = joint.cpu().eval()
