@@ -5,6 +5,7 @@ x_t = sqrt(ab_t) x0 + sqrt(1 - ab_t) eps, t = 0 .. T-1 (Ho et al. 2020, eq. 4).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -122,19 +123,22 @@ def alpha_bars(config: ScheduleConfig) -> Float64[Tensor, " T"]:
     return torch.cumprod(1 - betas, dim=0)
 
 
-def sampler_steps(config: ScheduleConfig, n_steps: int, spacing: Spacing) -> tuple[Step, ...]:
+def sampler_steps(
+    config: ScheduleConfig, n_steps: int, spacing: Spacing, sections: Sequence[int] | None = None
+) -> tuple[Step, ...]:
     """The n_steps moves of a sampler from noise to data; their number is honored exactly.
 
     trailing: T-1 down in strides of T / n_steps, rounded (2305.08891, sec. 3.3). linspace: from T-1 to 0, both
-    included ("250" of guided-diffusion). leading: multiples of one stride from 0 up ("ddim25" there). These three end
-    at ab = 1, i.e. on the data. reference: 1, c + 1, 2c + 1, .. with c = T / n_steps; ends at ab_0, so the result keeps
-    noise of std sqrt(1 - ab_0): the sampler of latent diffusion and of the reference RDM.
+    included ("250" of guided-diffusion). leading: multiples of one stride from 0 up ("ddim25" there). These end at
+    ab = 1, i.e. on the data, as does fast27: GLIDE's 27 times, most of them near the data. reference: 1, c + 1,
+    2c + 1, .. with c = T / n_steps; ends at ab_0, so the result keeps noise of std sqrt(1 - ab_0): the sampler of
+    latent diffusion and of the reference RDM. `sections`: steps in equal parts of the times, linspace in each.
     Raises: ConfigError naming the nearest counts that this spacing can honor.
     Differs: latent diffusion rounds other counts up silently, or fails with an IndexError.
     """
     T = config.n_times
-    check_steps(T, n_steps, spacing)
-    times = visited_times(T, n_steps, spacing)
+    check_steps(T, n_steps, spacing, sections)
+    times = visited_times(T, n_steps, spacing, sections)
     ab = alpha_bars(config).tolist()
     ends = [ab[0] if spacing == "reference" else 1.0, *(ab[t] for t in times[:-1])]
     return tuple(Step(t, ab[t], end) for t, end in zip(reversed(times), reversed(ends), strict=True))
@@ -167,6 +171,6 @@ class Process(nn.Module):
         """Back to the data's coordinates."""
         return w if component is None else self.base.frame(component).placed(w)
 
-    def steps(self, n_steps: int, spacing: Spacing) -> tuple[Step, ...]:
+    def steps(self, n_steps: int, spacing: Spacing, sections: Sequence[int] | None = None) -> tuple[Step, ...]:
         """The moves of a sampler."""
-        return sampler_steps(self.schedule, n_steps, spacing)
+        return sampler_steps(self.schedule, n_steps, spacing, sections)

@@ -112,7 +112,7 @@ class Diffusion(Generator):
     def sample(self, batch: Batch, sampling: AnySampling, rng: Rng) -> Tensor:
         check_sampling(sampling, self.config, Beside(self.earlier is not None, self.guide is not None))
         options = cast(DiffusionSampling, sampling)
-        steps = self.process.steps(options.steps, options.spacing)
+        steps = self.process.steps(options.steps, options.spacing, options.sections)
         given = known_part(batch, self.spec)
         x_known = None if given is None else self._scaled(given.target)
         if x_known is not None:
@@ -135,7 +135,7 @@ class Diffusion(Generator):
                 case "dpm_solver_2m":
                     return dpm_solver_2m(denoise, x_t, ports, some)
 
-        x_T, times = rng.normal(*self.spec.shape), options.repaint or 1
+        x_T, times = rng.normal(*self.spec.shape) * (options.temperature or 1.0), options.repaint or 1
         w = repainted(walk, x_T, steps, times=1 if given is None else times, rng=rng)
         x = self._stored(self.process.placed(w, component))
         return x if given is None else torch.where(given.where, given.target, x)

@@ -46,7 +46,13 @@ class DiffusionSampling(Config):
     spacing: Spacing
     """Which times are visited. trailing: even strides from the last time down; linspace: first and last included
     ("250" of DiT and ADM); leading: even strides from time 0 up ("ddim25" there); reference: that of LDM and of RCG's
-    RDM, which leaves a little noise (std 0.039 with sqrt_linear); the others end on the data."""
+    RDM, which leaves a little noise (std 0.039 with sqrt_linear); the others end on the data; fast27: GLIDE's 27 times,
+    most of them near the data."""
+    sections: tuple[int, ...] | None = added(min_length=1)
+    """With spacing linspace: how many of the steps fall in each of so many equal parts of the times, the first at the
+    data ("10,10,3,2,2" of guided-diffusion); null: one part."""
+    temperature: float | None = added(gt=0)
+    """Factor of the noise that sampling begins with (0.997 for GLIDE's upsampler); null: 1."""
     eta: float = Field(ge=0, le=1)
     """Noise of ddim: 0 deterministic, 1 ancestral; read by ddim only."""
     guidance: float = Field(ge=0)
@@ -125,7 +131,7 @@ def check_sampling(sampling: AnySampling, model: GeneratorConfig, beside: Beside
     if sampling.guidance > 0:
         _check_guidance(sampling.guidance, model)
     if isinstance(sampling, DiffusionSampling) and isinstance(model, DiffusionConfig):
-        check_steps(model.schedule.n_times, sampling.steps, sampling.spacing)
+        check_steps(model.schedule.n_times, sampling.steps, sampling.spacing, sampling.sections)
         _check_beside(sampling, beside)
 
 

@@ -63,6 +63,41 @@ def test_valid_counts() -> None:
     assert 64 not in leading
 
 
+def test_fast27_is_glides() -> None:
+    expected = [0, 22, 44, 66, 88, 111, 133, 155, 177, 199, 200, 222, 244, 266, 288, 311, 333, 355, 377, 399]
+    expected += [400, 500, 599, 600, 799, 800, 997]
+    assert [step.t for step in sampler_steps(COSINE, 27, "fast27")][::-1] == expected
+    assert sampler_steps(COSINE, 27, "fast27")[-1].ab_prev == 1.0
+    with pytest.raises(ConfigError, match="27"):
+        sampler_steps(COSINE, 26, "fast27")
+    with pytest.raises(ConfigError, match="27 sampling steps"):
+        sampler_steps(ScheduleConfig(kind="linear", n_times=40), 27, "fast27")
+
+
+def test_sections_are_spaced_one_by_one() -> None:
+    """guided-diffusion's space_timesteps, by the numbers that it gives."""
+    times = [step.t for step in sampler_steps(COSINE, 27, "linspace", (10, 10, 3, 2, 2))][::-1]
+    assert times[:-1] == [step.t for step in sampler_steps(COSINE, 27, "fast27")][:0:-1]
+    assert times[-1] == 999
+    odd = ScheduleConfig(kind="linear", n_times=11)  # sections of 4, 4 and 3 times
+    assert [step.t for step in sampler_steps(odd, 6, "linspace", (3, 1, 2))][::-1] == [0, 2, 3, 4, 8, 10]
+    assert sampler_steps(COSINE, 250, "linspace", (250,)) == sampler_steps(COSINE, 250, "linspace")
+
+
+@pytest.mark.parametrize(
+    ("n", "spacing", "sections", "what"),
+    [
+        (4, "trailing", (2, 2), "both ends"),
+        (5, "linspace", (2, 2), "another number of steps"),
+        (503, "linspace", (501, 2), "not so many"),
+        (2, "linspace", (0, 2), "not so many"),
+    ],
+)
+def test_sections_that_cannot_be_are_refused(n: int, spacing: Spacing, sections: tuple[int, ...], what: str) -> None:
+    with pytest.raises(ConfigError, match=what):
+        sampler_steps(COSINE, n, spacing, sections)
+
+
 @pytest.mark.parametrize("n", [3, 7, 30, 64, 333, 999])
 def test_any_count_of_trailing_steps_ends_on_the_data(n: int) -> None:
     times = [step.t for step in sampler_steps(LINEAR, n, "trailing")]
