@@ -45,32 +45,45 @@ class Chromium:
         self, page: Path, *, width: int, dark: bool = False, script: str = "null", shot: Path | None = None
     ) -> Seen:
         """Load the page in a window of that width; `script` is evaluated in it, `shot` gets a picture of all of it."""
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self._events.clear()
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self._call(f"{domain}.enable")
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self._call("Emulation.setEmulatedMedia", features=scheme)
-        self._call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
-        )
-        self._call("Page.navigate", url=page.absolute().as_uri())
-        self._wait("Page.loadEventFired")
-        seen = Seen(width=width, values=self._evaluate(script))
-        seen.scroll_width = int(self._evaluate("document.documentElement.scrollWidth"))
-        if shot is not None:
-            data = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
-            shot.write_bytes(base64.b64decode(data))
-        self._listen(seen, page.absolute().as_uri())
-        self._session = None
-        self._call("Target.closeTarget", targetId=target)
+        with self.opened(width=width, dark=dark):
+            self.call("Page.navigate", url=page.absolute().as_uri())
+            self.wait("Page.loadEventFired")
+            seen = Seen(width=width, values=self.evaluate(script))
+            seen.scroll_width = int(self.evaluate("document.documentElement.scrollWidth"))
+            if shot is not None:
+                self.shoot(shot)
+            self.listen(seen, page.absolute().as_uri())
         return seen
 
-    def _evaluate(self, script: str) -> Any:
-        return self._call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+    @contextlib.contextmanager
+    def opened(self, *, width: int, height: int = 900, dark: bool = False) -> Iterator[None]:
+        """A window, empty at first, that is closed with the block."""
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._events.clear()
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(f"{domain}.enable")
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        self.call("Emulation.setEmulatedMedia", features=scheme)
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        try:
+            yield
+        finally:
+            self._session = None
+            self.call("Target.closeTarget", targetId=target)
 
-    def _listen(self, seen: Seen, own: str) -> None:
+    def evaluate(self, script: str) -> Any:
+        """The value of an expression in the page."""
+        return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
+
+    def shoot(self, path: Path) -> None:
+        """A picture of all of the page."""
+        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)["data"]
+        path.write_bytes(base64.b64decode(data))
+
+    def listen(self, seen: Seen, own: str) -> None:
+        """Put down what the page asked for and complained of since it was opened."""
         for event in self._events:
             method, params = event["method"], event["params"]
             if method == "Network.requestWillBeSent":
@@ -83,7 +96,8 @@ class Chromium:
             elif method == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
                 seen.complaints.append(params["entry"]["text"])
 
-    def _call(self, method: str, **params: Any) -> Mapping[str, Any]:
+    def call(self, method: str, **params: Any) -> Mapping[str, Any]:
+        """The answer to an order of the DevTools protocol."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
         if self._session is not None:
@@ -97,7 +111,8 @@ class Chromium:
                 return result
             self._events.append(answer)
 
-    def _wait(self, method: str) -> None:
+    def wait(self, method: str) -> None:
+        """Read until there was such an event."""
         while not any(event["method"] == method for event in self._events):
             self._events.append(self._read())
 
