@@ -4,13 +4,19 @@ from pathlib import Path
 
 from components.bundle.system import SystemSampling
 from components.cache.samples import INDEX
+from components.conditions.config import LowResConfig
+from components.generators.files import save_generator
 from components.generators.sampling import DiffusionSampling
+from components.generators.upsampling import HOW, UpsamplerSampling, upsampler_data
+from components.nn.vit import seeded_init
+from components.pixels.dit import DitConfig
 from components.store.base import Store
 from flows.identity.artifact import SCHEMA, FileEntry, digest_of
 from flows.runs.records import CommittedRun, RunRecord, commit
 from flows.stages.bundle.params import BundleParams
 from flows.stages.bundle.run import run
 from tests.support.folders import (
+    PX,
     FolderArtifact,
     FolderInputs,
     draw_bars,
@@ -18,6 +24,7 @@ from tests.support.folders import (
     make_encode,
     make_encoder,
     make_generators,
+    randomize,
 )
 from tests.support.toys import worker
 
@@ -59,6 +66,21 @@ def make_bundle(
     inputs = make_parents(root / "parents", condition, class_rdm=class_rdm, sampling=sampling)
     bundle = FolderArtifact(root / "bundle")
     run(bundle_params(**changes), inputs, bundle, worker(root))
+    bundle.commit()
+    return bundle
+
+
+def make_cascade(root: Path, *, class_rdm: bool = False) -> FolderArtifact:
+    """A bundle below root/bundle with an upsampler to pictures twice as large."""
+    inputs, bundle = make_parents(root / "parents", class_rdm=class_rdm), FolderArtifact(root / "bundle")
+    with seeded_init(0):
+        config = DitConfig.tiny().model_copy(update={"conditions": (LowResConfig.tiny(),)})
+        upsampler = config.build(upsampler_data(1, PX, 2 * PX, None))
+    randomize(upsampler)
+    save_generator(upsampler, inputs["upsampler"])
+    how = UpsamplerSampling(how=DiffusionSampling.tiny(), noise=0.1)
+    inputs["upsampler"].write_json(HOW, how.model_dump(mode="json"))
+    run(bundle_params(), inputs, bundle, worker(root))
     bundle.commit()
     return bundle
 

@@ -15,7 +15,6 @@ from components.bundle.request import Edit, Picture, Request, Upscale
 from components.codecs.config import NoneConfig
 from components.conditions.config import ClassConfig, LowResConfig
 from components.errors import ConfigError, DataError
-from components.generators.files import save_generator
 from components.generators.sampling import DiffusionSampling
 from components.generators.upsampling import HOW, UpsamplerSampling, shrunk, upsampled, upsampler_data
 from components.images.pictures import png_bytes, to_uint8
@@ -32,7 +31,7 @@ from flows.stages.bundle.run import run as run_bundle
 from flows.stages.upsampler.params import UpsamplerParams
 from flows.stages.upsampler.run import run
 from flows.yaml_files import parse_yaml, read_yaml
-from tests.support.bundles import bundle_params, make_parents
+from tests.support.bundles import bundle_params, make_cascade, make_parents
 from tests.support.cli import rcg
 from tests.support.folders import PX, FolderArtifact, FolderInputs, contents, draw_bars, make_collect, randomize
 from tests.support.pipelines import stages_of
@@ -118,16 +117,7 @@ def test_small_images_are_means_and_their_noise_has_a_level_that_is_seen() -> No
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle that makes images of 16 pixels of its own, which have 8."""
-    root = tmp_path_factory.mktemp("rcg")
-    inputs, bundle = make_parents(root / "parents"), FolderArtifact(root / "bundle")
-    with seeded_init(0):
-        upsampler = _model().build(upsampler_data(1, PX, LARGE_PX, None))
-    randomize(upsampler)
-    save_generator(upsampler, inputs["upsampler"])
-    inputs["upsampler"].write_json(HOW, HOW_SAMPLED.model_dump(mode="json"))
-    run_bundle(bundle_params(), inputs, bundle, worker(root))
-    bundle.commit()
-    return bundle.root
+    return make_cascade(tmp_path_factory.mktemp("rcg")).root
 
 
 def _picture() -> Picture:
