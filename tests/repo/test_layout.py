@@ -21,6 +21,7 @@ LONELY = {
     "kubernetes": {"flows/executors/kuberay/api.py"},
     "boto3": {"components/store/s3_clients.py"},
     "obstore": {"components/store/s3_clients.py"},
+    "gradio": {f"flows/play/{name}.py" for name in ("page", "forms", "edit_tab", "server")},
 }
 
 

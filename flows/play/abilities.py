@@ -1,0 +1,58 @@
+"""What a bundle can be asked for: the page shows that, and nothing else."""
+
+from dataclasses import dataclass
+
+from components.bundle.bundle import Bundle
+from components.bundle.system import TEXT_FIELDS, System
+
+
+@dataclass(frozen=True)
+class Abilities:
+    """Of one bundle."""
+
+    plain: bool
+    """Images without any condition."""
+    classes: tuple[str, ...]
+    """Class names that a request may give; none for a bundle that takes no class."""
+    text: bool
+    """Images of a text."""
+    pictures: bool
+    """Images like a given picture, or between two: it has an encoder, and paints representations."""
+    free: bool
+    """Whether an edit has a representation, which may be the picture's own or a sampled one."""
+    upscale: bool
+    """Larger images."""
+    guidance: bool
+    """Classifier-free guidance of the pixel generator."""
+    rdm_guidance: bool
+    """The same of the representation generator."""
+    guide: bool
+    """A guide that pulls to a class."""
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Abilities":
+        system, parts = bundle.system, bundle.card.parts
+        rdm = system.generators.get("rdm")
+        paints = "representation" in system.pixels.conditions
+        read = {field for generator in system.generators.values() for field in generator.conditions}
+        return cls(
+            plain=_is_plain(system),
+            classes=system.classes or (),
+            text="text" in parts and bool(read & set(TEXT_FIELDS)),
+            pictures="encoder" in parts and paints,
+            free=paints and rdm is not None,
+            upscale=system.upsampler is not None,
+            guidance=system.pixels.config.can_guide,
+            rdm_guidance=rdm is not None and rdm.config.can_guide,
+            guide=system.guide is not None,
+        )
+
+
+def _is_plain(system: System) -> bool:
+    """Whether what each generator cannot do without is made by those before it."""
+    made: set[str] = set()
+    for generator in system.generators.values():
+        if not set(generator.required) <= made:
+            return False
+        made.add(generator.makes)
+    return True

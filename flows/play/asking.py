@@ -1,0 +1,64 @@
+"""What is filled in on the page -> a request, the same that the command line would make."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from components.bundle.request import Edit, Picture, Request, Upscale
+from components.errors import ConfigError
+from flows.lineage.sampling import open_picture
+
+MOST = 64
+"""Pictures of one request; more are for `rcg sample`."""
+_SHARED = ("guidance", "rdm_guidance", "guide_scale", "steps")
+
+
+def asked(values: Mapping[str, Any], edit: Edit | None = None) -> Request:
+    """The request of a form's fields by name; one that is absent or left empty is not asked for.
+
+    `like`, `a`, `b` and `image` are paths of given pictures. Raises: ConfigError, DataError.
+    """
+    given = {name: value for name, value in values.items() if value not in (None, "", [])}
+    text = (given["text"].strip(),) if str(given.get("text", "")).strip() else ()
+    between = _pair(given)
+    like = _picture(given, "like")
+    return Request(
+        n=_whole(given, "n", "the number of pictures", default=1, most=MOST),
+        seed=_whole(given, "seed", "the seed", default=0),
+        class_name=given.get("class_name"),
+        text=text,
+        like=like,
+        between=between,
+        share=given.get("share") if between is not None or (text and like is not None) else None,
+        edit=edit,
+        upscale=Upscale(image=_picture(given, "image"), noise=given.get("noise")) if _is_large(given) else None,
+        **{name: given[name] for name in _SHARED if name in given},
+    )
+
+
+def _is_large(given: Mapping[str, Any]) -> bool:
+    return bool(given.get("large")) or "image" in given
+
+
+def _pair(given: Mapping[str, Any]) -> tuple[Picture, Picture] | None:
+    a, b = _picture(given, "a"), _picture(given, "b")
+    if (a is None) != (b is None):
+        got = "the first alone" if a is not None else "the second alone"
+        raise ConfigError("there are two pictures to lie between", got=got, fix="give the other one, too")
+    return None if a is None or b is None else (a, b)
+
+
+def _picture(given: Mapping[str, Any], name: str) -> Picture | None:
+    """A given file, called by its name alone in messages."""
+    if name not in given:
+        return None
+    picture = open_picture(Path(given[name]))
+    return Picture(picture.data, Path(picture.name).name)
+
+
+def _whole(given: Mapping[str, Any], name: str, what: str, *, default: int, most: int | None = None) -> int:
+    value = given.get(name, default)
+    if int(value) != value or (most is not None and not 1 <= value <= most):
+        expected = "a whole number" if most is None else f"1 … {most}; `rcg sample` draws as many as you like"
+        raise ConfigError(f"{what} is out of range", got=value, expected=expected)
+    return int(value)

@@ -1,0 +1,63 @@
+"""Fields of the page -> the request that the command line would make."""
+
+from pathlib import Path
+
+import pytest
+
+from components.bundle.request import Edit, Picture, Request, Upscale
+from components.errors import ConfigError, MissingError
+from flows.play.asking import MOST, asked
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> dict[str, str]:
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.png").write_bytes(name.encode())
+    return {name: str(tmp_path / f"{name}.png") for name in ("a", "b")}
+
+
+def _of(name: str) -> Picture:
+    return Picture(name.encode(), f"{name}.png")
+
+
+def test_what_is_empty_is_not_asked_for() -> None:
+    empty = {"n": 3, "seed": 5, "class_name": "", "text": "  ", "like": None, "a": None, "b": None, "share": 0.5}
+    assert asked(empty | {"guidance": None, "large": False}) == Request(n=3, seed=5)
+
+
+def test_every_field_has_its_place(given: dict[str, str]) -> None:
+    a, b = given["a"], given["b"]
+    options = {"guidance": 0.0, "rdm_guidance": 1.5, "guide_scale": 2.0, "steps": 9}
+    assert asked({"class_name": "cat", **options}) == Request(class_name="cat", **options)
+    assert asked({"text": " a red apple "}) == Request(text=("a red apple",))
+    assert asked({"like": a, "n": 2}) == Request(n=2, like=_of("a"))
+    assert asked({"text": "x", "like": a, "share": 0.25}) == Request(text=("x",), like=_of("a"), share=0.25)
+    assert asked({"a": a, "b": b, "share": 0.0}) == Request(between=(_of("a"), _of("b")), share=0.0)
+    assert asked({"a": a, "b": b, "n": 4}) == Request(n=4, between=(_of("a"), _of("b")))
+    assert asked({"large": True}) == Request(upscale=Upscale())
+    assert asked({"image": a, "noise": 0.0}) == Request(upscale=Upscale(image=_of("a"), noise=0.0))
+    edit = Edit(image=_of("a"), mask=_of("b"))
+    assert asked({"text": "x"}, edit) == Request(text=("x",), edit=edit)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"n": 0}, "number of pictures"),
+        ({"n": MOST + 1}, r"rcg sample"),
+        ({"n": 1.5}, "number of pictures"),
+        ({"seed": -1}, "negative"),
+        ({"seed": 0.5}, "whole number"),
+        ({"class_name": "cat", "text": "dog"}, "exclude each other"),
+    ],
+)
+def test_mistakes_are_named(values: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        asked(values)
+
+
+def test_one_of_two_pictures_and_a_file_that_went(given: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"two pictures[\s\S]*the first alone"):
+        asked({"a": given["a"], "share": 0.5})
+    with pytest.raises(MissingError, match="no such picture"):
+        asked({"like": str(tmp_path / "gone.png")})
