@@ -157,6 +157,12 @@ class System:
         return self.pixels.data.classes
 
     @property
+    def reads(self) -> bool:
+        """Whether a request may give a text."""
+        conditions = {field for generator in self.generators.values() for field in generator.conditions}
+        return self._embed is not None and not conditions.isdisjoint(TEXT_FIELDS)
+
+    @property
     def _class_frequencies(self) -> Float[Tensor, " classes"] | None:
         found = (generator.class_frequencies for generator in self.generators.values())
         return next((frequencies for frequencies in found if frequencies is not None), None)

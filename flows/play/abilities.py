@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from components.bundle.bundle import Bundle
-from components.bundle.system import TEXT_FIELDS, System
+from components.bundle.system import System
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,10 @@ class Abilities:
         system, parts = bundle.system, bundle.card.parts
         rdm = system.generators.get("rdm")
         paints = "representation" in system.pixels.conditions
-        read = {field for generator in system.generators.values() for field in generator.conditions}
         return cls(
             plain=_is_plain(system),
             classes=system.classes or (),
-            text="text" in parts and bool(read & set(TEXT_FIELDS)),
+            text=system.reads,
             pictures="encoder" in parts and paints,
             free=paints and rdm is not None,
             upscale=system.upsampler is not None,
