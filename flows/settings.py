@@ -17,6 +17,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from components.collection.source_base import ARCHIVE_SUFFIXES, is_archive
 from components.config import Config
 from components.errors import ConfigError
 from components.files import write_whole
@@ -271,13 +272,17 @@ def load_settings() -> Settings:
 
 
 def checked_source(source: str) -> str:
-    """The source with a folder's full path. Raises: ConfigError for a folder that does not exist."""
+    """The source with the full path of a folder or archive. Raises: ConfigError for one that does not exist."""
     if source == "demo" or "://" in source:
         return source
-    folder = Path(source).expanduser().resolve()
-    if not folder.is_dir():
-        raise ConfigError("the source is neither `demo` nor a folder", got=source, expected="a folder of pictures")
-    return str(folder)
+    path = Path(source).expanduser().resolve()
+    if not path.is_dir() and not (path.is_file() and is_archive(path.name)):
+        raise ConfigError(
+            "the source is neither `demo` nor a folder nor an archive",
+            got=source,
+            expected=f"a folder of pictures, or a file {', '.join(sorted(ARCHIVE_SUFFIXES))}",
+        )
+    return str(path)
 
 
 def remember_source(root: Path, source: str) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Protocol
@@ -13,6 +13,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 _SHOWN, _SHOWN_NAMES = 6, 20
 METADATA_NAMES = frozenset({"metadata.csv", "metadata.jsonl"})
+ARCHIVE_SUFFIXES = frozenset({".tar", ".zip", ".parquet"})
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,27 @@ class Item:
         return PurePosixPath(self.key).name in METADATA_NAMES
 
 
+def is_picture(name: str) -> bool:
+    """Is a file of this name a picture?"""
+    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES
+
+
+def is_wanted(name: str) -> bool:
+    """Is a file of this name a picture or metadata?"""
+    return is_picture(name) or PurePosixPath(name).name in METADATA_NAMES
+
+
+def is_archive(name: str) -> bool:
+    """Is a file of this name an archive of pictures?"""
+    return PurePosixPath(name).suffix.lower() in ARCHIVE_SUFFIXES
+
+
 @dataclass
 class LeftOut:
     """What a listing did not take."""
 
+    wanted: Callable[[str], bool] = is_wanted
+    """Whether a file of this name is listed."""
     kinds: Counter[str] = field(default_factory=Counter)
     """Files that are not pictures, by suffix or by what they are."""
     misnamed: list[str] = field(default_factory=list)
@@ -39,7 +57,7 @@ class LeftOut:
 
     def takes(self, key: str) -> bool:
         """Whether an object of this key is listed; remembers it if not."""
-        if not is_wanted(key):
+        if not self.wanted(key):
             self.kinds[PurePosixPath(key).suffix.lower() or "without a suffix"] += 1
         elif is_misnamed(key):
             self.misnamed.append(key)
@@ -90,11 +108,6 @@ class Source(Protocol):
 def pin_of(data: bytes) -> str:
     """What collection.lock remembers of a content: the first 16 hex digits of its sha256."""
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def is_wanted(name: str) -> bool:
-    """Is a file of this name a picture or metadata?"""
-    return PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES or PurePosixPath(name).name in METADATA_NAMES
 
 
 def is_misnamed(key: str) -> bool:

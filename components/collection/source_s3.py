@@ -1,10 +1,10 @@
 """Pictures in a bucket: listed page by page, and read as they were when they were listed."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from components.collection.source_base import Item, LeftOut
+from components.collection.source_base import Item, LeftOut, is_wanted
 from components.errors import ConfigError, DataError, StoreRefusedError
 from components.store.s3_bucket import PATIENCE_S, Bucket, split_uri
 from components.store.s3_clients import Piece, Pin
@@ -17,21 +17,26 @@ class S3Source:
     """Every picture below s3://bucket/prefix, by its suffix; hidden names and folder markers are skipped.
 
     Pins are etag:<etag>; in a bucket with versions etag:<etag>,version:<id>, and what was replaced can still be read.
+    `wanted`: which names are listed; `only`: the one object that is.
     """
 
     reads_at_once = 16
+    window_bytes = 4 * 2**20
     follows_links = False
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, wanted: Callable[[str], bool] = is_wanted, only: str | None = None) -> None:
         name, root = split_uri(uri)
+        self._wanted, self._only = wanted, only
         self._bucket, self._folder = Bucket(name, PATIENCE_S), f"{root}/" if root else ""
         self.uri = f"s3://{name}/{root}".rstrip("/")
-        self.left_out = LeftOut()
+        self.left_out = LeftOut(wanted)
 
     def list(self) -> Iterator[Item]:
-        self.left_out = LeftOut()
+        self.left_out = LeftOut(self._wanted)
         for listed in self._versions() if self._has_versions() else self._objects():
             key = listed["Key"][len(self._folder) :]
+            if self._only not in (None, key):
+                continue
             if key.endswith("/") or any(part.startswith(".") for part in key.split("/")):
                 continue
             if not self.left_out.takes(key):
@@ -42,6 +47,10 @@ class S3Source:
 
     def read(self, key: str, pin: str | None = None) -> bytes:
         return self._get(key, 0, None, None if pin is None else _parse(pin)).data
+
+    def read_range(self, key: str, start: int, stop: int, pin: str | None) -> bytes:
+        """Bytes start … stop - 1 of an object, or as many as there are."""
+        return self._get(key, start, stop, None if pin is None else _parse(pin)).data
 
     def content_pin(self, key: str) -> str:
         first = self._get(key, 0, _PIECE_BYTES, None)
@@ -77,7 +86,9 @@ class S3Source:
     def _objects(self) -> Iterator[dict[str, Any]]:
         more: dict[str, Any] = {}
         while True:
-            page = self._bucket.request("list_objects_v2", f"list {self.uri}", Prefix=self._folder, **more)
+            page = self._bucket.request(
+                "list_objects_v2", f"list {self.uri}", Prefix=self._folder + (self._only or ""), **more
+            )
             yield from page.get("Contents", [])
             if not page["IsTruncated"]:
                 return
@@ -87,7 +98,9 @@ class S3Source:
         """The latest version of each object that is not deleted."""
         more: dict[str, Any] = {}
         while True:
-            page = self._bucket.request("list_object_versions", f"list {self.uri}", Prefix=self._folder, **more)
+            page = self._bucket.request(
+                "list_object_versions", f"list {self.uri}", Prefix=self._folder + (self._only or ""), **more
+            )
             yield from (version for version in page.get("Versions", []) if version["IsLatest"])
             if not page["IsTruncated"]:
                 return

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 def command(
     source: Annotated[
-        str | None, typer.Argument(help="`demo` or a folder of pictures; remembered for this checkout.")
+        str | None,
+        typer.Argument(
+            help="`demo`, a folder of pictures, s3://bucket/prefix, or a .tar, .zip or .parquet file or a folder of "
+            "them; remembered for this checkout."
+        ),
     ] = None,
     rebuild: Annotated[
         bool, typer.Option(help="Start the list over: for a source whose old pictures changed.")
@@ -55,7 +59,7 @@ def snapshot(
     from components.collection.lock import read_lock
     from components.collection.metadata import astray
     from components.collection.snapshot import take_snapshot
-    from components.collection.source import FolderSource, open_source
+    from components.collection.source import open_source
     from components.errors import ConfigError
     from flows.execution.merging import joined_lock
     from flows.identity.fingerprint import LOCK
@@ -65,7 +69,7 @@ def snapshot(
     if rebuild and not shrink and uri == project.settings.source:
         _refuse_collapse(project, uri)
     opened = open_source(uri)
-    if follows_links and not isinstance(opened, FolderSource):
+    if follows_links and (uri == "demo" or uri.startswith("s3://")):
         raise ConfigError("only a folder has links to follow", got=f"--follow-links with {uri}", fix="leave it out")
     with nullcontext() if rebuild else joined_lock(project.root, follows_links) as before:
         found = take_snapshot(opened, project.root / LOCK, rebuild=rebuild, follows_links=follows_links, before=before)

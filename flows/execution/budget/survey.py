@@ -1,6 +1,7 @@
 """A look at the pictures before anything is made of them: how many, how large, and what is said of them."""
 
 import hashlib
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
+from components.collection.archives.source import ArchiveSource
 from components.collection.duplicates import as_words, difference_hash, near_pairs
 from components.collection.facts import is_constant
 from components.collection.lock import MetadataFile
@@ -149,8 +151,16 @@ def _said(source: Source, pictures: Sequence[Item], metadata: Sequence[Item]) ->
     given = _classes([note.label for note in known])
     if given:
         return "metadata", given, n_captioned
-    folders = _classes([folder_label(item.key) for item in pictures])
+    folders = 0 if _in_numbered_archives(source, pictures) else _classes([folder_label(item.key) for item in pictures])
     return ("folder", folders, n_captioned) if folders else ("none", 0, n_captioned)
+
+
+def _in_numbered_archives(source: Source, pictures: Sequence[Item]) -> bool:
+    """Are the folders those of archives that one name and a number name? Then they are no classes."""
+    if not isinstance(source, ArchiveSource):
+        return False
+    folders = {folder_label(item.key) or "" for item in pictures}
+    return len({re.sub(r"[0-9]+", "#", folder) for folder in folders}) == 1
 
 
 def _classes(labels: Sequence[str | None]) -> int:

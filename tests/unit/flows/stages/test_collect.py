@@ -13,6 +13,7 @@ from components.collection.source import FolderSource
 from components.errors import ConfigError, DataError, TamperedError
 from flows.stages.collect import run as collect
 from flows.stages.collect.params import CollectParams
+from tests.support.archives import write_zip
 from tests.support.collected import PARAMS, Committed, Place, add_scenes, scene, write
 from tests.support.odd_pictures import odd_pictures
 from tests.support.ranks import run_ranks
@@ -371,3 +372,19 @@ def test_without_groups_the_artifact_is_as_ever(tmp_path: Path) -> None:
     metrics, again = place.collect("b")
     assert (metrics, again.digests()) == (plain, artifact.digests())
     assert "groups" not in plain
+
+
+def test_an_unpacked_archive_is_the_same_collection(tmp_path: Path) -> None:
+    """The folder, and the archive of it: equal artifacts, whose pictures load from either."""
+    here, packed = Place(tmp_path / "here"), Place(tmp_path / "packed")
+    add_scenes(here, 0, 30, "in")
+    write(here, {"metadata.csv": b"file_name,text\nin/0003.png,a scene\n"})
+    files = {str(f.relative_to(here.pictures)): f.read_bytes() for f in here.pictures.rglob("*") if f.is_file()}
+    packed.pictures = write_zip(tmp_path / "packed.zip", files)
+    for place in (here, packed):
+        place.snapshot()
+    (_, one), (metrics, other) = here.collect(), packed.collect()
+    assert one.digests() == other.digests()
+    assert metrics["images"] == 30
+    loaded = [open_images(other, place.source, base_only=False).load(range(30), 8) for place in (here, packed)]
+    assert (loaded[0] == loaded[1]).all()

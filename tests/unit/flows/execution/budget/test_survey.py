@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.collection.source import DemoSource, FolderSource
+from components.collection.source import DemoSource, FolderSource, open_source
 from components.errors import DataError
 from flows.execution.budget.survey import Survey, look
+from tests.support.archives import write_tar
 
 Draw = Callable[[int], np.ndarray]
 
@@ -57,6 +58,16 @@ def test_labels_and_captions_of_metadata(tmp_path: Path) -> None:
 
 def test_one_folder_for_each_picture_is_no_class(tmp_path: Path) -> None:
     assert look(_folder(tmp_path, 60, folders=60)).labels == "none"
+
+
+@pytest.mark.parametrize(("names", "labels"), [(("x-00", "x-01"), "none"), (("cats", "dogs"), "folder")])
+def test_numbered_archives_are_no_classes(tmp_path: Path, names: tuple[str, str], labels: str) -> None:
+    _folder(tmp_path / "loose", 60, folders=2)
+    (tmp_path / "in").mkdir()
+    for i, name in enumerate(names):
+        files = {path.name: path.read_bytes() for path in (tmp_path / "loose" / str(i)).iterdir()}
+        write_tar(tmp_path / "in" / f"{name}.tar", files)
+    assert look(open_source(str(tmp_path / "in"))).labels == labels
 
 
 def test_some_that_cannot_be_read_are_counted(tmp_path: Path) -> None:

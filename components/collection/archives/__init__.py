@@ -1,0 +1,1 @@
+"""Pictures in archives, read by range: tar (WebDataset), zip, Parquet (Hugging Face)."""
