@@ -5,7 +5,6 @@ state of their own. So a resumed run has the bits of an uninterrupted one, and t
 number of workers.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,12 +18,14 @@ from components.errors import ConfigError, DivergedError, RcgError, RetryableErr
 from components.training.config import TrainConfig
 from components.training.curve import Curve, diverged
 from components.training.distributed import any_rank, gather_objects
+from components.training.modes import in_eval_mode
 from components.training.optim import lr_at
 from components.training.order import Batches
 from components.training.parallel import gather, in_training, on_device, recomputing
 from components.training.report import Report
 from components.training.step import Stepper
-from components.training.threads import fitting_threads, in_eval_mode
+from components.training.threads import fitting_threads, step_flops
+from components.training.throughput import Meter, Work, work_of_example
 from components.training.trainable import Fetch, Preview, Trainable
 from components.training.worker import Worker
 
@@ -61,9 +62,11 @@ def train(
         what = f"batch_size is {config.batch_size} but there are {worker.world_size} workers"
         raise ConfigError(what, fix="use at most batch_size workers")
     run = _Run(trainable, config, worker, preview)
-    with fitting_threads(trainable, fetch, n_examples, config, worker), recomputing(run.live, worker):
+    run.work = work_of_example(trainable, fetch, n_examples, config)
+    with fitting_threads(step_flops(run.work, config, worker), worker), recomputing(run.live, worker):
         try:
-            for step, batch in Batches(fetch, n_examples, config, worker).between(run.restore(), config.steps):
+            batches = Batches(fetch, n_examples, config, worker)
+            for step, batch in batches.between(run.restore(), config.steps, run.meter.awaited):
                 scalars = run.stepper(step, batch)
                 run.curve.add(step + 1, scalars, run.stepper.share)
                 run.tell(step + 1)
@@ -71,6 +74,7 @@ def train(
         except DivergedError:
             worker.checkpoints.flush()  # the error names the last good checkpoint, so it has to be there
             raise
+    run.meter.end()
     gather(run.live, trainable)
     trainable.to(worker.device)
     return TrainResult(run.curve.records)
@@ -84,7 +88,7 @@ class _Run:
         self.live = in_training(trainable, worker)
         self.stepper, self.curve = Stepper(self.live, config, worker), Curve(worker)
         self.last_good: int | None = None
-        self.told = (time.monotonic(), 0)
+        self.meter, self.work = Meter(worker), Work(0.0, 0.0)
 
     def restore(self) -> int:
         """Continue from the newest checkpoint; returns the steps done."""
@@ -92,7 +96,6 @@ class _Run:
         done = self.last_good or 0
         if len(set(gather_objects(self.worker, done))) > 1:
             raise RetryableError("the workers found different checkpoints", fix="run the same command again")
-        self.told = (time.monotonic(), done)
         return done
 
     def _room(self, done: int, rest: Any, shapes: Mapping[str, torch.Size]) -> Mapping[str, Tensor]:
@@ -115,9 +118,7 @@ class _Run:
 
     def _close(self, done: int) -> Metrics:
         means = self.curve.close(done, {"lr": lr_at(self.config, done - 1)}, self.last_good)
-        now, (before, then) = time.monotonic(), self.told
-        self.told = (now, done)
-        return means | {"examples_per_s": (done - then) * self.config.batch_size / max(now - before, 1e-9)}
+        return means | self.meter.close(self.work, self.config.precision)
 
     @torch.no_grad()
     def _draw(self, done: int) -> Mapping[str, np.ndarray]:

@@ -1,8 +1,8 @@
 """Which examples a step sees: a pure function of (seed, step), fetched one step ahead by a background thread."""
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 
 import numpy as np
@@ -13,6 +13,8 @@ from components.rng import BatchRng, derive_seed
 from components.training.config import TrainConfig
 from components.training.trainable import Fetch
 from components.training.worker import Worker
+
+Awaited = Callable[["Future[Batch]"], Batch]
 
 
 @lru_cache(maxsize=2)
@@ -53,13 +55,16 @@ class Batches:
             return {name: tensor.pin_memory() for name, tensor in batch.items()}
         return batch
 
-    def between(self, start: int, stop: int) -> Iterator[tuple[int, Batch]]:
-        """(step, batch on the worker's device) for start <= step < stop; the next one is fetched meanwhile."""
+    def between(self, start: int, stop: int, awaited: Awaited = Future.result) -> Iterator[tuple[int, Batch]]:
+        """(step, batch on the worker's device) for start <= step < stop; the next one is fetched meanwhile.
+
+        `awaited` gives a batch once it is there.
+        """
         device = self.worker.device
         with ThreadPoolExecutor(1, thread_name_prefix="fetch") as pool:
             waiting = deque([pool.submit(self.at, start)] if start < stop else [])
             for step in range(start, stop):
-                batch = waiting.popleft().result()
+                batch = awaited(waiting.popleft())
                 if step + 1 < stop:
                     waiting.append(pool.submit(self.at, step + 1))
                 yield step, {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}

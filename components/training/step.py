@@ -10,6 +10,7 @@ from components.base import Batch
 from components.errors import ConfigError
 from components.training.config import TrainConfig
 from components.training.memory import does_not_fit, is_out_of_memory, most_rows
+from components.training.modes import require_grad_of
 from components.training.optim import adamw, clip_gradients, lr_at, parameters_of, set_lr, total_norm
 from components.training.parallel import Passes
 from components.training.trainable import Trainable
@@ -58,11 +59,7 @@ class Stepper:
         return scalars
 
     def _require_grad_of(self, which: int | None) -> None:
-        """Freeze the parameters of every other optimizer; None thaws all."""
-        if len(self.optimizers) > 1:
-            for i, optimizer in enumerate(self.optimizers):
-                for parameter in parameters_of(optimizer):
-                    parameter.requires_grad_(which in (None, i))
+        require_grad_of([parameters_of(optimizer) for optimizer in self.optimizers], which)
 
     def _too_large(self, step: int, batch: Batch) -> ConfigError:
         for optimizer in self.optimizers:

@@ -127,11 +127,12 @@ class _Clock:
         """Of a training step: the fastest of a few."""
         from components.training.step import Stepper
         from components.training.threads import fitting_threads, step_flops
+        from components.training.throughput import work_of_example
 
         worker = self._worker()
         trainable.to(self.device)
-        with fitting_threads(trainable, fetch, how.batch_size, how, worker) as self.threads:
-            self.flops = step_flops(trainable, fetch, how.batch_size, how, worker)
+        self.flops = step_flops(work_of_example(trainable, fetch, how.batch_size, how), how, worker)
+        with fitting_threads(self.flops, worker) as self.threads:
             stepper, best = Stepper(trainable, how, worker), float("inf")
             began = time.monotonic()
             for step in range(1 + _N_TIMED):

@@ -43,7 +43,7 @@ def test_the_error_names_a_micro_batch_that_was_tried_and_trains(tmp_path: Path)
         fit(model, toys.worker(tmp_path))
     assert "12 row(s)" in str(raised.value)
     assert raised.value.fix == "set RCG_MICRO_BATCH=3: passes of 3 row(s) were tried and fit"
-    assert model.seen == [12, 6, 3]
+    assert model.seen == [2, 12, 6, 3], "its work is counted on two rows"
     assert raised.value.__context__ is None, "its frames would hold the activations"
     fit(Hungry(4), dataclasses.replace(toys.worker(tmp_path), micro_batch=3))
 
@@ -52,7 +52,7 @@ def test_the_rows_of_a_micro_batch_are_halved_further(tmp_path: Path) -> None:
     model = Hungry(1)
     with pytest.raises(ConfigError, match="RCG_MICRO_BATCH=1:"):
         fit(model, dataclasses.replace(toys.worker(tmp_path), micro_batch=4))
-    assert model.seen == [4, 2, 1]
+    assert model.seen == [2, 4, 2, 1]
 
 
 def test_where_no_row_fits_it_says_what_else_there_is(tmp_path: Path) -> None:

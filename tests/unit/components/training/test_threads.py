@@ -16,6 +16,7 @@ from components.training.config import TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import train
 from components.training.threads import fitting_threads, step_flops
+from components.training.throughput import work_of_example
 from tests.support import toys
 
 CONFIG = TrainConfig.model_validate(TrainConfig.tiny().model_dump() | {"steps": 3, "batch_size": 5})
@@ -37,7 +38,7 @@ def trainable() -> GeneratorTrainable[toys.ToyGenerator]:
 
 def chosen(folder: Path, **changes: object) -> int:
     worker = replace(toys.worker(folder), **({"fit_threads": True} | changes))
-    with fitting_threads(trainable(), toys.fetch, toys.N_EXAMPLES, CONFIG, worker) as n:
+    with fitting_threads(5 * FLOPS_OF_A_ROW, worker) as n:
         assert torch.get_num_threads() == n
     assert torch.get_num_threads() == 4
     return n
@@ -46,7 +47,8 @@ def chosen(folder: Path, **changes: object) -> int:
 @pytest.mark.parametrize(("world_size", "rows"), [(1, 5), (2, 3), (5, 1)])
 def test_work_of_a_step_is_that_of_the_largest_share(tmp_path: Path, world_size: int, rows: int) -> None:
     worker = toys.worker(tmp_path, world_size=world_size)
-    assert step_flops(trainable(), toys.fetch, toys.N_EXAMPLES, CONFIG, worker) == rows * FLOPS_OF_A_ROW
+    work = work_of_example(trainable(), toys.fetch, toys.N_EXAMPLES, CONFIG)
+    assert step_flops(work, CONFIG, worker) == rows * FLOPS_OF_A_ROW
 
 
 @pytest.mark.parametrize(("per_thread", "n"), [(16e9, 1), (5 * FLOPS_OF_A_ROW, 1), (2 * FLOPS_OF_A_ROW, 2), (1, 4)])
@@ -80,7 +82,7 @@ def test_training_has_the_bits_of_one_on_that_many_threads(tmp_path: Path) -> No
     assert bits(fitted) == bits(plain)
 
 
-def test_counting_changes_no_statistics_and_no_modes(tmp_path: Path) -> None:
+def test_counting_changes_no_statistics_and_no_modes() -> None:
     model = MoCoV3Trainer(MoCoV3Config.tiny(), ContrastiveConfig.tiny()).train()
     model.momentum_encoder.eval()
     before, modes = bits(model), [part.training for part in model.modules()]
@@ -88,7 +90,8 @@ def test_counting_changes_no_statistics_and_no_modes(tmp_path: Path) -> None:
     def fetch(indices: np.ndarray, _rng: BatchRng) -> Batch:
         return {"target": torch.rand(len(indices), 3, model.model.input_px, model.model.input_px)}
 
-    assert step_flops(model, fetch, 10, CONFIG, toys.worker(tmp_path)) > 1000
+    assert work_of_example(model, fetch, 10, CONFIG).step > 1000
+    assert all(p.grad is None for p in model.parameters())
     assert bits(model) == before
     assert [part.training for part in model.modules()] == modes
 
