@@ -78,10 +78,11 @@ class Passes:
 
     def _forward(self, step: int, which: int, rows: Batch, part: slice) -> Any:
         rng = noise_rng(self.config, self.worker, step, which, part)
-        with self._precision():
+        with self.precision():
             return self._passes[which](rows, rng)
 
-    def _precision(self) -> AbstractContextManager[None]:
+    def precision(self) -> AbstractContextManager[None]:
+        """What forward passes compute in."""
         bf16 = self.config.precision == "bf16" and self.worker.device.type != "cpu"
         return torch.autocast(self.worker.device.type, torch.bfloat16, enabled=bf16)
 
@@ -105,7 +106,7 @@ class Passes:
             batch = {name: tensor[part] for name, tensor in batch.items()}
         else:
             self.trainable.rows_at_once = n
-        with self._precision():
+        with self.precision():
             loss, _ = self.trainable(batch, noise_rng(self.config, self.worker, step, which, part), which)
         torch.autograd.grad(loss, [p for p in self.trainable.parameters() if p.requires_grad], allow_unused=True)
 
