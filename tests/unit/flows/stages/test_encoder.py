@@ -64,19 +64,41 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+Made = tuple[dict[str, float], FolderArtifact]
+
+
 def _run(
     world: Path,
     tmp_path: Path,
     params: EncoderParams,
     name: str = "out",
     report: Callable[[Report], None] = lambda _report: None,
-) -> tuple[dict[str, float], FolderArtifact]:
+) -> Made:
     out = FolderArtifact(tmp_path / name)
     return run(params, FolderInputs(world, str(world / "source")), out, worker(tmp_path, report=report)), out
 
 
-def test_training_learns_classes_it_never_saw(world: Path, tmp_path: Path) -> None:
-    metrics, out = _run(world, tmp_path, _params())
+def _briefly(**changes: Any) -> EncoderParams:
+    """A tenth of the steps."""
+    train = _params().train
+    assert train is not None
+    return _params(train=train.model_copy(update={"steps": 10, "log_every": 5}), **changes)
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    return _run(world, tmp_path_factory.mktemp("trained"), _params())
+
+
+@pytest.fixture(scope="module")
+def brief(world: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, list[Report]]:
+    """Trained briefly, and what it reported."""
+    reports: list[Report] = []
+    return _run(world, tmp_path_factory.mktemp("brief"), _briefly(), report=reports.append), reports
+
+
+def test_training_learns_classes_it_never_saw(trained: Made) -> None:
+    metrics, out = trained
     assert metrics["knn_accuracy"] > 0.9  # 0.967 and more for five seeds, with one and two threads
     assert metrics["linear_probe_accuracy"] > 0.9
     assert metrics["knn_accuracy_pixels"] > 0.9
@@ -89,32 +111,32 @@ def test_training_learns_classes_it_never_saw(world: Path, tmp_path: Path) -> No
     for name in ("views", "neighbors"):
         with Image.open(out.path(f"pictures/{name}.png")) as picture:
             assert len(np.unique(np.asarray(picture))) > 10
-    again, other = _run(world, tmp_path, _params(), "again")
+
+
+def test_training_again_gives_the_same_bytes(world: Path, tmp_path: Path, brief: tuple[Made, list[Report]]) -> None:
+    metrics, out = brief[0]
+    again, other = _run(world, tmp_path, _briefly(), "again")
     assert again == metrics
+    assert other.names() == out.names()
     for name in out.names():
-        assert other.path(name).read_bytes() == out.path(name).read_bytes()
+        assert other.read_bytes(name) == out.read_bytes(name)
 
 
 def test_neighbors_are_shown_during_training_and_move_no_bit(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, brief: tuple[Made, list[Report]]
 ) -> None:
-    train = _params().train
-    assert train is not None
-    params = _params(train=train.model_copy(update={"steps": 10, "log_every": 5}))
-    reports: list[Report] = []
-    _, out = _run(world, tmp_path, params, report=reports.append)
+    (_, out), reports = brief
     shown = {report.step: report.images["neighbors"] for report in reports if report.images}
     assert list(shown) == [2, 4, 6, 8, 10]
     assert all(picture.shape == shown[2].shape for picture in shown.values())
     assert not np.array_equal(shown[2], shown[10])
     monkeypatch.setattr("flows.stages.encoder.run._PREVIEWS", 1)
-    _, other = _run(world, tmp_path, params, "other")
+    _, other = _run(world, tmp_path, _briefly(), "other")
     assert other.read_bytes("weights.safetensors") == out.read_bytes("weights.safetensors")
 
 
-def test_the_saved_encoder_is_the_examined_one(world: Path, tmp_path: Path) -> None:
-    params = _params()
-    metrics, out = _run(world, tmp_path, params)
+def test_the_saved_encoder_is_the_examined_one(trained: Made) -> None:
+    metrics, out = trained
     images, _ = draw_bars(len(SPLITS))
     z = load_encoder(out)(to_float(images[:90]))
     assert float(z.std(0).mean()) == pytest.approx(metrics["representation_std"], rel=1e-5)
@@ -180,10 +202,12 @@ def test_params_either_train_or_import() -> None:
     assert _params(model=imported, train=None, contrastive=None).model.dim == 8
 
 
-def test_a_reduced_encoder_is_saved_whole_and_collapse_still_shows(world: Path, tmp_path: Path) -> None:
+def test_a_reduced_encoder_is_saved_whole_and_collapse_still_shows(
+    world: Path, tmp_path: Path, brief: tuple[Made, list[Report]]
+) -> None:
     reduced = MODEL.model_copy(update={"reduce": PcaConfig(kind="pca", dim=4, whiten=True)})
-    metrics, out = _run(world, tmp_path, _params(model=reduced))
-    plain, whole = _run(world, tmp_path, _params(), "plain")
+    metrics, out = _run(world, tmp_path, _briefly(model=reduced))
+    plain, whole = brief[0]
     assert out.read_bytes("weights.safetensors") == whole.read_bytes("weights.safetensors")
     assert metrics["representation_std"] == plain["representation_std"]
     assert 0 < metrics["variance_kept"] <= 1
@@ -195,6 +219,6 @@ def test_a_reduced_encoder_is_saved_whole_and_collapse_still_shows(world: Path, 
     torch.testing.assert_close(w.T.cov(), torch.eye(4), rtol=0, atol=1e-3)
     wide, wider = (MODEL.model_copy(update={"reduce": PcaConfig(kind="pca", dim=n, whiten=True)}) for n in (16, 17))
     with pytest.raises(ConfigError, match=r"encoder\.model\.reduce\.dim: 16"):
-        _run(world, tmp_path, _params(model=wide), "wide")
+        _run(world, tmp_path, _briefly(model=wide), "wide")
     with pytest.raises(ValidationError, match="more than the 16 of the network"):
         _params(model=wider)
