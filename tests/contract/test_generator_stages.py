@@ -1,7 +1,7 @@
 """Every diffusion generator through its stages: `pixels` trains and saves it, `sample` draws with it."""
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -21,25 +21,37 @@ SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
 CONFIGS = [member.tiny() for member in get_args(get_args(PixelConfig)[0]) if member.tiny().kind != "mage"]
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ancestral", "dpm_solver_2m"])
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.kind)
-def test_train_then_draw(config: Any, sampler: str, tmp_path: Path) -> None:
-    make_generators(tmp_path / "in", "representation")  # rdm and codec; its pixels are replaced
-    make_encode(tmp_path / "in/encode", draw_bars(len(SPLITS))[0], SPLITS)
-    how = DiffusionSampling.tiny().model_copy(update={"sampler": sampler, "guidance": 0.5})
+SAMPLERS = ("ddim", "ancestral", "dpm_solver_2m")
+
+
+def _how(sampler: str) -> DiffusionSampling:
+    return DiffusionSampling.tiny().model_copy(update={"sampler": sampler, "guidance": 0.5})
+
+
+@pytest.fixture(scope="module", params=CONFIGS, ids=lambda config: config.kind)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> FolderInputs:
+    """What `sample` needs, its `pixels` trained by the stage. Another kind, another sampler of its previews."""
+    root, config = tmp_path_factory.mktemp("trained"), request.param
+    make_generators(root / "in", "representation")  # rdm and codec; its pixels are replaced
+    make_encode(root / "in/encode", draw_bars(len(SPLITS))[0], SPLITS)
+    sampler = SAMPLERS[CONFIGS.index(config) % len(SAMPLERS)]
     section = PixelsParams(
         numerics=1, model=config, seed=0, weights=None, init=None, train=TrainConfig.tiny(), ema=EmaConfig.tiny(),
-        preview=PreviewConfig(every=3, n=4, sampling=how),
+        preview=PreviewConfig(every=3, n=4, sampling=_how(sampler)),
     )  # fmt: skip
-    metrics = train_pixels(
-        section, FolderInputs(tmp_path / "in"), FolderArtifact(tmp_path / "in/pixels"), worker(tmp_path)
-    )
+    metrics = train_pixels(section, FolderInputs(root / "in"), FolderArtifact(root / "in/pixels"), worker(root))
     assert metrics["val_loss"] > 0
+    return FolderInputs(root / "in")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_train_then_draw(trained: FolderInputs, sampler: str, tmp_path: Path) -> None:
     sampling = SampleParams(
-        numerics=1, n=5, batch_size=3, seed=1, representations="rdm", grid=4, rdm=DiffusionSampling.tiny(), pixels=how
-    )
+        numerics=1, n=5, batch_size=3, seed=1, representations="rdm", grid=4, rdm=DiffusionSampling.tiny(),
+        pixels=_how(sampler),
+    )  # fmt: skip
     out = FolderArtifact(tmp_path / "sample")
-    draw(sampling, FolderInputs(tmp_path / "in"), out, worker(tmp_path))
+    draw(sampling, trained, out, worker(tmp_path))
     images = Samples(out).images(np.arange(5))
     assert images.shape == (5, PX, PX, 3)
     assert len({image.tobytes() for image in images}) == 5

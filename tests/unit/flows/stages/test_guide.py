@@ -54,7 +54,9 @@ def test_it_writes_a_guide_and_how_well_it_sees_through_noise(model: Any, tmp_pa
 def test_more_steps_recognize_bars_and_posts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     splits = ["train"] * 64 + ["val"] * 32
     make_encode(tmp_path / "in/encode", draw_bars(len(splits))[0], splits)
-    train = TrainConfig.tiny().model_copy(update={"steps": 150, "batch_size": 32})
+    tiny = TrainConfig.tiny()
+    optimizer = tiny.optimizer.model_copy(update={"lr": 1e-2})
+    train = tiny.model_copy(update={"steps": 40, "batch_size": 32, "optimizer": optimizer})
     params = _params(UNetGuideConfig.tiny(), train=train)
     metrics = run(params, FolderInputs(tmp_path / "in"), FolderArtifact(tmp_path / "out"), worker(tmp_path))
     assert metrics["accuracy_q1"] > 0.9
