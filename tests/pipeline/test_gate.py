@@ -32,6 +32,7 @@ from flows.settings import Settings
 from tests.support.bundles import SAMPLING, make_bundle
 from tests.support.folders import FolderArtifact, draw_bars, make_collect
 from tests.support.made_runs import a_spec, make_run
+from tests.support.mlflow_database import URI, make_database
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,7 @@ class World:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        make_database(root)
         make_collect(root / "collect", root / "pictures", SPLITS)
         (root / "params.yaml").write_text((ROOT / "presets/smoke.yaml").read_text())
         self.judge(80)
@@ -58,7 +60,7 @@ class World:
     @property
     def project(self) -> Project:
         settings = Settings(
-            store=str(self.root / "store"), source=str(self.root / "pictures"), mlflow_uri="sqlite:///mlflow.db",
+            store=str(self.root / "store"), source=str(self.root / "pictures"), mlflow_uri=URI,
             device="cpu",
         )  # fmt: skip
         return Project(self.root, settings)
@@ -122,7 +124,7 @@ def _commit(world: World, bundle: FolderArtifact) -> CommittedRun:
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.chdir(tmp_path)
-    for name, value in (("STORE", "store"), ("SOURCE", "pictures"), ("MLFLOW_URI", "sqlite:///mlflow.db")):
+    for name, value in (("STORE", "store"), ("SOURCE", "pictures"), ("MLFLOW_URI", URI)):
         monkeypatch.setenv(f"RCG_{name}", value)
     return World(tmp_path)
 

@@ -43,6 +43,7 @@ from flows.tracking import Tracking, resolve_tracking
 from flows.tracking.client import open_client
 from tests.support.bundles import commit_bundle, make_bundle
 from tests.support.folders import draw_bars
+from tests.support.mlflow_database import make_tracking
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
 REPO = Path(__file__).parents[2]
@@ -57,9 +58,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def tracking(root: Path) -> Tracking:
-    found = resolve_tracking(TrackingSettings(mlflow_uri="sqlite:///mlflow.db"), root)
-    assert found is not None
-    return found
+    return make_tracking(root)
 
 
 @pytest.fixture(scope="module")

@@ -25,10 +25,9 @@ from components.bundle.request import Request
 from components.images.pictures import to_uint8
 from components.store import open_store
 from flows.registry import register
-from flows.settings import TrackingSettings
-from flows.tracking import resolve_tracking
 from tests.support.bundles import commit_bundle, make_bundle
 from tests.support.folders import FolderArtifact
+from tests.support.mlflow_database import make_tracking
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*type hint:UserWarning")
 PATIENCE_S = 240
@@ -44,8 +43,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> FolderArtifact:
 def server(bundle: FolderArtifact, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`mlflow models serve` of the registry's challenger; its address."""
     root = tmp_path_factory.mktemp("served")
-    tracking = resolve_tracking(TrackingSettings(mlflow_uri="sqlite:///mlflow.db"), root)
-    assert tracking is not None
+    tracking = make_tracking(root)
     store = open_store(root / "store")
     register(tracking, store, commit_bundle(store, bundle), name="rcg", tags={})
     with socket.socket() as free:

@@ -28,6 +28,7 @@ from flows.tracking.client import mlflow_errors, open_client, probe
 from flows.tracking.pending import leave_request
 from flows.tracking.record import check_database
 from flows.tracking.writer import replay
+from tests.support.mlflow_database import make_tracking
 from tests.support.s3_faults import faulty_proxy
 from tests.support.tls import self_signed
 
@@ -35,20 +36,9 @@ PATIENCE_S = 90
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mlflow's own use of its libraries
 
 
-@pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with its tables: making them takes seconds."""
-    root = tmp_path_factory.mktemp("mlflow")
-    open_client(f"sqlite:///{root}/mlflow.db").search_experiments()
-    return root / "mlflow.db"
-
-
 @pytest.fixture
-def tracking(tmp_path: Path, template: Path) -> Tracking:
-    (tmp_path / "mlflow.db").write_bytes(template.read_bytes())
-    found = resolve_tracking(TrackingSettings(mlflow_uri="sqlite:///mlflow.db"), tmp_path)
-    assert found is not None
-    return found
+def tracking(tmp_path: Path) -> Tracking:
+    return make_tracking(tmp_path)
 
 
 def _record(tmp_path: Path, stage: str = "rdm", **changes: Any) -> StageRecord:
