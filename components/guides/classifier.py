@@ -31,9 +31,10 @@ _SCALE_SLACK = 0.05
 class Classifier(Guide):
     """Trained by cross-entropy at uniform times; `clean`: without any noise, to compare with.
 
-    The network reads sqrt(ab) x_t, the best linear guess of an x0 of unit variance. So its gradient in x_t fades with
-    the signal, as the true one does, and a step from pure noise, which multiplies it by 1 / sqrt(ab), stays bounded.
-    Differs: ADM's classifier reads x_t, and its schedules end where ab is 4e-5; a cosine ends at 2e-9.
+    Where `input` is scaled, the network reads sqrt(ab) x_t, the best linear guess of an x0 of unit variance. So its
+    gradient in x_t fades with the signal, as the true one does, and a step from pure noise, which multiplies it by
+    1 / sqrt(ab), stays bounded. Differs: ADM's classifiers read x_t; their schedules end where ab is 4e-5, but for the
+    cosine at 64 pixels, which ends at 2e-9.
     """
 
     mean: Tensor
@@ -87,8 +88,8 @@ class Classifier(Guide):
         if self.clean:
             out: Tensor = self.net(x_t, self.net.time_vectors(torch.zeros_like(t)), Ports())
         else:
-            scaled = self.process.alpha_bar(t, x_t).sqrt() * x_t
-            out = self.net(scaled, self.net.time_vectors(t), Ports())
+            seen = self.process.alpha_bar(t, x_t).sqrt() * x_t if self.config.input == "scaled" else x_t
+            out = self.net(seen, self.net.time_vectors(t), Ports())
         return out
 
     def log_likelihood(self, x_t: Float[Tensor, "b ..."], t: int, y: Int[Tensor, " b"]) -> Float[Tensor, " b"]:

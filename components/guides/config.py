@@ -22,6 +22,8 @@ class BaseGuideConfig(Config):
     """The generator whose noisy samples it recognizes."""
     schedule: ScheduleConfig
     """Forward process of the generator that it guides; must be equal to it."""
+    input: Literal["scaled", "as_is"] = Field(default="scaled", exclude_if=lambda value: value == "scaled")
+    """What its network reads. scaled: sqrt(ab) x_t, so that its pull fades with the signal; as_is: x_t (ADM)."""
 
     def n_classes(self, data: GeneratorData) -> int:
         """Raises: ConfigError for fewer than two."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from components.errors import ConfigError, WeightsError
 from components.files import file_sha256
-from components.interop import codecs, encoders, pixels, representations
+from components.interop import codecs, encoders, guides, pixels, representations, upsamplers
 from components.interop.clip import ClipTextLayout
 from components.interop.layout import Imported, Layout, Tensors
 from components.interop.signatures import STAGE_OF
@@ -23,7 +23,11 @@ from components.weights import read_tables, save_weights
 
 LAYOUTS: dict[str, Layout] = {
     layout.kind: layout
-    for layout in (ClipTextLayout(), *encoders.LAYOUTS, *codecs.LAYOUTS, *representations.LAYOUTS, *pixels.LAYOUTS)
+    for layouts in (
+        (ClipTextLayout(),),
+        *(part.LAYOUTS for part in (encoders, codecs, representations, pixels, guides, upsamplers)),
+    )
+    for layout in layouts
 }
 
 
@@ -105,13 +109,15 @@ def _on_cpu(tensors: Tensors) -> dict[str, Tensor]:
 def _wrapped(kind: str, tensors: dict[str, Tensor], live: dict[str, Tensor]) -> Mapping[str, Any]:
     """The entries under which the reference's loaders look."""
     match kind:
+        case "adm" if "rep_proj.weight" not in tensors and not live:
+            return tensors
         case "mocov3":
             return {"state_dict": {f"module.base_encoder.{name}": t for name, t in tensors.items()}}
         case "dino" | "ibot":
             return {"teacher": {n if n.startswith("head.") else f"backbone.{n}": t for n, t in tensors.items()}}
         case "dit" | "adm":
             return {"model": live or tensors, "model_ema": tensors}
-        case "corgi" | "unclip":
+        case "corgi" | "unclip" | "adm-classifier" | "adm-upsampler":
             return tensors
         case "rdm" | "mage" | "deit":
             return {"model": tensors, "model_ema": None}

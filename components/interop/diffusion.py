@@ -1,4 +1,4 @@
-"""Files of the diffusion generators of RCG: DiT and ADM with their averaged weights apart, LDM with a shadow inside."""
+"""Files of DiT, with its averaged weights apart, and of LDM, with a shadow inside; what ADM's share with them."""
 
 import math
 from typing import Any, ClassVar
@@ -10,12 +10,13 @@ from components.errors import WeightsError
 from components.generators.config import GeneratorData
 from components.interop.layout import Imported, Layout, Tensors, depth_of, heads_of, side_of
 from components.interop.shadowed import NETWORK, SCHEDULE, ShadowedLayout, square_target
+from components.interop.unets import unet_sizes
 from components.weights import Tables
 
 _LIVE, _AVERAGED = "model", "model_ema"
 _PROJECT, _NULL = "conditioner.representation.project.", "conditioner.representation.null"
 _LINEAR = {"kind": "linear", "n_times": 1000}
-_ANCESTRAL = {
+ANCESTRAL = {
     "kind": "diffusion",
     "sampler": "ancestral",
     "steps": 250,
@@ -23,14 +24,6 @@ _ANCESTRAL = {
     "eta": 0.0,
     "guidance": 0.0,
 }
-_ADM_256: tuple[int, dict[str, int], str] = (256, {"width": 64}, "per_head")
-"""Side of the images, attention heads, and order of the rows of qkv."""
-_PUBLISHED_ADM: dict[tuple[float, ...], tuple[int, dict[str, int], str]] = {
-    (192, 1, 2, 3, 4): (64, {"width": 64}, "stacked"),
-    (256, 1, 1, 2, 3, 4): (128, {"count": 4}, "per_head"),
-    (256, 0.5, 1, 1, 2, 2, 4, 4): (512, {"width": 64}, "per_head"),
-}
-"""The other files of 2105.05233, by width and multipliers. Source: the flags of guided-diffusion's README @22e0df8."""
 _DIT_HEADS = {384: 6, 768: 12, 1024: 16, 1152: 16}
 
 
@@ -70,7 +63,7 @@ class ConditionedLayout(Layout):
         return self.filled(network) | dict(kept) | network | ({self.null: weights[_NULL]} if self.null else {})
 
     def sampling(self, tensors: Tensors) -> dict[str, Any]:  # noqa: ARG002
-        return dict(_ANCESTRAL)
+        return dict(ANCESTRAL)
 
     def may_lack(self, name: str) -> bool:
         return name == self.null
@@ -174,27 +167,6 @@ class DitLayout(ConditionedLayout):
         }
 
 
-class AdmLayout(ConditionedLayout):
-    """ADM's UNet; there is no null, as the reference never drops the representation."""
-
-    kind = "adm"
-    ours, project, null = "net.unet.", "rep_proj", None
-
-    def channels(self, tensors: Tensors) -> int:
-        return side_of(tensors, "input_blocks.0.0.weight", 1)
-
-    def data(self, tensors: Tensors) -> GeneratorData:
-        target = square_target("pixels", self.channels(tensors), _published(tensors)[0])
-        return GeneratorData(target=target, dim=side_of(tensors, f"{self.project}.weight", 1), classes=None)
-
-    def facts(self, tensors: Tensors) -> dict[str, Any]:
-        return {
-            "kind": "adm",
-            **self.diffusion(tensors, side_of(tensors, "out.2.weight", 0)),
-            **_adm_shape(tensors),
-        }
-
-
 class LdmLayout(ShadowedLayout):
     """LDM's UNet, whose context is the representation itself: nothing to project, no null."""
 
@@ -214,7 +186,7 @@ class LdmLayout(ShadowedLayout):
         return self.tolerates(name)
 
     def sampling(self, tensors: Tensors) -> dict[str, Any]:  # noqa: ARG002
-        return {**_ANCESTRAL, "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0}
+        return {**ANCESTRAL, "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0}
 
     def facts(self, tensors: Tensors) -> dict[str, Any]:
         return {
@@ -225,7 +197,7 @@ class LdmLayout(ShadowedLayout):
             "min_snr": None,
             "variance": "fixed",
             "latents": "as_stored",
-            **_unet_shape(tensors, NETWORK, side=32),
+            **unet_sizes(tensors, NETWORK, side=32),
             "heads": {"width": 32},
             "context_dim": side_of(tensors, self._context(tensors), 1),
         }
@@ -242,38 +214,3 @@ class LdmLayout(ShadowedLayout):
 def identity_scale(channels: int) -> dict[str, Tensor]:
     """Our generators' statistics of the target: the reference takes latents and pixels as they are."""
     return {"mean": torch.zeros(channels, 1, 1), "std": torch.ones(channels, 1, 1)}
-
-
-def _adm_shape(tensors: Tensors) -> dict[str, Any]:
-    """Sizes of ADM's UNet; those that shapes do not tell are the published ones for these channels, else ADM-256's."""
-    side, heads, order = _published(tensors)
-    return {**_unet_shape(tensors, "", side=side), "heads": heads, "qkv_order": order}
-
-
-def _published(tensors: Tensors) -> tuple[int, dict[str, int], str]:
-    sizes = _unet_shape(tensors, "", side=256)
-    return _PUBLISHED_ADM.get((sizes["width"], *sizes["multipliers"]), _ADM_256)
-
-
-def _unet_shape(tensors: Tensors, prefix: str, *, side: int) -> dict[str, Any]:
-    """Sizes of a UNet on targets of this side."""
-    n_blocks = _n_blocks(tensors, prefix)
-    n_levels = depth_of(tensors, f"{prefix}input_blocks.") // (n_blocks + 1)
-    first = [1 + level * (n_blocks + 1) for level in range(n_levels)]
-    width = side_of(tensors, f"{prefix}time_embed.0.weight", 1)
-    widths = [side_of(tensors, f"{prefix}input_blocks.{i}.0.in_layers.2.weight", 0) for i in first]
-    attends = [f"{prefix}input_blocks.{i}.1.norm.weight" in tensors for i in first]
-    return {
-        "width": width,
-        "multipliers": [w / width if w % width else w // width for w in widths],
-        "n_blocks": n_blocks,
-        "attention_sides": [side >> level for level, attended in enumerate(attends) if attended],
-        "groups": 32,
-    }
-
-
-def _n_blocks(tensors: Tensors, prefix: str) -> int:
-    """Residual blocks per level: on the way up, the one after them ends in the first layer that doubles the side."""
-    n = depth_of(tensors, f"{prefix}output_blocks.")
-    ends = [f"{j}.{layer}.weight" for j in (1, 2) for layer in ("in_layers.2", "conv")]
-    return next((i for i in range(n) if any(f"{prefix}output_blocks.{i}.{end}" in tensors for end in ends)), n - 1)

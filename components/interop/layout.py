@@ -73,6 +73,14 @@ class Layout(ABC):
         """How the reference draws from a pixel generator, as a `sampling` section; None for other kinds."""
         return None
 
+    def section(self, tensors: Tensors) -> dict[str, Any]:  # noqa: ARG002
+        """What the file says of further keys of the stage's section."""
+        return {}
+
+    def note(self, tensors: Tensors) -> str | None:  # noqa: ARG002
+        """What a person has to do besides importing it."""
+        return None
+
     def data(self, tensors: Tensors) -> Any:  # noqa: ARG002
         """GeneratorData: what shapes tell of the cache that a generator was trained on; None for other kinds."""
         return None

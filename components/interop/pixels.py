@@ -1,6 +1,7 @@
 """The layouts that stage `pixels` imports."""
 
-from components.interop.diffusion import AdmLayout, DitLayout, LdmLayout
+from components.interop.adm import AdmLayout
+from components.interop.diffusion import DitLayout, LdmLayout
 from components.interop.layout import Layout
 from components.interop.mage import MageLayout
 

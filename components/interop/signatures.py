@@ -14,6 +14,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "ldm": ("model.diffusion_model.input_blocks.0.0.weight",),
     "mage": ("token_emb.word_embeddings.weight", "decoder_embed.weight"),
     "dit": ("x_embedder.proj.weight", "final_layer.linear.weight"),
+    "adm-classifier": ("input_blocks.0.0.weight", "out.2.positional_embedding"),
     "adm": ("input_blocks.0.0.weight", "time_embed.0.weight"),
     "vq-f8": ("quantize.embedding.weight", "quant_conv.weight"),
     "vqgan": ("quantize.embedding.weight", "encoder.down.0.block.0.norm1.weight"),
@@ -33,6 +34,8 @@ PARTS = ("vqgan.", "pretrained_encoder.", "first_stage_model.")
 STAGE_OF = {
     **dict.fromkeys(("rdm", "corgi", "unclip"), "rdm"),
     **dict.fromkeys(("ldm", "mage", "dit", "adm"), "pixels"),
+    "adm-upsampler": "upsampler",
+    "adm-classifier": "guide",
     **dict.fromkeys(("vq-f8", "vqgan", "kl"), "codec"),
     **dict.fromkeys(("mocov3", "ibot", "dino", "deit", "clip"), "encoder"),
     "clip-text": "text",
@@ -40,17 +43,22 @@ STAGE_OF = {
 """The stage that imports a kind."""
 
 
-def recognize(names: Collection[str]) -> str | None:
+def recognize(names: Mapping[str, Tensor]) -> str | None:
     """The kind of model that these tensors are of; None for none that is known."""
     for kind, signature in SIGNATURES.items():
         if _has(names, *signature):
-            return kind
+            return "adm-upsampler" if kind == "adm" and _takes_two_images(names) else kind
     if _has(names, "layer1.0.conv1.weight"):
         raise WeightsError(
             "an encoder that is a ResNet is imported through timm",
             fix="write encoder.model by hand: {kind: timm, name: resnet50, dim: 2048, output: pooled, …}",
         )  # fmt: skip
     return "dino" if _has(names, *_BACKBONE) and not _has(names, "blocks.0.ls1.gamma") else None
+
+
+def _takes_two_images(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the first convolution reads a noisy image and a small one, RGB or gray; nothing else is different."""
+    return tensors["input_blocks.0.0.weight"].shape[1] in (2, 6)
 
 
 def _has(names: Collection[str], *wanted: str) -> bool:

@@ -83,11 +83,17 @@ def _imported(found: Checkpoint, path: Path) -> Import:
     section = _section(found, path, _present().get(name, {}))
     checked = check_section(name, section)
     _check_fits(found, name, checked.encoder if name == _TEXT else checked.model, str(path))
+    return Import(path, found, name, section, _note(found, path, section))
+
+
+def _note(found: Checkpoint, path: Path, section: Mapping[str, Any]) -> str | None:
+    """What was assumed, or is to be done besides."""
     if found.kind in clip_files.KINDS:
-        return Import(path, found, name, section, clip_files.assumed(section, path))
-    assumed = found.kind == "kl" and "scale" not in _facts_beside(found.kind, path)
-    scale = f"scale {section['model'].get('scale')} is assumed: there is no config.json with a scaling_factor beside it"
-    return Import(path, found, name, section, scale if assumed else None)
+        return clip_files.assumed(section, path)
+    if found.kind == "kl" and "scale" not in _facts_beside(found.kind, path):
+        scale = section["model"].get("scale")
+        return f"scale {scale} is assumed: there is no config.json with a scaling_factor beside it"
+    return LAYOUTS[found.kind].note(found.tensors)
 
 
 def timm_section(path: Path, name: str, *, stage: str | None) -> Import:
@@ -180,10 +186,10 @@ def _section(found: Checkpoint, path: Path, current: Mapping[str, Any]) -> dict[
     if name == _ENCODER:
         model = {"kind": model.pop("kind"), "weights": pin, **model}
         return {**base, "model": model, "px": _PUBLISHED_PX, "train": None, "contrastive": None}
-    section = {**base, "model": model, "weights": pin, "train": None}
-    section |= {"objective": None} if name == "codec" else {"init": None}
+    section = {**base, "model": model, "weights": pin, "train": None, **layout.section(found.tensors)}
+    section |= {"codec": {"objective": None}, "rdm": {"init": None}, "pixels": {"init": None}}.get(name, {})
     sampling = layout.sampling(found.tensors)
-    if sampling is not None:
+    if sampling is not None and "preview" in base:
         section["preview"] = {**base["preview"], "sampling": sampling}
     return section
 
@@ -218,7 +224,9 @@ def _facts_beside(kind: str, path: Path) -> dict[str, Any]:
 def _followers(found: Checkpoint, current: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The section `sample` with options for the found generator, where it has options of the other kind."""
     sampling = LAYOUTS[found.kind].sampling(found.tensors)
-    if sampling is None or "sample" not in current or current["sample"]["pixels"]["kind"] == sampling["kind"]:
+    if stage_of(found.kind) != "pixels" or sampling is None or "sample" not in current:
+        return {}
+    if current["sample"]["pixels"]["kind"] == sampling["kind"]:
         return {}
     return {"sample": {**current["sample"], "pixels": sampling}}
 
@@ -244,6 +252,8 @@ def _blank(name: str) -> dict[str, Any]:
         _TEXT: {},
         "rdm": {"ema": None, "check": {"n": 1000, "batch_size": 250, "sampling": sampling}},
         "pixels": {"ema": None, "preview": {"every": 1000, "n": 16, "sampling": None}},
+        "guide": {},
+        "upsampler": {"ema": None, "n_val": 256},
     }
     return {"numerics": 1, **({} if name == _TEXT else {"seed": 0}), **rest[name]}
 
@@ -263,12 +273,17 @@ def _write(name: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> N
     write_whole(PARAMS, new)
 
 
+_OTHER_NAMES = {("guide", "unet_encoder"): "adm-classifier", ("upsampler", "adm"): "adm-upsampler"}
+"""Kinds of files whose model is called something else in its stage."""
+
+
 def _kind_of(stage: str, config: Mapping[str, Any]) -> str:
     """The layout of an artifact. Raises: ConfigError for one that the reference has no file for."""
     model = config.get("model", config)
     if stage == "rdm":
         return str(model.get("family", "rdm"))
-    kind = clip_files.TEXT if stage == _TEXT and model["encoder"]["kind"] == "clip" else str(model.get("kind"))
+    name = _OTHER_NAMES.get((stage, model.get("kind")), str(model.get("kind")))
+    kind = clip_files.TEXT if stage == _TEXT and model["encoder"]["kind"] == "clip" else name
     if kind not in LAYOUTS:
         raise ConfigError(f"the reference has no file for a {kind}", expected=", ".join(LAYOUTS))
     return kind

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from components.base import Batch
@@ -32,6 +33,13 @@ def build_rdm(config: RdmConfig, n_classes: int | None = None) -> Diffusion:
     """An RDM for representations of its dimension."""
     classes = tuple(map(str, range(n_classes))) if n_classes else None
     return config.build(GeneratorData(target=PIXEL, dim=config.dim, classes=classes))
+
+
+def without_level(upsampler: Any) -> Any:
+    """An upsampler by a UNet, blind to the level of the noise on the small image, of which no file of ADM-U knows."""
+    with torch.no_grad():
+        upsampler.net.unet.input_blocks[0][0].weight[:, -1].zero_()
+    return upsampler
 
 
 D, S, M = 8, 4, 5

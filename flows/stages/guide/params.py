@@ -1,10 +1,13 @@
 """The section guide of params.yaml."""
 
-from pydantic import Field
+from typing import Self
 
-from components.config import Config
+from pydantic import Field, model_validator
+
+from components.config import Config, added
 from components.guides import GuideConfig
 from components.training.config import TrainConfig
+from components.weights_file import WeightsFile, trained_or_imported
 
 
 class GuideParams(Config):
@@ -16,5 +19,13 @@ class GuideParams(Config):
     """The network, and with it which generator it guides: residual_mlp the RDM, unet_encoder the pixel generator."""
     seed: int = Field(ge=0)
     """Seed of the initial weights and of the examination."""
-    train: TrainConfig
-    """The training run (ADM: AdamW 3e-4, weight decay 0.05, batch 256, 300,000 steps at 128 pixels)."""
+    weights: WeightsFile | None = added()
+    """A checkpoint to start from, one of ADM's classifiers or ours; null: random weights."""
+    train: TrainConfig | None
+    """The training run (ADM: AdamW 3e-4, weight decay 0.05, batch 256, 300,000 steps at 128 pixels); null: none, the
+    weights are imported as they are."""
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        trained_or_imported("guide", self.train, self.weights)
+        return self

@@ -4,12 +4,13 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from components.config import Config
+from components.config import Config, added
 from components.errors import ConfigError
 from components.generators.sampling import Sampling, refuse_sampling
 from components.pixels import PixelConfig
 from components.pixels.base import PixelDiffusionConfig
 from components.training.config import EmaConfig, TrainConfig
+from components.weights_file import WeightsFile, trained_or_imported
 
 
 class UpsamplerParams(Config):
@@ -23,8 +24,10 @@ class UpsamplerParams(Config):
     """A diffusion generator over pixels with a condition of kind low_res, and class or masked_image beside it."""
     seed: int = Field(ge=0)
     """Seed of the initial weights and of the pictures that are drawn."""
-    train: TrainConfig
-    """The training run, on all pictures of the split train."""
+    weights: WeightsFile | None = added()
+    """A checkpoint to start from, one of ADM-U or ours; null: random weights."""
+    train: TrainConfig | None
+    """The training run, on all pictures of the split train; null: none, the weights are imported as they are."""
     ema: EmaConfig | None
     """Averaging of the weights that are kept; null: the last weights."""
     sampling: Sampling
@@ -50,7 +53,8 @@ class UpsamplerParams(Config):
             raise ValueError(
                 f"upsampler.px and model do not fit: {error.what} (got {error.got}); {error.fix}"
             ) from error
-        if self.ema:
+        trained_or_imported("upsampler", self.train, self.weights)
+        if self.train and self.ema and not self.weights:
             self.ema.check_start(self.train.steps)
         refuse_sampling("upsampler.sampling", self.sampling, self.model)
         return self

@@ -1,4 +1,7 @@
-"""Stage upsampler: a generator of large images, trained on pictures at two sizes, the small one by area averages."""
+"""Stage upsampler: a generator of large images, trained on pictures at two sizes, the small one by area averages.
+
+Or imported.
+"""
 
 from collections.abc import Mapping
 
@@ -24,6 +27,8 @@ from components.generators.upsampling import (
     upsampler_data,
 )
 from components.images.pictures import png_bytes, rows_grid, to_float, to_uint8
+from components.interop.layout import adopt, keep
+from components.interop.upsamplers import LAYOUTS
 from components.metrics.psnr import psnr_db
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, image_rng
@@ -54,24 +59,29 @@ def run(params: UpsamplerParams, inputs: Inputs, out: Output, worker: Worker) ->
     with seeded_init(params.seed):
         generator: Generator = params.model.build(upsampler_data(channels, small.image_px, params.px, index.classes))
     generator.conditioner.fit(pairs.labels(), params.seed, trained=False)
-    trainable = GeneratorTrainable(generator.to(worker.device), params.ema)
+    kept = {} if params.weights is None else adopt(generator, params.weights, LAYOUTS, where="upsampler.weights")
+    trainable = GeneratorTrainable(generator.to(worker.device), params.ema if params.train is not None else None)
     how = UpsamplerSampling(how=params.sampling, noise=params.noise)
     looks = _Looks(params.seed, pairs.of(held_out if len(held_out) else images), how, worker.device)
 
     def draw(_step: int) -> Mapping[str, np.ndarray]:
         return {"upsampled": looks.draw(trainable.result)}
 
-    preview = Preview(max(1, params.train.steps // _PREVIEWS), draw)
-    curve = train(trainable, pairs.fetch, len(images), params.train, worker, preview=preview).curve
+    curve = []
+    if params.train is not None:
+        preview = Preview(max(1, params.train.steps // _PREVIEWS), draw)
+        curve = train(trainable, pairs.fetch, len(images), params.train, worker, preview=preview).curve
     if worker.rank != 0:
         return {}
     fitted = trainable.result.eval()
     save_generator(fitted, out)
+    keep(kept, out)
     out.write_json(HOW, how.model_dump(mode="json"))
     out.write_json("plots/loss.json", curve)
     out.write_bytes("pictures/upsampled.png", png_bytes(looks.draw(fitted)))
     counts: Metrics = {"n_train": float(len(images)), "n_val": float(len(held_out))}
-    return {"loss": curve[-1]["loss"], **counts, **looks.measure(fitted, params.n_val)}
+    loss = {"loss": curve[-1]["loss"]} if curve else {}
+    return {**loss, **counts, **looks.measure(fitted, params.n_val)}
 
 
 class _Pairs:

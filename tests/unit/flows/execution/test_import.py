@@ -11,26 +11,37 @@ import yaml
 from torch import Tensor
 
 from components.codecs.config import VqganConfig
+from components.conditions.config import LowResConfig
 from components.diffusion.schedule import ScheduleConfig
 from components.encoders.config import DinoConfig
 from components.errors import ConfigError, WeightsError
 from components.generators.config import GeneratorData
+from components.generators.upsampling import upsampler_data
+from components.guides.config import UNetGuideConfig
 from components.interop.checkpoint import export_tensors, import_tensors, write_checkpoint
+from components.pixels.adm import AdmConfig
 from components.pixels.dit import DitConfig
 from components.pixels.mage import MageConfig
+from components.pixels.unet import HeadWidth
 from components.rdm import RdmConfig
 from components.target import TargetSpec
 from components.weights import save_weights
 from flows.execution.checkpoints import import_section, timm_section, write_sections
 from flows.pipeline.params import check_section
 from tests.support.folders import randomize
-from tests.support.generators import BY_CLASS, build_prior, build_rdm, conditions
+from tests.support.generators import BY_CLASS, build_prior, build_rdm, conditions, without_level
 
 TOKENS = TargetSpec(space="tokens", shape=(4, 4), dtype="int32", n_codes=103, image_px=8)
+PIXELS = TargetSpec(space="pixels", shape=(3, 8, 8), dtype="uint8", n_codes=None, image_px=8)
 LATENTS = TargetSpec(space="latents", shape=(4, 8, 8), dtype="float32", n_codes=None, image_px=64)
 RDM = RdmConfig.tiny().model_copy(update={"schedule": ScheduleConfig(kind="sqrt_linear", n_times=1000)})
 DIT = DitConfig.tiny().model_copy(update={"width": 64, "heads": 1})
 MAGE = MageConfig.tiny().model_copy(update={"width": 64, "heads": 1, "decoder_heads": 1})
+GUIDE = UNetGuideConfig.model_validate(
+    UNetGuideConfig.tiny().model_dump()
+    | {"width": 64, "multipliers": (1, 1), "heads": {"width": 64}, "groups": 32, "input": "as_is"}
+)
+NOISELESS = LowResConfig(kind="low_res", port="spatial", drop_prob=0.0, noise=0.0)
 MODULES: dict[str, Callable[[], torch.nn.Module]] = {
     "rdm": lambda: build_rdm(RDM, None),
     "rdm by class": lambda: build_rdm(RDM.model_copy(update={"conditions": BY_CLASS}), 10),
@@ -38,9 +49,22 @@ MODULES: dict[str, Callable[[], torch.nn.Module]] = {
     "unclip": lambda: build_prior("unclip", width=64, heads=1),
     "dit": lambda: DIT.build(GeneratorData(target=LATENTS, dim=8, classes=None)),
     "mage": lambda: MAGE.build(GeneratorData(target=TOKENS, dim=8, classes=None)),
+    "adm": lambda: _adm((), PIXELS),
+    "adm by class": lambda: _adm(BY_CLASS, PIXELS),
+    "adm-upsampler": lambda: _adm((NOISELESS, *BY_CLASS), None),
+    "adm-classifier": lambda: GUIDE.build(GeneratorData(target=PIXELS, dim=1, classes=tuple("abc"))),
     "vqgan": lambda: VqganConfig.tiny().model_copy(update={"width": 32, "groups": 32}).build(),
     "dino": lambda: DinoConfig.tiny().model_copy(update={"width": 64, "heads": 1}).build().network,
 }
+
+
+def _adm(told: Any, target: TargetSpec | None) -> torch.nn.Module:
+    """Heads and groups as published. Without a target: an upsampler."""
+    sizes = {"width": 64, "multipliers": (1, 1), "heads": HeadWidth(width=64), "groups": 32, "conditions": told}
+    data = (
+        GeneratorData(target=target, dim=1, classes=tuple("abc")) if target else upsampler_data(3, 4, 8, tuple("abc"))
+    )
+    return AdmConfig.tiny().model_copy(update=sizes).build(data)
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +75,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def tensors_of(name: str) -> dict[str, Tensor]:
     module = MODULES[name]()
     randomize(module)
+    module = without_level(module) if name == "adm-upsampler" else module
     return export_tensors(name.split(maxsplit=1)[0], module)
 
 
@@ -74,6 +99,22 @@ def test_what_is_printed_is_a_whole_section(name: str) -> None:
     if found.stage == "rdm":
         Path("params.yaml").write_text(yaml.safe_dump({"rdm": started}))
         assert import_section(Path("c.pth"), kind=None, stage=None).section["init"] is None
+
+
+def test_files_of_adm_say_their_stage_and_how_to_go_on() -> None:
+    said = {}
+    for kind in ("adm", "adm by class", "adm-upsampler", "adm-classifier"):
+        write_checkpoint(Path("c.pt"), kind.split(maxsplit=1)[0], tensors_of(kind))
+        assert torch.load("c.pt").keys() == tensors_of(kind).keys(), "a bare state dict, as published"
+        found = import_section(Path("c.pt"), kind=None, stage=None)
+        said[kind] = (found.stage, found.section, found.note)
+    stages = {kind: stage for kind, (stage, _, _) in said.items()}
+    assert list(stages.values()) == ["pixels", "pixels", "upsampler", "guide"]
+    assert [c["kind"] for c in said["adm-upsampler"][1]["model"]["conditions"]] == ["low_res", "class"]
+    assert "makes 256 pixels of 64" in (said["adm-upsampler"][2] or "")
+    assert "sample.pixels.guide: {scale: 1.0}" in (said["adm-classifier"][2] or "")
+    with pytest.raises(ConfigError, match=r"adm-classifier file is imported by `guide`"):
+        import_section(Path("c.pt"), kind=None, stage="pixels")
 
 
 def _without_average(tensors: dict[str, Tensor]) -> None:

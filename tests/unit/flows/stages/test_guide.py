@@ -6,24 +6,31 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from components.bundle.bundle import Bundle
 from components.bundle.request import Request
 from components.bundle.serving import request_params
 from components.bundle.system import SystemSampling
 from components.cache.samples import Samples
-from components.errors import ConfigError, DataError
+from components.errors import ConfigError, DataError, WeightsError
+from components.files import file_sha256
+from components.generators.config import GeneratorData
 from components.guides import load_guide
 from components.guides.config import MlpGuideConfig, UNetGuideConfig
 from components.images.pictures import to_uint8
+from components.interop.checkpoint import export_tensors, write_checkpoint
+from components.pixels.adm import AdmConfig
 from components.training.config import TrainConfig
+from components.weights_file import WeightsFile
 from flows.stages.bundle.run import run as make_bundle
 from flows.stages.guide.params import GuideParams
 from flows.stages.guide.run import run
 from flows.stages.sample.params import SampleParams
 from flows.stages.sample.run import run as run_sample
 from tests.support.bundles import SAMPLING, bundle_params, make_parents
-from tests.support.folders import DIM, FolderArtifact, FolderInputs, draw_bars, make_encode
+from tests.support.folders import DIM, FolderArtifact, FolderInputs, draw_bars, make_encode, randomize
+from tests.support.generators import PIXEL
 from tests.support.toys import worker
 
 SPLITS = ["train"] * 12 + ["val"] * 6 + ["test"] * 2
@@ -62,6 +69,40 @@ def test_more_steps_recognize_bars_and_posts(tmp_path: Path, caplog: pytest.LogC
     assert metrics["accuracy_q1"] > 0.9
     assert metrics["accuracy_q1"] > metrics["accuracy_q4"]
     assert not caplog.records
+
+
+def test_a_classifier_of_adms_is_imported_and_examined(tmp_path: Path) -> None:
+    """As its file has it; no twin without noise was trained."""
+    make_encode(tmp_path / "in/encode", draw_bars(len(SPLITS))[0], SPLITS)
+    model = UNetGuideConfig.model_validate(UNetGuideConfig.tiny().model_dump() | {"input": "as_is"})
+    theirs = model.build(GeneratorData(target=PIXEL, dim=DIM, classes=("bar", "post")))
+    randomize(theirs)
+    tensors = export_tensors("adm-classifier", theirs)
+    write_checkpoint(file := tmp_path / "classifier.pt", "adm-classifier", tensors)
+    pin = WeightsFile(uri=str(file), sha256=file_sha256(file))
+    out = FolderArtifact(tmp_path / "out")
+    metrics = run(_params(model, weights=pin, train=None), FolderInputs(tmp_path / "in"), out, worker(tmp_path))
+    assert metrics.keys() == {"n_train", "n_val", "chance", *(f"accuracy_q{i}" for i in (1, 2, 3, 4))}
+    again = export_tensors("adm-classifier", load_guide(out))
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], t) for name, t in tensors.items())
+    with pytest.raises(WeightsError, match=r"adm file(.|\n)*params of `pixels`"):
+        run(
+            _params(model, weights=_adm_file(tmp_path), train=None),
+            FolderInputs(tmp_path / "in"),
+            out,
+            worker(tmp_path),
+        )
+    with pytest.raises(ValidationError, match=r"guide.train and guide.weights are both null"):
+        GuideParams(numerics=1, model=model, seed=0, train=None)
+
+
+def _adm_file(folder: Path) -> WeightsFile:
+    """A generator's file, which is no classifier's."""
+    config = AdmConfig.model_validate(AdmConfig.tiny().model_dump() | {"conditions": []})
+    generator = config.build(GeneratorData(target=PIXEL, dim=DIM, classes=None))
+    write_checkpoint(file := folder / "adm.pt", "adm", export_tensors("adm", generator))
+    return WeightsFile(uri=str(file), sha256=file_sha256(file))
 
 
 def test_without_labels_it_is_refused(tmp_path: Path) -> None:

@@ -15,11 +15,14 @@ from components.bundle.request import Edit, Picture, Request, Upscale
 from components.codecs.config import NoneConfig
 from components.conditions.config import ClassConfig, LowResConfig
 from components.errors import ConfigError, DataError
+from components.files import file_sha256
 from components.generators.sampling import DiffusionSampling
 from components.generators.upsampling import HOW, UpsamplerSampling, shrunk, upsampled, upsampler_data
 from components.images.pictures import png_bytes, to_uint8
+from components.interop.checkpoint import export_tensors, write_checkpoint
 from components.nn.vit import seeded_init
 from components.pixels import load_pixels
+from components.pixels.adm import AdmConfig
 from components.pixels.dit import DitConfig
 from components.pixels.mage import MageConfig
 from components.rng import BatchRng, image_rng
@@ -34,6 +37,7 @@ from flows.yaml_files import parse_yaml, read_yaml
 from tests.support.bundles import bundle_params, make_cascade, make_parents
 from tests.support.cli import rcg
 from tests.support.folders import PX, FolderArtifact, FolderInputs, contents, draw_bars, make_collect, randomize
+from tests.support.generators import without_level
 from tests.support.pipelines import stages_of
 from tests.support.toys import worker
 
@@ -61,6 +65,22 @@ def _trained(root: Path, **changes: Any) -> tuple[FolderArtifact, dict[str, floa
     FolderArtifact(root / "codec").write_json("config.json", codec.model_dump(mode="json"))
     out = FolderArtifact(root / "upsampler")
     return out, run(_params(**changes), FolderInputs(root, str(root / "source")), out, worker(root))
+
+
+def test_an_upsampler_of_adms_is_imported_and_measured(tmp_path: Path) -> None:
+    low_res = LowResConfig(kind="low_res", port="spatial", drop_prob=0.0, noise=0.0)
+    model = AdmConfig.model_validate(AdmConfig.tiny().model_dump() | {"conditions": (low_res,)})
+    shapes = export_tensors("adm-upsampler", without_level(model.build(upsampler_data(1, SMALL, PX, None))))
+    rng = torch.Generator().manual_seed(3)
+    tensors = {name: 0.1 * torch.randn(t.shape, generator=rng) for name, t in shapes.items()}
+    write_checkpoint(file := tmp_path / "up.pt", "adm-upsampler", tensors)
+    pin = {"uri": str(file), "sha256": file_sha256(file)}
+    out, metrics = _trained(tmp_path, model=model.model_dump(), weights=pin, train=None, noise=0.0)
+    assert "loss" not in metrics
+    assert {"psnr_db", "psnr_bicubic_db", "consistency_db"} < metrics.keys()
+    again = export_tensors("adm-upsampler", load_pixels(out))
+    assert again.keys() == tensors.keys()
+    assert all(torch.equal(again[name], t) for name, t in tensors.items())
 
 
 def test_the_stage_trains_on_pictures_at_two_sizes_and_measures(tmp_path: Path) -> None:

@@ -1,0 +1,6 @@
+"""The layouts that stage `upsampler` imports."""
+
+from components.interop.adm import AdmUpsamplerLayout
+from components.interop.layout import Layout
+
+LAYOUTS: tuple[Layout, ...] = (AdmUpsamplerLayout(),)
