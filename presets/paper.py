@@ -9,6 +9,7 @@ Provenance of the numbers: LTH14/rcg @ 0c4433c and its README.
 
 import copy
 import sys
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -230,21 +231,21 @@ def text(row: Row) -> str:
     guided = f", guidance {row.guidance:g}" if row.guidance else ""
     rdm = ", class-conditional RDM" if row.class_rdm else ""
     head = f"# ImageNet 256 at paper scale: {row.model} {TOLD[row.condition]}{rdm}{guided} ({row.published}).\n"
-    body = yaml.dump(params(row, base), Dumper=_Plain, sort_keys=False, default_flow_style=None, width=118)
+    body = yaml.dump(params(row, base), Dumper=Plain, sort_keys=False, default_flow_style=None, width=118)
     return head + "# Written by presets/paper.py from the published recipe; change it there.\n" + body
 
 
-class _Plain(yaml.SafeDumper):
+class Plain(yaml.SafeDumper):
     """No anchors: what is equal is written out twice."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
 
-def main(arguments: list[str]) -> int:
-    """Write the files; with --check, 1 when one is stale and nothing is written."""
+def written(rows: Iterable[Any], text: Callable[[Any], str], arguments: list[str]) -> int:
+    """Write the file of each row; with --check, 1 when one is stale and nothing is written."""
     stale = []
-    for row in ROWS:
+    for row in rows:
         path = FOLDER / f"{row.name}.yaml"
         if not path.exists() or path.read_text() != text(row):
             stale.append(path.name)
@@ -256,4 +257,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(written(ROWS, text, sys.argv[1:]))

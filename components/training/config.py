@@ -39,8 +39,8 @@ class TrainConfig(Config):
     """The optimizer; a model with several optimizers (a GAN) uses it for each."""
     warmup_steps: int = Field(ge=0)
     """Steps over which the learning rate rises linearly from lr / warmup_steps."""
-    schedule: Literal["constant", "cosine"]
-    """Learning rate after the warm-up: constant, or a half cosine down to zero at the last step."""
+    schedule: Literal["constant", "cosine", "linear"]
+    """Learning rate after the warm-up: constant, or down to zero at the last step by a half cosine or a line."""
     clip_norm: float | None = Field(gt=0)
     """Largest L2 norm of the gradient of one optimizer; null: no clipping."""
     precision: Literal["fp32", "bf16"]

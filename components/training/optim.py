@@ -23,7 +23,7 @@ def lr_at(config: TrainConfig, step: int) -> float:
     if config.schedule == "constant":
         return lr
     done = (step - config.warmup_steps) / (config.steps - config.warmup_steps)
-    return lr * 0.5 * (1.0 + math.cos(math.pi * done))
+    return lr * (1.0 - done if config.schedule == "linear" else 0.5 * (1.0 + math.cos(math.pi * done)))
 
 
 def decays(name: str, parameter: Tensor, config: OptimConfig) -> bool:

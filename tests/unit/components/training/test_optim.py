@@ -121,3 +121,8 @@ def test_no_clipping_leaves_gradients_alone() -> None:
     p.grad = torch.tensor([100.0])
     assert clip_gradients([p], None) is None
     assert p.grad.item() == 100.0
+
+
+def test_a_line_falls_to_zero() -> None:
+    c = config(warmup_steps=0, schedule="linear")
+    assert [lr_at(c, s) / 1e-3 for s in range(0, c.steps, c.steps // 2)] == pytest.approx([1, 0.5])
