@@ -15,6 +15,7 @@ from torch import Tensor
 from components.base import Reader
 from components.config import Config
 from components.errors import ArtifactError
+from components.rng import derive_seed
 
 INDEX = "samples.json"
 
@@ -48,6 +49,17 @@ class SamplesInfo(Config):
     def bounds(self, shard: int) -> tuple[int, int]:
         """First image of a shard, and the one after its last."""
         return shard * self.batch_size, min(self.n, (shard + 1) * self.batch_size)
+
+
+def oracle_rows(n_real: int, start: int, stop: int, *, seed: int) -> np.ndarray:
+    """Rows of real images for samples start..stop: a new permutation of all of them whenever they are used up."""
+    index = np.arange(start, stop)
+    rows = np.empty(len(index), np.int64)
+    for lap in np.unique(index // n_real):
+        order = np.random.default_rng(derive_seed(seed, "oracle", int(lap))).permutation(n_real)
+        here = index // n_real == lap
+        rows[here] = order[index[here] % n_real]
+    return rows
 
 
 def shard_name(shard: int) -> str:

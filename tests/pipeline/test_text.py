@@ -20,10 +20,13 @@ from components.bundle.provenance import read_provenance
 from components.bundle.request import Picture, Request
 from components.bundle.serving import Predictor
 from components.cache.reader import open_cache
+from components.cache.samples import Samples, oracle_rows
 from components.errors import ConfigError
 from components.images.pictures import to_uint8
 from components.rdm import load_rdm
+from components.text import load_text
 from flows.__main__ import app
+from flows.stages.evaluate.captions import asked as captions_asked
 from tests.support.folders import FolderArtifact
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +130,19 @@ def test_the_evaluated_samples_are_of_held_out_captions(project: Path) -> None:
     assert set(parents) == {"rdm", "pixels", "codec", "encode"}
     grid = read_provenance((project / "artifacts/sample/pictures/grid.png").read_bytes())
     assert grid.condition == {"captions": "val"}
+
+
+def test_captions_are_looked_for_in_the_samples(project: Path) -> None:
+    sample, encode = (_artifact(project, stage) for stage in ("sample", "encode"))
+    metrics = json.loads((project / "artifacts/evaluate/metrics.json").read_text())
+    for name in ("r1", "r5", "cosine"):
+        assert {f"caption_{name}", f"caption_{name}_floor", f"caption_{name}_real"} <= metrics.keys()
+    asked = captions_asked(Samples(sample), {"encode": encode})  # type: ignore[arg-type]
+    assert asked is not None
+    assert set(asked) <= {text for name in COLORS for text in (f"a {name} blot", f"the color {name}")}
+    rows = oracle_rows(len(split := open_cache(encode).held_out("val", ("text",)).having(("text",))), 0, 8, seed=0)
+    read = load_text(_artifact(project, "text")).rows(asked[:8])["text"]
+    torch.testing.assert_close(split.rows(rows)["text"], read, msg="what the generators were given is of that caption")
 
 
 @pytest.mark.usefixtures("project")

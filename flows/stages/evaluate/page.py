@@ -26,7 +26,7 @@ N_GRID, N_PAIRS, N_NEIGHBORS, N_BINS, N_DOTS = 100, 16, 12, 40, 500
 SETS = ("drawn", "real, held out")
 CONTROLS = {"real": "real", "generated": "drawn", "blurred": "blurred", "shuffled": "shuffled", "noise": "noise"}
 _TEMPLATE = Path(__file__).with_suffix(".html")
-_BY_JUDGE = ("fd", "precision", "recall", "inception", "class_", "memorization", "equivalent")
+_BY_JUDGE = ("fd", "precision", "recall", "inception", "class_", "caption_", "memorization", "equivalent")
 _GAUGES = ("precision", "recall", "memorization_share", "condition_cosine")
 
 

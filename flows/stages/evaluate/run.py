@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch
 from components.base import Metrics
 from components.cache.reader import CacheSplit, open_cache
 from components.cache.samples import Samples
-from components.collection.images import open_images
+from components.collection.images import ImageIndex, open_images
 from components.encoders.base import load_encoder
 from components.images.pictures import to_float
 from components.metrics import looks, measure
@@ -23,6 +24,7 @@ from components.metrics.sight import Halves, See, Sight, halves, look, warn_if_b
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
 from flows.stages.evaluate import page
+from flows.stages.evaluate.captions import asked, measure_captions
 from flows.stages.evaluate.params import EvaluateParams
 
 _N_NEIGHBORS = 3  # training neighbors shown below a random sample
@@ -50,6 +52,7 @@ class _Evaluation:
         index = open_images(inputs["collect"], inputs.source, base_only=False, threads=worker.threads)
         held_out = index.split(params.split)
         params.features.check_size(len(held_out))
+        self.index = index
         self.classes: list[str] | None = list(index.classes) if index.classes else None
         self.task = params.features.resolve(self.classes)
         self.samples = Samples(inputs["sample"])
@@ -75,6 +78,10 @@ class _Evaluation:
         )
         in_pixels = self._pixel_copies(net)
         metrics |= measure.memorization_metrics(copies, in_pixels)
+        captions = asked(self.samples, self.inputs)
+        if captions is not None:
+            see = partial(self._see, net)
+            metrics |= measure_captions(captions, generated, self.index, train, see, seed=params.seed)
         z = self._representations()
         if z is not None:
             metrics |= measure.representation_metrics(z) | self._follows(z.generated)
@@ -82,6 +89,11 @@ class _Evaluation:
         metrics |= controls
         metrics |= {"n_generated": len(generated), "n_held_out": len(held_out), "n_train": len(train)}
         return _Findings(self.task, curve, metrics, copies, in_pixels, p_generated.argmax(axis=1), z, sight)
+
+    def _see(self, net: FeatureNet, split: ImageIndex, rows: np.ndarray) -> np.ndarray:
+        """Features of some pictures of a split."""
+        px, size = self.samples.info.px, self.params.batch_size
+        return extract(net, (split.load(rows[i : i + size], px) for i in range(0, len(rows), size)))[0]
 
     def _sight(self, net: FeatureNet, generated: np.ndarray) -> tuple[Sight, Metrics]:
         """Whether the network can see, and where the samples stand between its controls."""

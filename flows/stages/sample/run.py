@@ -10,7 +10,7 @@ from components.bundle.provenance import SCHEMA, Provenance, with_provenance
 from components.bundle.request import Request
 from components.bundle.system import System, SystemSampling
 from components.cache.reader import CacheSplit, open_cache
-from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
+from components.cache.samples import INDEX, SamplesInfo, oracle_rows, save_shard, shard_name
 from components.codecs.base import load_codec
 from components.fields import TEXT_FIELDS
 from components.generators.base import Generator
@@ -18,7 +18,6 @@ from components.guides import load_guide
 from components.images.pictures import grid, png_bytes, to_uint8
 from components.pixels import load_pixels
 from components.rdm import load_rdm
-from components.rng import derive_seed
 from components.training.report import Report
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
@@ -64,17 +63,6 @@ def _real(inputs: Inputs, pixels: Generator, rdm: Generator | None, *, oracle: b
     held_out = open_cache(inputs["encode"]).held_out("val", ("representation", *texts) if oracle else texts)
     captioned = held_out if oracle else held_out.having(texts)
     return captioned if len(captioned) else None
-
-
-def oracle_rows(n_real: int, start: int, stop: int, *, seed: int) -> np.ndarray:
-    """Rows of real images for samples start..stop: a new permutation of all of them whenever they are used up."""
-    index = np.arange(start, stop)
-    rows = np.empty(len(index), np.int64)
-    for lap in np.unique(index // n_real):
-        order = np.random.default_rng(derive_seed(seed, "oracle", int(lap))).permutation(n_real)
-        here = index // n_real == lap
-        rows[here] = order[index[here] % n_real]
-    return rows
 
 
 def run(params: SampleParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:

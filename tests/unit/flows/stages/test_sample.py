@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.cache.samples import Samples
+from components.cache.samples import Samples, oracle_rows
 from components.errors import ConfigError, RetryableError
 from components.generators.sampling import DiffusionSampling
 from components.training.report import Report
 from flows.stages.sample.params import SampleParams
-from flows.stages.sample.run import oracle_rows, run
+from flows.stages.sample.run import run
 from tests.support.folders import (
     FolderArtifact,
     FolderInputs,
