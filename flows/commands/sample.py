@@ -44,7 +44,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     """Draw pictures from a trained model: a grid and single PNGs."""
     from components.bundle.request import Request, Upscale
     from flows.execution.project import Project
-    from flows.lineage.sampling import SHOWN, open_picture, write_samples
+    from flows.lineage.sampling import PROMPTS, SHOWN, open_picture, write_samples
 
     request = Request(
         n=n * max(1, len(text or ())),
@@ -63,4 +63,5 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     with counted("sample", request.n) as on_written:
         write_samples(request, Project.here(), model=model, out=out, nearest=nearest, npz=npz, on_written=on_written)
     which = "all of them" if request.n <= SHOWN else f"the first {SHOWN}"
-    say(f"{request.n} picture(s) in {out}, {which} in {out / 'grid.png'}")
+    texts = f", with their texts in {out / PROMPTS}" if text else ""
+    say(f"{request.n} picture(s) in {out}, {which} in {out / 'grid.png'}{texts}")

@@ -14,6 +14,9 @@ from flows.execution.project import Project
 from flows.executors.base import pick_device
 from flows.registry import resolve
 
+PROMPTS = "prompts.png"
+"""The grid with each text under its row. Not in the provenance: fonts differ between systems."""
+_COLUMNS = 16
 SHOWN = 256
 """Pictures on the grid, the first ones: what is held in memory however many are drawn."""
 
@@ -28,7 +31,8 @@ def write_samples(
     npz: Path | None = None,
     on_written: Callable[[int], None] = lambda _: None,
 ) -> None:
-    """Write 0000.png … to `out` as they are drawn, then grid.png of the first ones, nearest.png and `npz` if asked for.
+    """Write 0000.png … to `out` as they are drawn, then grid.png of the first ones, prompts.png where texts
+    were given, nearest.png and `npz` if asked for.
 
     Pictures that an earlier call wrote for the same request are kept. `on_written` hears how many are there.
 
@@ -62,13 +66,24 @@ def write_samples(
         shown += [shown_pixels(_path(out, i).read_bytes()) for i in here if i < n_shown]
         on_written(here.stop)
     row = request.n // len(request.text) if len(request.text) > 1 else request.n if request.is_path else None
-    columns = row if row is not None and row <= 16 else None
+    columns = row if row is not None and row <= _COLUMNS else None
     sheet = provenance.model_copy(update={"shown": n_shown, "columns": columns})
     _write(out / "grid.png", grid(np.stack(shown), columns=columns), sheet)
+    if request.text:
+        write_whole(out / PROMPTS, png_bytes(_prompts(request, shown)))
     if beside is not None:
         write_whole(out / "nearest.png", png_bytes(beside))
     if npz is not None:
         write_npz(npz, request.n, (shown_pixels(_path(out, i).read_bytes()) for i in range(request.n)))
+
+
+def _prompts(request: Request, shown: list[np.ndarray]) -> np.ndarray:
+    """The pictures of the grid in a row for each text, which stands under it."""
+    from components.images.captioned import captioned_rows
+
+    n = request.n // len(request.text)
+    rows = [(text, shown[i * n : (i + 1) * n]) for i, text in enumerate(request.text)]
+    return captioned_rows([(text, np.stack(images)) for text, images in rows if images], columns=min(n, _COLUMNS))
 
 
 def _path(out: Path, position: int) -> Path:

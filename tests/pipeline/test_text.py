@@ -153,6 +153,7 @@ def test_pictures_of_several_texts_are_drawn_and_proved() -> None:
     claim = read_provenance(Path("drawn/0004.png").read_bytes())
     assert claim.condition == {"text": "a red blot\nthe color blue"}
     assert claim.sampling["rdm"]["guidance"] == 2
+    assert np.asarray(Image.open("drawn/prompts.png")).shape[0] > np.asarray(Image.open("drawn/grid.png")).shape[0]
     for name in ("0001.png", "0004.png", "grid.png"):
         app(["verify", f"drawn/{name}"], standalone_mode=False)  # exits unless it is the same
     bundle = Bundle.load("artifacts/bundle")
