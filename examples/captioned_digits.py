@@ -1,9 +1,10 @@
 """Make a captioned collection: handwritten digits in five inks, each with up to three captions.
 
     python examples/captioned_digits.py data/digits-text
+    python examples/captioned_digits.py data/digits-few --captioned 0.05    only so many pictures have captions
 
-The digits are scikit-learn's copy of UCI's. One picture in ten has no caption. The pairs in UNSEEN are left out
-altogether, so that `rcg sample --text` can ask for what no picture shows.
+The digits are scikit-learn's copy of UCI's. One picture in ten has no caption, unless --captioned says another share.
+The pairs in UNSEEN are left out altogether, so that `rcg sample --text` can ask for what no picture shows.
 """
 
 import argparse
@@ -25,9 +26,9 @@ INKS = {
 UNSEEN = {("red", 7), ("green", 3), ("blue", 0), ("yellow", 5), ("white", 8)}
 
 
-def captions(ink: str, digit: int, rng: np.random.Generator) -> list[str] | None:
-    """One to three ways to say it; one picture in ten has none."""
-    if rng.random() < 0.1:
+def captions(ink: str, digit: int, rng: np.random.Generator, share: float) -> list[str] | None:
+    """One to three ways to say it, of this share of the pictures."""
+    if rng.random() >= share:
         return None
     ways = [
         f"a {ink} {WORDS[digit]}",
@@ -40,7 +41,9 @@ def captions(ink: str, digit: int, rng: np.random.Generator) -> list[str] | None
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    folder = parser.parse_args().folder
+    parser.add_argument("--captioned", type=float, default=0.9, metavar="SHARE")
+    args = parser.parse_args()
+    folder = args.folder
     from sklearn.datasets import load_digits
 
     digits, rng = load_digits(), np.random.default_rng(0)
@@ -48,7 +51,7 @@ def main() -> int:
     with (folder / "metadata.jsonl").open("w") as metadata:
         for i, (image, digit) in enumerate(zip(digits.images, digits.target, strict=True)):
             ink = list(INKS)[rng.integers(len(INKS))]
-            said = captions(ink, int(digit), rng)
+            said = captions(ink, int(digit), rng, args.captioned)
             if (ink, int(digit)) in UNSEEN:
                 continue
             pixels = image[:, :, None] / 16 * np.array(INKS[ink])

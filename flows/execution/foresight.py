@@ -73,5 +73,5 @@ def _of_captions(params: Params, lock: Lock, source: str) -> Iterator[str]:
     n = sum(bool(note.captions) for note in notes.values())
     if n and params.text is None:
         yield f"{n} picture(s) have a caption that nothing reads: params.yaml has no section text; {_HOW_TO}"
-    elif params.text is not None and not n:
+    elif params.text is not None and not n and (params.rdm is None or params.rdm.train is not None):
         yield "params.yaml has a section text, but no picture has a caption: add them to metadata.csv, column text"

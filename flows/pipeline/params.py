@@ -195,7 +195,7 @@ def _texts(params: Params) -> Iterator[str]:
         if "ids" in read and text.bpe is None:
             fix = "set text.bpe: {file: null, n_ids: 512, max_tokens: 32}"
             yield f"{stage}.model reads the ids of tokens, which text does not give; {fix}"
-    if text is not None and text.joint is not None and text.joint.train is None:
+    if text is not None and text.joint is not None and text.joint.train is None and text.joint.weights is None:
         yield from _shared(text, params.encoder.model)
     base = getattr(params.rdm.model, "base", None) if params.rdm is not None else None
     if text is not None and isinstance(base, GaussiansConfig) and isinstance(base.choice, NearestConfig):

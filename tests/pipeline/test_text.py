@@ -1,6 +1,7 @@
 """Captions, from metadata to a picture: every stage on a tiny collection, in this process."""
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -198,6 +199,33 @@ def test_a_long_text_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture) -> 
     cut, same = (bundle.sample(Request(text=(text,))) for text in (long, "a red blot on the left"))
     assert cut.equal(same)
     assert "has 8 tokens; the first 6 are read" in caplog.text
+
+
+def test_pictures_without_captions_are_steered_by_another_project(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The language-free protocol: encoder and representation generator imported, pixels trained on pictures alone."""
+    monkeypatch.chdir(tmp_path)
+    _make_pictures(tmp_path / "pictures")
+    (tmp_path / "pictures/metadata.jsonl").unlink()
+    params = _params()
+    pins = {}
+    for stage in ("encoder", "text", "rdm"):
+        data = _artifact(project, stage).read_bytes("weights.safetensors")
+        Path(f"{stage}.safetensors").write_bytes(data)
+        pins[stage] = {"uri": f"{stage}.safetensors", "sha256": hashlib.sha256(data).hexdigest()}
+    params["encoder"] |= {"train": None, "contrastive": None}
+    params["encoder"]["model"]["weights"] = pins["encoder"]
+    params["rdm"] |= {"weights": pins["rdm"], "train": None, "ema": None}
+    params["text"]["joint"] |= {"train": None, "weights": pins["text"]}
+    params["pixels"]["model"]["conditions"] = params["pixels"]["model"]["conditions"][:1]
+    Path("params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    app(["snapshot", "pictures"], standalone_mode=False)
+    for stage in ("collect", "encoder", "codec", "text", "encode", "rdm", "pixels", "sample", "evaluate", "bundle"):
+        app(["run", stage], standalone_mode=False)
+    assert "caption_r1" not in json.loads(Path("artifacts/evaluate/metrics.json").read_text())
+    red, blue = (_sample(f"--text=a {name} blot", "-n", "2", "--rdm-guidance", "2") for name in ("red", "blue"))
+    assert (red[0] != blue[0]).any()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from components.config import Config, added
 from components.text.config import BpeConfig, TextEncoderConfig
 from components.training.config import TrainConfig
+from components.weights_file import WeightsFile
 
 
 class JointConfig(Config):
@@ -22,9 +23,14 @@ class JointConfig(Config):
     train: TrainConfig | None
     """The training run, of seconds; null: nothing is trained, for the two towers of one CLIP, which share a space."""
 
+    weights: WeightsFile | None = added()
+    """weights.safetensors of another project's stage text, whose heads are taken as they are; null: none."""
+
     @model_validator(mode="after")
     def _is_theirs(self) -> Self:
-        if self.train is None and self.dim is not None:
+        if self.train is not None and self.weights is not None:
+            raise ValueError("heads are either trained or imported; set train: null, or weights: null")
+        if self.train is None and self.weights is None and self.dim is not None:
             raise ValueError("a space that nothing is trained for has the width that it has; set dim: null")
         return self
 

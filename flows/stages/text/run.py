@@ -24,6 +24,8 @@ from components.text.model import TextModel, save
 from components.training.config import TrainConfig
 from components.training.loop import train
 from components.training.worker import Worker
+from components.weights import assign, fetch_weights
+from components.weights_file import WeightsFile
 from flows.identity.artifact import Inputs, Output
 from flows.stages.text.params import JointConfig, TextParams
 
@@ -32,6 +34,8 @@ _MOST = 4096
 _UNKNOWN = 0.2
 _BATCH = 64
 _RANKS = (1, 5)
+_HEADS = "joint."
+"""Beginning of the names of the heads in a text artifact's weights."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,6 +53,8 @@ def run(params: TextParams, inputs: Inputs, out: Output, worker: Worker) -> Metr
     joint = params.joint
     if joint is not None and joint.train is not None:
         metrics = _fit(joint, joint.train, model, index, inputs, out, worker)
+    elif joint is not None and joint.weights is not None:
+        metrics = _import(joint, joint.weights, model, index, inputs, worker)
     elif joint is not None:
         held_out = _Pairs(model, index.split("val"), inputs, worker, _MOST)
         metrics = _retrieval(Shared(held_out.z.shape[1], model.frozen.dim), held_out)
@@ -147,6 +153,19 @@ def _fit(
         return {}
     out.write_json("plots/loss.json", curve)
     return {"loss": curve[-1]["loss"]} | _retrieval(joint, _Pairs(model, index.split("val"), inputs, worker, _MOST))
+
+
+def _import(
+    config: JointConfig, file: WeightsFile, model: TextModel, index: ImageIndex, inputs: Inputs, worker: Worker
+) -> Metrics:
+    """The heads of another project, which has this encoder and this text encoder; retrieval on val."""
+    held_out = _Pairs(model, index.split("val"), inputs, worker, _MOST)
+    joint = Joint(config.dim, image_dim=held_out.z.shape[1], text_dim=model.frozen.dim)
+    tensors = fetch_weights(file, "a joint space", "text.joint.weights")
+    heads = {name.removeprefix(_HEADS): t for name, t in tensors.items() if name.startswith(_HEADS)}
+    assign(joint, heads, source=file.uri)
+    model.joint = joint.eval()
+    return _retrieval(joint, held_out)
 
 
 @torch.no_grad()
