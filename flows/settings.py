@@ -70,6 +70,8 @@ class WorkerSettings(Section):
     recompute: bool = False
     """Compute activations of transformer and UNet blocks again for the gradient in place of keeping them: less memory,
     about a third more time, the same bits."""
+    gpu_memory_gb: float | None = Field(default=None, gt=0, le=10_000, allow_inf_nan=False)
+    """Memory of one GPU in GB (10^9 bytes): `rcg explain` says which trainings will not fit it, and what to set."""
     mix_versions: bool = False
     """Allow one artifact to hold parts that different library versions made; otherwise an error names them."""
     event_interval_s: float = Field(default=2.0, ge=0, le=3600, allow_inf_nan=False)

@@ -4,10 +4,9 @@ Differs from a real device by its allocator's rounding, by the libraries' worksp
 GB) and where its kernels keep more than the CPU's.
 """
 
-import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,11 +75,8 @@ def estimate(
 
     bf16: whether passes compute in it, as params ask for on a GPU.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     share = -(-config.batch_size // how.workers)
-    with FakeTensorMode(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # copying weights asks for a pointer that they do not have
+    with without_memory():
         trainable = build().train()
         longest = min(share, how.micro_batch or share)
         rows = share if not trainable.by_row else min(share, 2 * longest)  # gradients are there in the second pass
@@ -99,6 +95,26 @@ def estimate(
         rows=longest,
         flops=work.step * config.batch_size,
     )
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Inside, tensors have a shape, a type and a device, and no memory; modules of them can be copied."""
+    from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+
+    def copied(tensor: Any, memo: dict[int, Any]) -> Any:
+        memo[id(tensor)] = found = tensor.detach().clone().requires_grad_(tensor.requires_grad)
+        if isinstance(tensor, nn.Parameter):
+            found._is_param = True  # as nn.Parameter() marks tensors of other classes than torch.Tensor
+        return found
+
+    kept = FakeTensor.__deepcopy__
+    FakeTensor.__deepcopy__ = copied  # type: ignore[method-assign]  # torch's reads the bytes
+    try:
+        with FakeTensorMode():
+            yield
+    finally:
+        FakeTensor.__deepcopy__ = kept  # type: ignore[method-assign]
 
 
 def _peak(trainable: Trainable, batch: Batch, config: TrainConfig, how: How, *, bf16: bool) -> int:

@@ -9,6 +9,7 @@ import typer
 from flows.commands.terminal import say, say_lines, warn
 
 if TYPE_CHECKING:
+    from flows.execution.capacity import Capacity
     from flows.execution.explanation import Explanation
     from flows.execution.forecast import Cost, Earlier
     from flows.identity.fingerprint import Difference
@@ -20,6 +21,9 @@ _WIDTH = 60
 def command(
     stage: Annotated[str | None, typer.Argument(help="One stage; all when left out.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+    memory: Annotated[
+        bool, typer.Option("--memory", help="Estimate what each training takes of a GPU; some seconds.")
+    ] = False,
 ) -> None:
     """Say whether a stage would run, why exactly, what it would use again and what it would cost."""
     from flows.execution.explanation import explain
@@ -28,7 +32,7 @@ def command(
 
     project = Project.here()
     warn(concerns(project))
-    found = explain(project, stage)
+    found = explain(project, stage, memory=memory)
     if as_json:
         say(json.dumps([_as_json(e) for e in found], indent=2, sort_keys=True))
         return
@@ -57,7 +61,15 @@ def _as_json(e: "Explanation") -> dict[str, Any]:
         "memos": None if e.memos is None else vars(e.memos),
         "cost": cost,
         "expected_s": e.expected_s,
+        "gpu": _gpu_as_json(e.capacity),
     }
+
+
+def _gpu_as_json(capacity: "Capacity | None") -> dict[str, Any] | None:
+    if capacity is None:
+        return None
+    told = {} if capacity.estimate is None else {**vars(capacity.estimate), "total": capacity.estimate.total}
+    return {**told, "steps": capacity.steps, "fits": capacity.fits, "fix": capacity.fix(), "reason": capacity.reason}
 
 
 def _lines(e: "Explanation") -> list[str]:
@@ -83,6 +95,25 @@ def _lines(e: "Explanation") -> list[str]:
         lines.append(f"    would take {_spoken(e.cost)}, by run {e.cost.like[:10]}{scaled}{joining}")
     elif e.expected_s is not None:
         lines.append(f"    would take about {_duration(e.expected_s)}, as `rcg init` timed its steps")
+    return lines + ([] if e.capacity is None else gpu_lines(e.capacity))
+
+
+def gpu_lines(capacity: "Capacity") -> list[str]:
+    found, limit = capacity.estimate, capacity.how.gpu_memory_gb
+    if found is None:
+        return [f"    what it takes of a GPU is not known before the stages above it: {capacity.reason}"]
+    kinds = ("weights", "averages", "optimizer", "gradients", "activations")
+    parts = ", ".join(f"{name} {_size(getattr(found, name))}" for name in kinds)
+    lines = [
+        f"    takes about {_size(found.total)} of a GPU at {found.rows} example(s) per pass: {parts}",
+        f"    a step is {found.flops:.3g} FLOPs, the training {found.flops * capacity.steps:.3g}",
+    ]
+    if capacity.fits is not None:
+        lines.append(
+            f"    fits a GPU of {limit:g} GB"
+            if capacity.fits
+            else f"    will not fit a GPU of {limit:g} GB: {capacity.fix()}"
+        )
     return lines
 
 

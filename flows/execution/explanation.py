@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from components.errors import ArtifactError, MissingError, RcgError
 from flows.execution.budget.expected import expected
+from flows.execution.capacity import Capacity, capacities
 from flows.execution.forecast import Cost, Earlier, Memos, checkpoint_step, cost_of, earlier_runs, memos_of
 from flows.execution.project import Project
 from flows.identity.environment import library_versions
@@ -45,6 +46,8 @@ class Explanation:
     cost: Cost | None = None
     expected_s: float | None = None
     """Seconds that `rcg init` planned for it, where no earlier run tells."""
+    capacity: Capacity | None = None
+    """What its training takes of a GPU."""
 
 
 def outlook(project: Project, stage: Stage) -> Outlook:
@@ -57,8 +60,8 @@ def outlook(project: Project, stage: Stage) -> Outlook:
         return Outlook(stage, spec, None, error)
 
 
-def explain(project: Project, name: str | None) -> list[Explanation]:
-    """Of one stage, or of all in order. Nothing is started or changed."""
+def explain(project: Project, name: str | None, *, memory: bool = False) -> list[Explanation]:
+    """Of one stage, or of all in order; with `memory`, what trainings will take. Nothing is started or changed."""
     stages = project.stages
     wanted = [project.stage(name)] if name else list(stages.values())
     views = {
@@ -68,7 +71,11 @@ def explain(project: Project, name: str | None) -> list[Explanation]:
     }
     planned = expected(project.root, project.sections)
     found = [_explain(project, views, stage) for stage in wanted]
-    return [replace(e, expected_s=planned.get(e.stage)) if e.runs and e.cost is None else e for e in found]
+    found = [replace(e, expected_s=planned.get(e.stage)) if e.runs and e.cost is None else e for e in found]
+    if not memory and project.settings.worker.gpu_memory_gb is None:
+        return found
+    taken = capacities(project.params, project.settings.worker, {e.stage for e in found if e.runs})
+    return [replace(e, capacity=taken.get(e.stage)) for e in found]
 
 
 def _is_above(stages: Mapping[str, Stage], stage: Stage, below: Stage) -> bool:
