@@ -48,30 +48,31 @@ def test_status_and_explain_say_that_all_is_done(project: Project) -> None:
 
 
 def test_what_a_killed_dvc_left_is_mended(project: Project) -> None:
-    """Plain dvc stops at each of these, or forgets; `rcg doctor` names them; `rcg repro` goes on."""
+    """Plain dvc stops at each of these, or forgets; `rcg doctor` names them; `rcg repro` goes on. Two at a time."""
     rwlock, lock = project.root / ".dvc/tmp/rwlock", project.root / "dvc.lock"
     whole = lock.read_bytes()
-    for path, data, text in (
-        (rwlock, b'{"write": {"a', "file of locks was torn"),
-        (rwlock, b'{"read": {"%s": [{"pid": 1, "cmd": "dvc repro"}]}, "write": {"%s": {"pid": 1, "cmd": "dvc repro"}}}'
-         % ((str(project.root / "artifacts/rdm").encode(),) * 2), "named processes that have ended"),
-        (lock, whole[:900], "dvc.lock was torn"),
-        (lock, b"", "dvc.lock was torn"),
+    for left, text, n_kept in (
+        (b'{"write": {"a', "file of locks was torn", 900),
+        (b'{"read": {"%s": [{"pid": 1, "cmd": "dvc repro"}]}, "write": {"%s": {"pid": 1, "cmd": "dvc repro"}}}'
+         % ((str(project.root / "artifacts/rdm").encode(),) * 2), "named processes that have ended", 0),
     ):  # fmt: skip
-        path.write_bytes(data)
-        if path == rwlock:
-            project.run("dvc", "repro", "--force", "--single-item", "rdm", code=255)
-        assert f"{path.relative_to(project.root)}" in project.run("rcg", "doctor", code=2)
+        rwlock.write_bytes(left)
+        project.run("dvc", "repro", "--force", "--single-item", "rdm", code=255)
+        lock.write_bytes(whole[:n_kept])
+        ill = project.run("rcg", "doctor", code=2)
+        assert ".dvc/tmp/rwlock" in ill
+        assert "dvc.lock" in ill
         told = project.run("rcg", "repro")
         assert text in told
+        assert "dvc.lock was torn" in told
         assert "Running stage" not in told
         assert lock.read_bytes() == whole
     project.run("rcg", "doctor")
 
 
 def test_comment_makes_no_new_run(project: Project) -> None:
-    before, path = project.runs(), project.root / "components/rdm/denoiser.py"
-    text = path.read_text()
+    before, path, lock = project.runs(), project.root / "components/rdm/denoiser.py", project.root / "dvc.lock"
+    text, locked = path.read_text(), lock.read_bytes()
     path.write_text(f"{text}\n# a remark\n")
     try:
         told = project.run("rcg", "repro")
@@ -81,7 +82,8 @@ def test_comment_makes_no_new_run(project: Project) -> None:
         assert project.runs() == before
     finally:
         path.write_text(text)
-        project.run("rcg", "repro")
+        lock.write_bytes(locked)
+    assert "Running stage" not in project.run("dvc", "repro"), "the next test finds it as it was"
 
 
 def test_sampling_options_never_retrain(project: Project) -> None:
