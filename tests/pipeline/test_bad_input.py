@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import io
 import os
 import pickle
 import shutil
@@ -22,8 +21,8 @@ from torch import Tensor
 from components.collection.source import FolderSource
 from components.encoders.config import MoCoV3Config, TimmConfig
 from components.weights import save_weights
-from flows.__main__ import main
 from tests.support.bundles import make_bundle
+from tests.support.cli import rcg_told
 from tests.support.collected import scene
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +106,7 @@ class Project:
         self.use_store(self.root / "mounted")
 
     def done(self, *arguments: str) -> str:
-        code, text = rcg(*arguments)
+        code, text = rcg_told(*arguments)
         assert code == 0, text
         return text
 
@@ -130,20 +129,6 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", str(folder)], check=True)
-
-
-def rcg(*arguments: str) -> tuple[int, str]:
-    """Exit code and output of a command in this process. An error without a name is not caught: it fails the test."""
-    shown = io.StringIO()
-    before, sys.argv = sys.argv, ["rcg", *arguments]
-    try:
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-            main()
-    except SystemExit as end:
-        return int(end.code or 0), shown.getvalue()
-    finally:
-        sys.argv = before
-    return 0, shown.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +318,7 @@ def test_named_and_nothing_half_written(
 ) -> None:
     spoil(project)
     before = project.results()
-    found, told = rcg(*command.split())
+    found, told = rcg_told(*command.split())
     assert found == code, told
     assert any("error: " in line for line in told.splitlines())
     assert "Traceback" not in told
@@ -349,7 +334,7 @@ def test_named_and_nothing_half_written(
 def test_artifacts_that_cannot_be_written_lose_no_work(option: str, reason: str, project: Project) -> None:
     project.forget()
     with mounted(project.root / "artifacts", "-o", option):
-        code, told = rcg("run", "collect")
+        code, told = rcg_told("run", "collect")
         assert list((project.root / "artifacts").iterdir()) == []
     assert (code, "Traceback" in told) == (3, False)
     assert str(project.root / "artifacts") in told
@@ -363,7 +348,7 @@ def test_pictures_that_find_no_room_are_continued(project: Project) -> None:
     bundle, out = make_bundle(project.root / "made"), project.root / "samples"
     command = ("sample", "--model", str(bundle.path("config.json").parent), "--out", str(out), "-n", "64")
     with mounted(out, "-o", "size=64k"):
-        code, told = rcg(*command)
+        code, told = rcg_told(*command)
         assert not [path for path in out.iterdir() if path.name.startswith(".")]
     assert (code, "Traceback" in told) == (3, False)
     assert str(out) in told

@@ -1,10 +1,7 @@
 """A pipeline that trains nothing: every stage imports a file in the reference's layout, and exports it again."""
 
-import contextlib
-import io
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +19,7 @@ from components.interop.checkpoint import export_tensors, read_checkpoint, write
 from components.pixels.mage import MageConfig
 from components.rdm import RdmConfig
 from components.target import TargetSpec
-from flows.__main__ import main
+from tests.support.cli import rcg_told
 from tests.support.collected import scene
 from tests.support.folders import randomize
 from tests.support.generators import build_rdm
@@ -43,17 +40,9 @@ STAGE = {"dino": "encoder", "vqgan": "codec", "rdm": "rdm", "mage": "pixels"}
 
 
 def rcg(*arguments: str, expected: int = 0) -> str:
-    shown, code = io.StringIO(), 0
-    before, sys.argv = sys.argv, ["rcg", *arguments]
-    try:
-        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-            main()
-    except SystemExit as end:
-        code = int(end.code or 0)
-    finally:
-        sys.argv = before
-    assert code == expected, shown.getvalue()
-    return shown.getvalue()
+    code, told = rcg_told(*arguments)
+    assert code == expected, told
+    return told
 
 
 def random_file(kind: str) -> dict[str, Tensor]:

@@ -1,8 +1,12 @@
 """The `rcg` command line in this process, in the current folder."""
 
+import contextlib
+import io
+import sys
+
 from typer.testing import CliRunner
 
-from flows.__main__ import app
+from flows.__main__ import app, main
 
 
 def rcg(*arguments: str, code: int = 0) -> str:
@@ -10,3 +14,17 @@ def rcg(*arguments: str, code: int = 0) -> str:
     found = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert found.exit_code == code, found.output
     return found.stdout
+
+
+def rcg_told(*arguments: str) -> tuple[int, str]:
+    """Exit code and output, errors told as to a person. An error without a name is not caught: it fails the test."""
+    shown = io.StringIO()
+    before, sys.argv = sys.argv, ["rcg", *arguments]
+    try:
+        with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
+            main()
+    except SystemExit as end:
+        return int(end.code or 0), shown.getvalue()
+    finally:
+        sys.argv = before
+    return 0, shown.getvalue()
