@@ -341,7 +341,8 @@ class System:
 
     def _read(self, texts: Sequence[str]) -> Batch:
         """The fields of texts, one row for each. Raises: ConfigError."""
-        readers = [generator for generator in self.generators.values() if set(TEXT_FIELDS) & set(generator.conditions)]
+        every = [*self.generators.values(), *([] if self.upsampler is None else [self.upsampler])]
+        readers = [generator for generator in every if set(TEXT_FIELDS) & set(generator.conditions)]
         if not readers:
             fix = "leave the text out, or train with a condition of kind text"
             raise ConfigError("this model does not take a text", got=texts[0], fix=fix)

@@ -15,7 +15,7 @@ from torch.nn import functional as tf
 from components.base import Batch
 from components.config import Config
 from components.errors import ConfigError
-from components.fields import FieldSpec, mask_name
+from components.fields import TEXT_FIELDS, FieldSpec, mask_name, of_fields
 from components.generators.base import Generator
 from components.generators.config import GeneratorConfig, GeneratorData
 from components.generators.sampling import Sampling
@@ -47,12 +47,15 @@ def check_noise(noise: float | None, config: GeneratorConfig) -> None:
         raise ConfigError("the upsampler was not trained with this level of noise", got=noise, expected=f"0 … {most}")
 
 
-def upsampler_data(n_channels: int, small: int, large: int, classes: Sequence[str] | None) -> GeneratorData:
-    """What an upsampler from `small` to `large` pixels is built for."""
+def upsampler_data(
+    n_channels: int, small: int, large: int, classes: Sequence[str] | None, more: Sequence[FieldSpec] = ()
+) -> GeneratorData:
+    """What an upsampler from `small` to `large` pixels is built for. `more`: fields of texts."""
     shape = (n_channels, large, large)
     target = TargetSpec(space="pixels", shape=shape, dtype="uint8", n_codes=None, image_px=large)
     low_res = FieldSpec(name=LOW_RES, dtype="uint8", shape=(n_channels, small, small))
-    return GeneratorData(target=target, dim=1, classes=None if classes is None else tuple(classes), more=(low_res,))
+    named = None if classes is None else tuple(classes)
+    return GeneratorData(target=target, dim=1, classes=named, more=(low_res, *more))
 
 
 def shrunk(large: UInt8[Tensor, "b c px px"], small: int) -> UInt8[Tensor, "b c small small"]:
@@ -70,13 +73,13 @@ def upsampled(
 ) -> UInt8[Tensor, "b c px px"]:
     """Large images of these small ones in [0, 1], which are rounded to bytes first, as in training.
 
-    `batch` may hold the class of each, without which an upsampler that takes one sees none, and what is known of the
-    large image.
+    `batch` may hold the class and the text of each, without which an upsampler that takes one sees none, and what is
+    known of the large image.
     """
     channels = upsampler.spec.shape[0]
     small = (images[:, :channels] * 255).round().to(torch.uint8)
     level = torch.full((len(small),), sampling.noise, device=small.device)
-    seen = {LOW_RES: small, NOISE: level}
+    seen = {LOW_RES: small, NOISE: level, **of_fields(batch, set(TEXT_FIELDS) & set(upsampler.conditions))}
     if "class" in upsampler.conditions:
         seen["class"] = batch.get("class", torch.full((len(small),), -1, device=small.device))
     if LARGE_KNOWN in batch:

@@ -117,7 +117,7 @@ def _wrapped(kind: str, tensors: dict[str, Tensor], live: dict[str, Tensor]) -> 
             return {"teacher": {n if n.startswith("head.") else f"backbone.{n}": t for n, t in tensors.items()}}
         case "dit" | "adm":
             return {"model": live or tensors, "model_ema": tensors}
-        case "corgi" | "unclip" | "adm-classifier" | "adm-upsampler":
+        case "corgi" | "unclip" | "adm-classifier" | "adm-upsampler" | "glide" | "glide-upsampler":
             return tensors
         case "rdm" | "mage" | "deit":
             return {"model": tensors, "model_ema": None}

@@ -14,6 +14,7 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "ldm": ("model.diffusion_model.input_blocks.0.0.weight",),
     "mage": ("token_emb.word_embeddings.weight", "decoder_embed.weight"),
     "dit": ("x_embedder.proj.weight", "final_layer.linear.weight"),
+    "glide": ("input_blocks.0.0.weight", "transformer_proj.weight"),
     "adm-classifier": ("input_blocks.0.0.weight", "out.2.positional_embedding"),
     "adm": ("input_blocks.0.0.weight", "time_embed.0.weight"),
     "vq-f8": ("quantize.embedding.weight", "quant_conv.weight"),
@@ -33,8 +34,8 @@ PARTS = ("vqgan.", "pretrained_encoder.", "first_stage_model.")
 """Prefixes under which a generator's file carries the frozen models that it was trained with."""
 STAGE_OF = {
     **dict.fromkeys(("rdm", "corgi", "unclip"), "rdm"),
-    **dict.fromkeys(("ldm", "mage", "dit", "adm"), "pixels"),
-    "adm-upsampler": "upsampler",
+    **dict.fromkeys(("ldm", "mage", "dit", "adm", "glide"), "pixels"),
+    **dict.fromkeys(("adm-upsampler", "glide-upsampler"), "upsampler"),
     "adm-classifier": "guide",
     **dict.fromkeys(("vq-f8", "vqgan", "kl"), "codec"),
     **dict.fromkeys(("mocov3", "ibot", "dino", "deit", "clip"), "encoder"),
@@ -47,7 +48,7 @@ def recognize(names: Mapping[str, Tensor]) -> str | None:
     """The kind of model that these tensors are of; None for none that is known."""
     for kind, signature in SIGNATURES.items():
         if _has(names, *signature):
-            return "adm-upsampler" if kind == "adm" and _takes_two_images(names) else kind
+            return f"{kind}-upsampler" if kind in ("adm", "glide") and _takes_two_images(names) else kind
     if _has(names, "layer1.0.conv1.weight"):
         raise WeightsError(
             "an encoder that is a ResNet is imported through timm",
@@ -57,8 +58,11 @@ def recognize(names: Mapping[str, Tensor]) -> str | None:
 
 
 def _takes_two_images(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the first convolution reads a noisy image and a small one, RGB or gray; nothing else is different."""
-    return tensors["input_blocks.0.0.weight"].shape[1] in (2, 6)
+    """Whether the first convolution reads a noisy image and a small one, RGB or gray; nothing else is different.
+
+    Of an inpainter also a known part and a mask.
+    """
+    return tensors["input_blocks.0.0.weight"].shape[1] in (2, 4, 6, 10)
 
 
 def _has(names: Collection[str], *wanted: str) -> bool:

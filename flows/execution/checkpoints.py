@@ -273,7 +273,11 @@ def _write(name: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> N
     write_whole(PARAMS, new)
 
 
-_OTHER_NAMES = {("guide", "unet_encoder"): "adm-classifier", ("upsampler", "adm"): "adm-upsampler"}
+_OTHER_NAMES = {
+    ("guide", "unet_encoder"): "adm-classifier",
+    ("upsampler", "adm"): "adm-upsampler",
+    ("upsampler", "glide"): "glide-upsampler",
+}
 """Kinds of files whose model is called something else in its stage."""
 
 
@@ -282,8 +286,10 @@ def _kind_of(stage: str, config: Mapping[str, Any]) -> str:
     model = config.get("model", config)
     if stage == "rdm":
         return str(model.get("family", "rdm"))
-    name = _OTHER_NAMES.get((stage, model.get("kind")), str(model.get("kind")))
-    kind = clip_files.TEXT if stage == _TEXT and model["encoder"]["kind"] == "clip" else name
+    reads = any(condition["kind"] == "text_transformer" for condition in model.get("conditions", ()))
+    kind = "glide" if model.get("kind") == "adm" and reads else str(model.get("kind"))
+    kind = _OTHER_NAMES.get((stage, kind), kind)
+    kind = clip_files.TEXT if stage == _TEXT and (model["encoder"] or {}).get("kind") == "clip" else kind
     if kind not in LAYOUTS:
         raise ConfigError(f"the reference has no file for a {kind}", expected=", ".join(LAYOUTS))
     return kind

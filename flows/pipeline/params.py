@@ -181,7 +181,7 @@ def _upsampled(params: Params) -> Iterator[str]:
 def _texts(params: Params) -> Iterator[str]:
     """What a condition reads of captions, the stage `text` makes."""
     text = params.text
-    for stage, section in (("pixels", params.pixels), ("rdm", params.rdm)):
+    for stage, section in (("pixels", params.pixels), ("rdm", params.rdm), ("upsampler", params.upsampler)):
         read = {condition.field for condition in section.model.conditions} if section is not None else set()
         if text is None and read & set(TEXT_FIELDS):
             yield f"{stage}.model is conditioned on text, but text is null; presets/digits-text.yaml shows the section"

@@ -62,6 +62,12 @@ def _samples_of_real_pictures(sections: Sections) -> bool:
     return bool(kinds & {"text", "text_transformer"}) or _represented_by("oracle")(sections)
 
 
+def _enlarges_by_text(sections: Sections) -> bool:
+    """Whether the upsampler reads captions."""
+    conditions = sections["upsampler"]["model"]["conditions"]
+    return any(condition["kind"] == "text_transformer" for condition in conditions)
+
+
 _ALL_BUT_BUNDLE = [
     "collect",
     "encoder",
@@ -88,7 +94,7 @@ KINDS: dict[str, Stage] = {
         Stage("rdm", (Need("encode"),), _PICTURES),
         Stage("pixels", (Need("encode"), Need("codec")), _PICTURES),
         Stage("guide", (Need("encode"),), _PICTURES),
-        Stage("upsampler", (Need("collect"), Need("codec")), _PICTURES),
+        Stage("upsampler", (Need("collect"), Need("codec"), Need("text", when=_enlarges_by_text)), _PICTURES),
         Stage(
             "sample",
             (

@@ -18,7 +18,7 @@ from PIL import Image
 
 from components.bundle.bundle import Bundle
 from components.bundle.provenance import read_provenance
-from components.bundle.request import Picture, Request
+from components.bundle.request import Picture, Request, Upscale
 from components.bundle.serving import Predictor
 from components.cache.reader import open_cache
 from components.cache.samples import Samples, oracle_rows
@@ -40,6 +40,7 @@ WORDS = {
     "bpe": {"file": None, "n_ids": 300, "max_tokens": 12},
 }
 LEARNS = {"kind": "text_transformer", "drop_prob": 0.2, "missing": "null", "port": "vector_and_sequence"}
+LOW_RES = {"kind": "low_res", "port": "spatial", "drop_prob": 0.0, "noise": 0.0}
 READER = LEARNS | {"width": 16, "depth": 1, "heads": 2, "project": True}
 HEADS = {"dim": None, "seed": 0}
 N = 60
@@ -234,15 +235,21 @@ def painted(project: Path) -> Path:
     params = _params() | {"rdm": None}
     params["pixels"]["model"]["conditions"] = [READER]
     params["sample"] |= {"representations": None, "rdm": None}
+    sampling = params["sample"]["pixels"] | {"guidance": 0.0}
+    params["upsampler"] = {
+        "numerics": 1, "px": 16, "seed": 0, "noise": 0.0, "n_val": 4, "ema": None, "sampling": sampling,
+        "model": params["pixels"]["model"] | {"conditions": [READER, LOW_RES]},
+        "train": params["pixels"]["train"] | {"steps": 4, "batch_size": 4},
+    }  # fmt: skip
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    for stage in ("pixels", "sample", "evaluate", "bundle"):
+    for stage in ("pixels", "upsampler", "sample", "evaluate", "bundle"):
         app(["run", stage], standalone_mode=False)
     return project
 
 
 def test_a_painter_reads_by_itself(painted: Path) -> None:
     bundle = Bundle.load("artifacts/bundle")
-    assert bundle.card.parts == ("encoder", "codec", "text", "pixels")
+    assert bundle.card.parts == ("encoder", "codec", "text", "pixels", "upsampler")
     assert (painted / "artifacts/bundle/text/bpe.json").read_bytes() == _artifact(painted, "text").read_bytes(
         "bpe.json"
     )
@@ -262,6 +269,18 @@ def test_a_painter_reads_by_itself(painted: Path) -> None:
     assert red.equal(other)
     parents = json.loads(_artifact(painted, "sample").read_bytes("samples.json"))["parents"]
     assert set(parents) == {"pixels", "codec", "encode"}
+
+
+def test_an_upsampler_reads_the_text_too(painted: Path) -> None:
+    bundle = Bundle.load("artifacts/bundle")
+    assert bundle.system.upsampler is not None
+    assert set(bundle.system.upsampler.conditions) == {"ids", "low_res"}
+    small = painted / "pictures/01.png"
+    large = _sample("--text=a red blot", "-n", "2", "--large")
+    assert [image.shape for image in large] == [(16, 16, 3)] * 2
+    app(["verify", "drawn/0001.png"], standalone_mode=False)
+    upscaled = bundle.sample(Request(upscale=Upscale(image=Picture(small.read_bytes()))))
+    assert upscaled.shape == (1, 3, 16, 16)  # without a text: of the empty one
 
 
 def test_a_text_that_cannot_be_is_refused() -> None:

@@ -21,7 +21,8 @@ class UpsamplerParams(Config):
     px: int = Field(ge=2)
     """Side of the large images, a multiple of codec.model.px."""
     model: PixelConfig
-    """A diffusion generator over pixels with a condition of kind low_res, and class or masked_image beside it."""
+    """A diffusion generator over pixels with a condition of kind low_res; class, text_transformer and masked_image may
+    stand beside it."""
     seed: int = Field(ge=0)
     """Seed of the initial weights and of the pictures that are drawn."""
     weights: WeightsFile | None = added()
@@ -43,7 +44,7 @@ class UpsamplerParams(Config):
         if low_res is None or not isinstance(self.model, PixelDiffusionConfig):
             told = "conditions: [{kind: low_res, port: spatial, drop_prob: 0.0, noise: 0.3}]"
             raise ValueError(f"upsampler.model has to be a diffusion generator that sees the small image; write {told}")
-        if more := kinds - {"low_res", "class", "masked_image"}:
+        if more := kinds - {"low_res", "class", "text_transformer", "masked_image"}:
             raise ValueError(f"upsampler.model cannot be conditioned on {', '.join(sorted(more))}; leave it out")
         if self.noise > low_res.noise:
             raise ValueError(f"upsampler.noise is {self.noise}, but training adds {low_res.noise} at most; lower it")

@@ -4,6 +4,7 @@ Or imported.
 """
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -34,6 +35,9 @@ from components.nn.vit import seeded_init
 from components.rng import BatchRng, image_rng
 from components.spacing import evenly_spaced
 from components.target import LOW_RES
+from components.text import load_text
+from components.text.base import tidy
+from components.text.model import TextModel
 from components.training.generator import GeneratorTrainable
 from components.training.loop import Preview, train
 from components.training.worker import Worker
@@ -55,9 +59,13 @@ def run(params: UpsamplerParams, inputs: Inputs, out: Output, worker: Worker) ->
         raise DataError("there are no training images", fix="collect more pictures")
     small = load_codec(inputs["codec"]).spec
     channels = small.shape[0] if small.space == "pixels" else 3
-    pairs = _Pairs(images, NoneCodec(NoneConfig(kind="none", channels=channels, px=params.px)), small.image_px)
+    text = load_text(inputs["text"]) if "text" in inputs else None
+    large = NoneCodec(NoneConfig(kind="none", channels=channels, px=params.px))
+    pairs = _Pairs(images, large, small.image_px, text)
+    told = () if text is None else tuple(field for field in text.fields if field.name == "ids")
+    data = upsampler_data(channels, small.image_px, params.px, index.classes, told)
     with seeded_init(params.seed):
-        generator: Generator = params.model.build(upsampler_data(channels, small.image_px, params.px, index.classes))
+        generator: Generator = params.model.build(data)
     generator.conditioner.fit(pairs.labels(), params.seed, trained=False)
     kept = {} if params.weights is None else adopt(generator, params.weights, LAYOUTS, where="upsampler.weights")
     trainable = GeneratorTrainable(generator.to(worker.device), params.ema if params.train is not None else None)
@@ -85,24 +93,38 @@ def run(params: UpsamplerParams, inputs: Inputs, out: Output, worker: Worker) ->
 
 
 class _Pairs:
-    """Pictures at two sizes, as an upsampler trains on them."""
+    """Pictures at two sizes, as an upsampler trains on them, and what a text model makes of one of their captions."""
 
-    def __init__(self, images: ImageIndex, large: NoneCodec, small: int) -> None:
-        self.images, self.large, self.small = images, large, small
+    def __init__(self, images: ImageIndex, large: NoneCodec, small: int, text: TextModel | None) -> None:
+        self.images, self.large, self.small, self.text = images, large, small, text
 
     def of(self, images: ImageIndex) -> "_Pairs":
         """Other pictures, in the same way."""
-        return _Pairs(images, self.large, self.small)
+        return _Pairs(images, self.large, self.small, self.text)
+
+    @cached_property
+    def _tidied(self) -> list[list[str]]:
+        """Captions of every picture; an empty one where there are none."""
+        return [[c for c in map(tidy, given or ()) if c] or [""] for given in self.images.column("caption")]
 
     def labels(self) -> Batch:
         """The class of every picture, where there are any."""
         labels = self.images.labels
         return {} if labels is None else {"class": torch.from_numpy(labels)}
 
-    def fetch(self, indices: np.ndarray, _rng: BatchRng | None = None) -> Batch:
+    def captions(self, indices: np.ndarray, rng: BatchRng | None) -> Batch:
+        """Fields of a random caption of each picture; of its first one without `rng`."""
+        if self.text is None:
+            return {}
+        given = [self._tidied[i] for i in indices.tolist()]
+        at = np.zeros(len(given)) if rng is None else rng.uniform().cpu().numpy()
+        return self.text.rows([its[int(share * len(its))] for its, share in zip(given, at, strict=True)])
+
+    def fetch(self, indices: np.ndarray, rng: BatchRng | None = None) -> Batch:
         target = self.large.encode(to_float(self.images.load(indices, self.large.spec.image_px)))
         named = {name: values[torch.from_numpy(np.asarray(indices))] for name, values in self.labels().items()}
-        return {"target": target, LOW_RES: shrunk(target, self.small), **named}
+        told = self.captions(np.asarray(indices), rng)
+        return {"target": target, LOW_RES: shrunk(target, self.small), **named, **told}
 
 
 class _Looks:
