@@ -41,6 +41,15 @@ SMALL = {"kind": "low_res", "port": "spatial", "drop_prob": 0.0, "noise": 0.0}
 TEXT_TOWER = 76_695_808
 
 
+HOW = {
+    "base": ("ancestral", 100, "linspace", 2.0, None),
+    "base_inpaint": ("ancestral", 100, "linspace", 4.0, None),
+    "upsample": ("ddim", 27, "fast27", 0.0, 0.997),
+    "upsample_inpaint": ("ancestral", 27, "fast27", 0.0, 0.997),
+}
+"""The released notebooks: 100 steps of the generator at scale 3, and 5 to inpaint; fast27 of the upsampler."""
+
+
 class File(NamedTuple):
     px: int
     conditions: list[dict[str, Any]]
@@ -114,36 +123,23 @@ def test_a_published_file(name: str) -> None:
     data = LAYOUTS[file.kind].data(theirs)
     assert data.target.image_px == file.px
     assert next((field.name, field.n_ids) for field in data.more) == ("ids", 50257)
+    how: Any = TypeAdapter(Sampling).validate_python(LAYOUTS[file.kind].sampling(theirs))
+    assert (how.sampler, how.steps, how.spacing, how.guidance, how.temperature) == HOW[name]
     LAYOUTS[file.kind].check(theirs, module.state_dict(), source="the file")
     own = {tensor: tuple(t.shape) for tensor, t in module.state_dict().items()}
     imported = import_tensors(file.kind, theirs).weights
     assert {tensor: tuple(t.shape) for tensor, t in imported.items()} == own
 
 
-def test_how_they_are_sampled() -> None:
-    """The released notebooks: 100 steps of the generator at scale 3, and 5 to inpaint; fast27 of the upsampler."""
-    found = {}
-    for name, file in FILES.items():
-        with torch.device("meta"):
-            theirs = export_tensors(file.kind, _built(file.model, file.px))
-        options: Any = TypeAdapter(Sampling).validate_python(LAYOUTS[file.kind].sampling(theirs))
-        found[name] = (options.sampler, options.steps, options.spacing, options.guidance, options.temperature)
-    assert found == {
-        "base": ("ancestral", 100, "linspace", 2.0, None),
-        "base_inpaint": ("ancestral", 100, "linspace", 4.0, None),
-        "upsample": ("ddim", 27, "fast27", 0.0, 0.997),
-        "upsample_inpaint": ("ancestral", 27, "fast27", 0.0, 0.997),
-    }
-
-
-def _tiny_model(name: str) -> dict[str, Any]:
+def _tiny_model(name: str, px: int | None = None) -> dict[str, Any]:
     conditions = [READER | {"width": 64, "depth": 2, "heads": 1}, *FILES[name].conditions[1:]]
-    sizes = {"width": 64, "multipliers": [1, 2], "n_blocks": 1, "attention_sides": [FILES[name].px // 2]}
+    sizes = {"width": 64, "multipliers": [1, 2], "n_blocks": 1, "attention_sides": [(px or FILES[name].px) // 2]}
     return FILES[name].model | sizes | {"conditions": conditions, "sequence_dim": 64}
 
 
-def _tiny(name: str) -> Any:
-    return _built(_tiny_model(name), FILES[name].px, n_ids=300, n_positions=7)
+def _tiny(name: str, px: int | None = None) -> Any:
+    """`px`: of pictures, which the tensors do not depend on."""
+    return _built(_tiny_model(name, px), px or FILES[name].px, n_ids=300, n_positions=7)
 
 
 def _file(name: str) -> dict[str, Tensor]:
@@ -197,23 +193,23 @@ def test_a_file_that_does_not_fit_is_refused_by_the_tensor(name: str, fault: str
 
 def test_a_file_computes_what_its_modules_compute() -> None:
     """The upsampling inpainter, put together by hand: x_t | image * mask | mask | the small image, resized."""
-    given, ours = _file("upsample_inpaint"), _tiny("upsample_inpaint")
+    given, ours = _file("upsample_inpaint"), _tiny("upsample_inpaint", 16)
     import_tensors("glide-upsampler", given, ours)
     reader = TextTransformer(n_ids=300, n_positions=7, width=64, depth=2, heads=1, c_out=256)
     reader.load_state_dict({n: given[n] for n in reader.state_dict()})
-    config = AdmConfig.model_validate(_tiny_model("upsample_inpaint"))
+    config = AdmConfig.model_validate(_tiny_model("upsample_inpaint", 16))
     assert isinstance(config.heads, HeadWidth)
-    plain = UNet(config.shape(10, 256, c_out=6, family="adm", qkv_order="per_head", context_dim=64))
+    plain = UNet(config.shape(10, 16, c_out=6, family="adm", qkv_order="per_head", context_dim=64))
     plain.load_state_dict({n: given[n] for n in plain.state_dict()})
     rng = torch.Generator().manual_seed(5)
-    image, x_t = (torch.rand(2, 3, 256, 256, generator=rng) * 2 - 1 for _ in range(2))
-    mask = torch.rand(2, 256, 256, generator=rng) < 0.5
-    small = torch.randint(256, (2, 3, 64, 64), generator=rng, dtype=torch.uint8)
+    image, x_t = (torch.rand(2, 3, 16, 16, generator=rng) * 2 - 1 for _ in range(2))
+    mask = torch.rand(2, 16, 16, generator=rng) < 0.5
+    small = torch.randint(256, (2, 3, 4, 4), generator=rng, dtype=torch.uint8)
     ids = torch.tensor([[5, 6, 299, -1, -1, -1, -1], [1, 2, 3, 4, 5, 6, 7]])
     t = torch.tensor([3, 700])
     batch = {"ids": ids.int(), KNOWN: image, mask_name(KNOWN): mask, LOW_RES: small}
     with torch.no_grad():
-        seen = nn.functional.interpolate(small.float() / 127.5 - 1, (256, 256), mode="bilinear")
+        seen = nn.functional.interpolate(small.float() / 127.5 - 1, (16, 16), mode="bilinear")
         x = torch.cat([x_t, image * mask[:, None], mask[:, None].float(), seen], 1)
         vector, states = reader(ids, ids >= 0)
         time = ours.net.time_vectors(t)
