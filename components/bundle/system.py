@@ -24,7 +24,8 @@ from components.fields import TEXT_FIELDS, mask_name, of_fields
 from components.generators.base import Generator
 from components.generators.sampling import AnySampling, Sampling
 from components.generators.upsampling import LARGE, LARGE_KNOWN, UpsamplerSampling, as_images, check_noise, upsampled
-from components.guides.classifier import Classifier, put_beside
+from components.guides.base import NoiseAware, put_beside
+from components.guides.classifier import Classifier
 from components.images.config import DecodeRecipe
 from components.rng import Rng, RowRng, derive_seed
 from components.target import KNOWN
@@ -114,7 +115,7 @@ class System:
         sampling: SystemSampling,
         represent: Callable[[Picture], Float[Tensor, "1 dim"]] | None = None,
         recipe: DecodeRecipe | None = None,
-        guide: Classifier | None = None,
+        guide: NoiseAware | None = None,
         upsampler: Generator | None = None,
         embed: Callable[[Sequence[str]], Batch] | None = None,
     ) -> None:
@@ -127,7 +128,7 @@ class System:
         if guide is not None:
             put_beside(guide, self._guided_generator(guide))
 
-    def _guided_generator(self, guide: Classifier) -> Generator:
+    def _guided_generator(self, guide: NoiseAware) -> Generator:
         """Raises: ConfigError where this system does not have it."""
         name = guide.config.guides
         if name not in self.generators:
@@ -146,15 +147,25 @@ class System:
         """Fields that a generator samples with besides its conditions."""
         if self.generators[name].makes == "target":
             yield KNOWN
-        if name == self.guided:
-            yield "class"
+        if name == self.guided and self.guide is not None:
+            yield self.guide.field
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """Class names that a request may give; None for a system without a class condition and without a guide."""
         if self._class_frequencies is None:
-            return None if self.guide is None else self.guide.data.classes
+            return self.guide.data.classes if self._leads_to("class") and self.guide is not None else None
         return self.pixels.data.classes
+
+    def _leads_to(self, field: str) -> bool:
+        """Whether there is a guide to it."""
+        return self.guide is not None and self.guide.field == field
+
+    def _check_led(self, field: str, got: str, options: SystemSampling) -> None:
+        """Raises: ConfigError where a guide alone can answer a request, and is off."""
+        if self._leads_to(field) and not options.follows(self.guided):
+            fix = "give the guide a scale: --guide-scale 2"
+            raise ConfigError(f"this model is led to a {field} by its guide alone, which is off", got=got, fix=fix)
 
     @property
     def reads(self) -> bool:
@@ -190,14 +201,11 @@ class System:
 
         Raises: ConfigError for a request that this system cannot answer, before anything is drawn; DataError.
         """
-        options, given = self.options(request), self._given(request)
-        texts = self._read(request.text) if request.text else {}
-        if request.class_name is not None and self._class_frequencies is None and not options.follows(self.guided):
-            raise ConfigError(
-                "this model is led to a class by its guide alone, which is off",
-                got=f"class {request.class_name}",
-                fix="give the guide a scale: --guide-scale 2",
-            )
+        options = self.options(request)
+        given = self._given(request, options)
+        texts = self._read(request.text, options) if request.text else {}
+        if request.class_name is not None and self._class_frequencies is None:
+            self._check_led("class", f"class {request.class_name}", options)
         if request.upscale is not None:
             given = given | self._small(request.upscale, request.n)
         if request.edit is not None:
@@ -223,7 +231,7 @@ class System:
         batch: dict[str, Tensor] = {field: rows.to(self.device) for field, rows in given.items()}
         options = options or self.options(request)
         frequencies = self._class_frequencies
-        if self.guide is not None and frequencies is None and options.follows(self.guided):
+        if isinstance(self.guide, Classifier) and frequencies is None and options.follows(self.guided):
             frequencies = self.guide.frequencies
             if "representation" in batch and "class" not in batch:  # what is asked for is that, and no class
                 batch["class"] = torch.full((len(numbers),), -1, device=self.device)
@@ -264,13 +272,15 @@ class System:
             raise ConfigError("unknown class", got=name, expected=", ".join(self.classes[:20]))
         return self.classes.index(name)
 
-    def _given(self, request: Request) -> dict[str, Tensor]:
+    def _given(self, request: Request, options: SystemSampling) -> dict[str, Tensor]:
         """The fields that the request itself gives, one row for each image. Raises: ConfigError, DataError."""
         if request.class_name is not None:
             return {"class": torch.tensor([self.class_index(request.class_name)]).expand(request.n)}
         if request.text and request.like is None:
             return {}
         if request.told and "representation" not in self.pixels.conditions:
+            self._check_led("representation", next(iter(request.told)), options)
+        if request.told and "representation" not in (*self.pixels.conditions, *self._beside("pixels")):
             raise ConfigError(
                 "this pixel generator has no condition on representations",
                 got=f"conditions: {', '.join(self.pixels.conditions) or 'none'}",
@@ -339,11 +349,13 @@ class System:
             raise ConfigError("this bundle has no encoder, so it cannot look at pictures", fix=fix)
         return self._represent(picture).cpu()
 
-    def _read(self, texts: Sequence[str]) -> Batch:
+    def _read(self, texts: Sequence[str], options: SystemSampling) -> Batch:
         """The fields of texts, one row for each. Raises: ConfigError."""
         every = [*self.generators.values(), *([] if self.upsampler is None else [self.upsampler])]
         readers = [generator for generator in every if set(TEXT_FIELDS) & set(generator.conditions)]
         if not readers:
+            self._check_led("text", texts[0], options)
+        if not readers and not self._leads_to("text"):
             fix = "leave the text out, or train with a condition of kind text"
             raise ConfigError("this model does not take a text", got=texts[0], fix=fix)
         if self._embed is None:

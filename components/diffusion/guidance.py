@@ -13,6 +13,7 @@ x_t: noisy sample, x0: guess of the clean one, ab: alpha-bar_t, sigma_t = sqrt(1
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Mapping
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float, Int
@@ -27,14 +28,17 @@ Times = Container[int]
 
 
 class Guide(nn.Module, ABC):
-    """p(y | x_t): recognizes classes in noisy samples of a diffusion generator. Paper: 2105.05233 (ADM), sec. 4."""
+    """p(y | x_t): recognizes something in noisy samples of a diffusion generator. Paper: 2105.05233 (ADM), sec. 4."""
 
-    frequencies: Tensor
-    """Share of each class among its training rows."""
+    field: ClassVar[str]
+    """What y is of a batch: class, representation or text."""
 
     @abstractmethod
-    def log_likelihood(self, x_t: Float[Tensor, "b ..."], t: int, y: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
-        """log p(y | x_t), differentiable in x_t; 0 where y is -1, so that nothing guides such a row."""
+    def log_likelihood(
+        self, x_t: Float[Tensor, "b ..."], t: int, y: Int[Tensor, " b"] | Float[Tensor, "b dim"]
+    ) -> Float[Tensor, " b"]:
+        """log p(y | x_t) up to a constant, differentiable in x_t; 0 where y is class -1 or a vector of zeros, so that
+        nothing guides such a row."""
 
 
 def times_within(steps: Iterable[Step], interval: tuple[float, float] | None) -> frozenset[int]:

@@ -176,10 +176,12 @@ class Diffusion(Generator):
         batch: Batch,
         component: Tensor | None,
     ) -> Denoiser:
-        """The denoiser guided to the classes of the batch. Raises: ConfigError without them."""
-        guide, y = self.guide, batch.get("class")
+        """The denoiser guided to what the batch says. Raises: ConfigError where it says nothing."""
+        guide = self.guide
+        y = None if guide is None else batch.get(guide.field)
         if guide is None or y is None:
-            raise ConfigError("a guide needs the class to guide to", fix="name a class")
+            field = "class" if guide is None else guide.field
+            raise ConfigError(f"a guide needs the {field} to guide to", fix=f"name a {field}, or leave the scale out")
 
         def log_likelihood(x_t: Tensor, t: int) -> Tensor:
             return guide.log_likelihood(self.process.placed(x_t, component), t, y)

@@ -1,6 +1,6 @@
 """A noise-aware classifier: p(class | x_t) of a diffusion generator's noisy samples. Paper: 2105.05233 (ADM), sec. 4.
 
-x0: clean sample, x_t: noisy one, y: class, ab: alpha-bar_t.
+x_t: noisy sample, y: class.
 """
 
 from typing import Any
@@ -10,127 +10,54 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as tf
 
-from components.base import Batch
 from components.conditions.frequencies import shares
-from components.conditions.ports import Ports
-from components.diffusion.guidance import Guide
 from components.diffusion.network import Network
-from components.diffusion.process import Process
 from components.errors import ConfigError
-from components.generators.base import Generator, TrainingRows
-from components.generators.config import DiffusionConfig, GeneratorData
-from components.generators.diffusion import Diffusion
-from components.generators.scale import channel_scale
-from components.rng import BatchRng
+from components.generators.base import TrainingRows
+from components.generators.config import GeneratorData
+from components.guides.base import NoiseAware
 from components.target import EventSpec
 
-_SCALE_SLACK = 0.05
-"""Differences between two scales of latents that come of other training rows of one collection, in stds."""
 
+class Classifier(NoiseAware):
+    """Trained by cross-entropy."""
 
-class Classifier(Guide):
-    """Trained by cross-entropy at uniform times; `clean`: without any noise, to compare with.
-
-    Where `input` is scaled, the network reads sqrt(ab) x_t, the best linear guess of an x0 of unit variance. So its
-    gradient in x_t fades with the signal, as the true one does, and a step from pure noise, which multiplies it by
-    1 / sqrt(ab), stays bounded. Differs: ADM's classifiers read x_t; their schedules end where ab is 4e-5, but for the
-    cosine at 64 pixels, which ends at 2e-9.
-    """
-
-    mean: Tensor
-    std: Tensor
+    field = "class"
+    metric = "accuracy"
+    frequencies: Tensor
+    """Share of each class among its training rows."""
 
     def __init__(
         self, config: Any, data: GeneratorData, *, spec: EventSpec, network: Network, standardize: bool
     ) -> None:
-        super().__init__()
-        self.config, self.data, self.spec, self.standardize = config, data, spec, standardize
-        self.net, self.process, self.clean = network, Process(config.schedule), False
-        per_channel = (spec.shape[0], *[1] * (len(spec.shape) - 1))
-        self.register_buffer("mean", torch.zeros(per_channel))
-        self.register_buffer("std", torch.ones(per_channel))
+        super().__init__(config, data, spec=spec, network=network, standardize=standardize)
         self.register_buffer("frequencies", torch.zeros(config.n_classes(data)))
 
-    @property
-    def reads(self) -> str:
-        """Field of the batch that it sees noised, besides the class."""
-        return "representation" if self.spec.space == "representations" else "target"
-
-    def fit(self, rows: TrainingRows, labels: Int[Tensor, " n"]) -> None:
-        """Read off the training rows what no gradient learns. Raises: ConfigError for fewer than two classes."""
-        frequencies = shares(labels, len(self.frequencies))
+    def fit(self, rows: TrainingRows, labels: Int[Tensor, " n"] | None) -> None:
+        """Raises: ConfigError for fewer than two classes."""
+        none = torch.zeros(0, dtype=torch.int64)
+        frequencies = shares(none if labels is None else labels, len(self.frequencies))
         if int((frequencies > 0).sum()) < 2:
             fix = "label some training images of two classes or more, or set guide: null"
             raise ConfigError("a guide tells classes apart, but training images have fewer than two", fix=fix)
         self.frequencies.copy_(frequencies)
-        if self.standardize:
-            mean, std = channel_scale(rows, self.reads, self.spec)
-            self.mean.copy_(mean)
-            self.std.copy_(std)
-
-    def forward(self, batch: Batch, rng: BatchRng) -> Float[Tensor, " b"]:
-        """-log p(y | x_t) of each row, its time and noise sampled."""
-        x0 = self.clean_rows(batch)
-        t = rng.integers(self.config.schedule.n_times)
-        if self.clean:
-            return tf.cross_entropy(
-                self.net(x0, self.net.time_vectors(torch.zeros_like(t)), Ports()), batch["class"], reduction="none"
-            )
-        x_t = self.process.noised(x0, t, rng.normal(*x0.shape[1:]))
-        return tf.cross_entropy(self.logits(x_t, t), batch["class"], reduction="none")
-
-    def clean_rows(self, batch: Batch) -> Float[Tensor, "b ..."]:
-        """x0 as the generator's network sees it."""
-        return (self.spec.as_float(batch[self.reads]) - self.mean) / self.std
+        super().fit(rows, labels)
 
     def logits(self, x_t: Float[Tensor, "b ..."], t: Int[Tensor, " n"]) -> Float[Tensor, "b k"]:
-        """Of one time for all rows, n = 1, or one each. A clean classifier takes x_t for clean."""
-        if self.clean:
-            out: Tensor = self.net(x_t, self.net.time_vectors(torch.zeros_like(t)), Ports())
-        else:
-            seen = self.process.alpha_bar(t, x_t).sqrt() * x_t if self.config.input == "scaled" else x_t
-            out = self.net(seen, self.net.time_vectors(t), Ports())
-        return out
+        """Of one time for all rows, n = 1, or one each."""
+        return self.output(x_t, t)
 
-    def log_likelihood(self, x_t: Float[Tensor, "b ..."], t: int, y: Int[Tensor, " b"]) -> Float[Tensor, " b"]:
+    def losses(self, x_t: Float[Tensor, "b ..."], t: Int[Tensor, " b"], y: Tensor) -> Float[Tensor, " b"]:
+        return tf.cross_entropy(self.logits(x_t, t), y, reduction="none")
+
+    def score(self, x_t: Float[Tensor, "b ..."], t: Int[Tensor, " b"], y: Tensor) -> Float[Tensor, " b"]:
+        return (self.logits(x_t, t).argmax(1) == y).float()
+
+    def chance(self, y: Tensor) -> float:
+        """Of always naming the commonest class of training."""
+        return float((y == self.frequencies.argmax()).float().mean())
+
+    def log_likelihood(self, x_t: Float[Tensor, "b ..."], t: int, y: Tensor) -> Float[Tensor, " b"]:
         log_p = self.logits(x_t, torch.tensor([t], device=x_t.device)).log_softmax(1)
         of_y = log_p.gather(1, y.clamp(min=0)[:, None])[:, 0]
         return torch.where(y < 0, 0.0, of_y)
-
-
-def put_beside(guide: Classifier, generator: Generator) -> None:
-    """Let the generator be guided.
-
-    Raises: ConfigError for a generator that is no diffusion, and a guide of another size, schedule, scale or classes.
-    """
-    if not isinstance(generator, Diffusion):
-        raise ConfigError(
-            "a guide leads a diffusion generator, step by step through noise; this one samples tokens",
-            got=f"kind: {getattr(generator.config, 'kind', generator.config.sampled_by)}",
-            fix="sample without a guide, or condition the generator on the class",
-        )
-    config: DiffusionConfig = generator.config
-    pairs = {
-        "space": (guide.spec.space, generator.spec.space),
-        "size": (guide.spec.shape, generator.spec.shape),
-        "schedule": (guide.config.schedule, config.schedule),
-        "end of the process": (False, generator.process.base.has_components),
-        "classes": (guide.data.classes, generator.data.classes),
-    }
-    for name, (mine, its) in pairs.items():
-        if mine != its:
-            raise ConfigError(
-                f"the guide was trained for a generator of another {name}", got=mine, expected=its,
-                fix="train the guide on the same cache, with the schedule of the generator",
-            )  # fmt: skip
-    std = generator.std
-    if ((guide.mean - generator.mean).abs() > _SCALE_SLACK * std).any() or (
-        (guide.std / std - 1).abs() > _SCALE_SLACK
-    ).any():
-        raise ConfigError(
-            "the guide was trained on latents of another scale",
-            got=f"std {guide.std.flatten().tolist()}",
-            expected=f"std {std.flatten().tolist()}",
-            fix="set guide.model.latents as pixels.model.latents, and train it on the same cache",
-        )
-    generator.guide = guide

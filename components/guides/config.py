@@ -1,18 +1,19 @@
-"""Configs of guides: what recognizes classes in noisy samples, and of which generator. Imports without torch."""
+"""Configs of guides: what is recognized in noisy samples, and of which generator. Imports without torch."""
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.config import Config
 from components.diffusion.schedule import ScheduleConfig
 from components.errors import ConfigError
+from components.fields import find_field
 from components.generators.config import GeneratorData
 from components.pixels.unet import HeadWidth, UNetSizes
 from components.target import EventSpec
 
 if TYPE_CHECKING:
-    from components.guides.classifier import Classifier
+    from components.guides.base import NoiseAware
 
 
 class BaseGuideConfig(Config):
@@ -24,6 +25,25 @@ class BaseGuideConfig(Config):
     """Forward process of the generator that it guides; must be equal to it."""
     input: Literal["scaled", "as_is"] = Field(default="scaled", exclude_if=lambda value: value == "scaled")
     """What its network reads. scaled: sqrt(ab) x_t, so that its pull fades with the signal; as_is: x_t (ADM)."""
+
+    recognizes: Literal["class", "representation", "text"] = Field(
+        default="class", exclude_if=lambda value: value == "class"
+    )
+    """What it leads to. class; text: what a prompt says, by the embeddings of stage `text`; representation: how the
+    encoder sees a picture."""
+
+    def n_outputs(self, data: GeneratorData) -> int:
+        """Numbers that its network puts out. Raises: ConfigError for what the cache has not."""
+        if self.recognizes == "class":
+            return self.n_classes(data)
+        return data.dim if self.recognizes == "representation" else find_field(data.fields, "text").size
+
+    def guide(self) -> "type[NoiseAware]":
+        """What its network becomes part of."""
+        from components.guides.classifier import Classifier
+        from components.guides.vectors import RepresentationGuide, TextGuide
+
+        return {"class": Classifier, "representation": RepresentationGuide, "text": TextGuide}[self.recognizes]
 
     def n_classes(self, data: GeneratorData) -> int:
         """Raises: ConfigError for fewer than two."""
@@ -54,21 +74,26 @@ class MlpGuideConfig(BaseGuideConfig):
     def tiny(cls) -> Self:
         return cls(kind="residual_mlp", width=16, depth=1, time_dim=8, schedule=ScheduleConfig.tiny())
 
-    def build(self, data: GeneratorData) -> "Classifier":
-        """Raises: ConfigError for fewer than two classes."""
-        from components.guides.classifier import Classifier
+    @model_validator(mode="after")
+    def _is_no_circle(self) -> Self:
+        if self.recognizes == "representation":
+            raise ValueError("a guide of the RDM cannot lead to what the RDM makes; set recognizes: class or text")
+        return self
+
+    def build(self, data: GeneratorData) -> "NoiseAware":
+        """Raises: ConfigError for fewer than two classes, or without captions."""
         from components.rdm.denoiser import ResidualMlp
 
         network = ResidualMlp(
             dim=data.dim,
-            c_out=self.n_classes(data),
+            c_out=self.n_outputs(data),
             width=self.width,
             depth=self.depth,
             time_dim=self.time_dim,
             context_dim=None,
         )
         spec = EventSpec(space="representations", shape=(data.dim,), dtype="float32", n_codes=None)
-        return Classifier(self, data, spec=spec, network=network, standardize=False)
+        return self.guide()(self, data, spec=spec, network=network, standardize=False)
 
 
 class UNetGuideConfig(UNetSizes, BaseGuideConfig):
@@ -94,9 +119,8 @@ class UNetGuideConfig(UNetSizes, BaseGuideConfig):
             latents="as_stored",
         )
 
-    def build(self, data: GeneratorData) -> "Classifier":
-        """Raises: ConfigError for fewer than two classes, tokens, or a target that the network cannot take."""
-        from components.guides.classifier import Classifier
+    def build(self, data: GeneratorData) -> "NoiseAware":
+        """Raises: ConfigError for too few classes, no captions, tokens, or a target that the network cannot take."""
         from components.guides.networks import PooledUNet
 
         spec = data.target
@@ -107,9 +131,9 @@ class UNetGuideConfig(UNetSizes, BaseGuideConfig):
         if side != width:
             raise ConfigError("a guide needs a square target", got=spec.shape)
         self.check_side(side)
-        shape = self.shape(channels, side, c_out=self.n_classes(data), family="adm")
+        shape = self.shape(channels, side, c_out=self.n_outputs(data), family="adm")
         standardize = spec.space == "latents" and self.latents == "standardized"
-        return Classifier(self, data, spec=spec, network=PooledUNet(shape, side), standardize=standardize)
+        return self.guide()(self, data, spec=spec, network=PooledUNet(shape, side), standardize=standardize)
 
 
 GUIDED = {"residual_mlp": MlpGuideConfig.guides, "unet_encoder": UNetGuideConfig.guides}

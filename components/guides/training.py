@@ -1,4 +1,4 @@
-"""Training a guide beside one that sees no noise, and the accuracy of both by noise level."""
+"""Training a guide beside one that sees no noise, and how well both recognize, by noise level."""
 
 import copy
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from components.base import Batch, Metrics
-from components.guides.classifier import Classifier
+from components.guides.base import NoiseAware
 from components.rng import BatchRng
 from components.training.trainable import Trainable
 
@@ -20,12 +20,11 @@ class GuideTrainable(Trainable):
     The twin shows what the noise in training is worth.
     """
 
-    by_row = True
-
-    def __init__(self, guide: Classifier) -> None:
+    def __init__(self, guide: NoiseAware) -> None:
         super().__init__()
         self.guide, self.twin = guide, copy.deepcopy(guide)
         self.twin.clean = True
+        self.by_row = guide.by_row
 
     def forward(self, batch: Batch, rng: BatchRng, which: int = 0) -> tuple[Tensor, Mapping[str, Tensor]]:
         module = (self.guide, self.twin)[which]
@@ -37,18 +36,18 @@ class GuideTrainable(Trainable):
 
 
 @torch.no_grad()
-def hits_by_quarter(classifier: Classifier, batch: Batch, rng: BatchRng, n_noises: int) -> list[float]:
-    """How often it names the class of these rows, summed over rows and noises, by quarter of the times, least noise
-    first. Equal draws for equal rng, whatever the classifier.
+def hits_by_quarter(guide: NoiseAware, batch: Batch, rng: BatchRng, n_noises: int) -> list[float]:
+    """Its score of these rows, summed over rows and noises, by quarter of the times, least noise first; a classifier's
+    is how often it names the class. Equal draws for equal rng, whatever the guide.
     """
-    x0, T = classifier.clean_rows(batch), classifier.config.schedule.n_times
+    x0, T = guide.clean_rows(batch), guide.config.schedule.n_times
     hits = [0.0] * N_QUARTERS
     for quarter in range(N_QUARTERS):
         first, stop = T * quarter // N_QUARTERS, T * (quarter + 1) // N_QUARTERS
         for _ in range(n_noises):
             t = first + rng.integers(max(1, stop - first))
-            x_t = classifier.process.noised(x0, t, rng.normal(*x0.shape[1:]))
-            hits[quarter] += float((classifier.logits(x_t, t).argmax(1) == batch["class"]).sum())
+            x_t = guide.process.noised(x0, t, rng.normal(*x0.shape[1:]))
+            hits[quarter] += float(guide.score(x_t, t, batch[guide.field]).sum())
     return hits
 
 

@@ -18,7 +18,7 @@ Fetch = Callable[[np.ndarray, BatchRng], Batch]
 class Trainable(nn.Module, ABC):
     """What the loop trains. forward() is the only method that DDP sees, so every trained weight must be used in it."""
 
-    by_row: ClassVar[bool] = False
+    by_row: bool = False
     """Whether the loss is the mean of one loss per row, none of which depends on the other rows or keeps statistics."""
     in_parts: ClassVar[bool] = False
     """Whether a loss that needs its rows together heeds rows_at_once."""

@@ -17,7 +17,7 @@ from components.errors import ConfigError
 from components.fields import TEXT_FIELDS
 from components.generators.config import DiffusionConfig
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, sampling_fault
-from components.guides.config import UNetGuideConfig
+from components.guides.config import AnyGuide, UNetGuideConfig
 from components.pixels.base import PixelDiffusionConfig
 from flows.pipeline.policy import GateParams, RetrainParams
 from flows.stages.bundle.params import BundleParams
@@ -141,10 +141,25 @@ def _guides(params: Params) -> Iterator[str]:
             yield f"guide.model.{name} ({mine}) is not that of {guide.guides}.model ({its}); set it equal"
     if not is_normal(getattr(model, "base", NORMAL)):
         yield f"a guide learns noise that ends at N(0, I), and {guide.guides}.model.base is another; set guide: null"
+    yield from _recognized(params, guide)
     if guide.guides == "pixels" and params.sample.representations == "oracle" and _follows(params.sample.pixels):
         yield "representations of real images (oracle) leave no class to guide to; set sample.pixels.guide: null"
-    if params.collect.labels == "none":
-        yield "a guide tells classes apart, but collect.labels is none; set collect.labels, or guide: null"
+
+
+def _recognized(params: Params, guide: AnyGuide) -> Iterator[str]:
+    """What a guide recognizes is there, and sampling on its own knows a class alone to be led to."""
+    if guide.recognizes == "class":
+        if params.collect.labels == "none":
+            yield "a guide tells classes apart, but collect.labels is none; set collect.labels, or guide: null"
+        return
+    if guide.recognizes == "text" and params.text is None:
+        yield "guide.model recognizes text, but text is null; presets/digits-text.yaml shows the section"
+    options = getattr(params.sample, guide.guides)
+    if _follows(options):
+        yield (
+            f"sample.{guide.guides}.guide leads to classes, and guide.model recognizes {guide.recognizes}; set it to "
+            "null, and ask the bundle: rcg sample --guide-scale"
+        )
 
 
 def _follows(sampling: AnySampling) -> bool:

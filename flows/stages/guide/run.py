@@ -1,4 +1,4 @@
-"""Fit, or import, a noise-aware classifier of the labeled rows of the cache; no encoder is constructed here."""
+"""Fit, or import, a guide on the rows of the cache that have what it recognizes; no encoder is constructed here."""
 
 import logging
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ import torch
 from components.base import Metrics
 from components.cache.reader import CacheSplit, open_cache
 from components.errors import DataError
+from components.fields import find_field
 from components.generators.config import GeneratorData
 from components.generators.files import save_generator
-from components.guides.classifier import Classifier
+from components.guides.base import NoiseAware
 from components.guides.training import GuideTrainable, accuracies, hits_by_quarter
 from components.interop.guides import LAYOUTS
 from components.interop.layout import adopt, keep
-from components.metrics.histogram import class_counts
 from components.nn.vit import seeded_init
 from components.rng import BatchRng, derive_seed
 from components.spacing import evenly_spaced
@@ -31,26 +31,28 @@ _log = logging.getLogger(__name__)
 
 
 def run(params: GuideParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
-    """Train or import, save the weights, measure the accuracy on held-out rows by noise.
+    """Train or import, save the weights, measure on held-out rows, by noise, how well it recognizes.
 
     Raises: ConfigError when the cache does not suit the model or has fewer than two classes; DataError.
     """
     cache = open_cache(inputs["encode"])
     data = GeneratorData(target=cache.target_spec, dim=cache.dim, classes=cache.classes)
+    if params.model.recognizes == "text":
+        data = data.model_copy(update={"more": (find_field(cache.fields, "text"),)})
     with seeded_init(params.seed):
-        guide: Classifier = params.model.build(data)
-    fields = (guide.reads, "class")
-    training, held_out = (split.having(("class",)) for split in (cache.training(fields), cache.held_out("val", fields)))
-    if training.labels is None or len(training) == 0:
-        raise DataError("no training image has a label", fix="label some, or set guide: null")
-    guide.fit(training, torch.from_numpy(training.labels))
+        guide: NoiseAware = params.model.build(data)
+    fields, some = (guide.reads, guide.field), () if guide.field == "representation" else (guide.field,)
+    training, held_out = (split.having(some) for split in (cache.training(fields), cache.held_out("val", fields)))
+    if len(training) == 0:
+        raise DataError(f"no training image has a {guide.field}", fix="label or caption some, or set guide: null")
+    guide.fit(training, None if training.labels is None else torch.from_numpy(training.labels))
     kept = {} if params.weights is None else adopt(guide, params.weights, LAYOUTS, where="guide.weights")
     guide.to(worker.device)
-    graded, curve = {"accuracy": guide}, []
+    graded, curve = {guide.metric: guide}, []
     if params.train is not None:
         trainable = GuideTrainable(guide)
         curve = train(trainable, training.fetch, len(training), params.train, worker).curve
-        graded["accuracy_clean"] = trainable.twin
+        graded[f"{guide.metric}_clean"] = trainable.twin
     if worker.rank != 0:
         return {}
     save_generator(guide, out)
@@ -61,30 +63,30 @@ def run(params: GuideParams, inputs: Inputs, out: Output, worker: Worker) -> Met
     return metrics | _examine(params, graded, held_out)
 
 
-def _examine(params: GuideParams, graded: Mapping[str, Classifier], split: CacheSplit) -> Metrics:
-    """Accuracy by quarter of the times, q1 being the least noise, of the guide and, where it was trained, of its twin
-    without noise; chance is always naming the commonest class.
+def _examine(params: GuideParams, graded: Mapping[str, NoiseAware], split: CacheSplit) -> Metrics:
+    """How well it recognizes by quarter of the times, q1 being the least noise, and how well its twin without noise
+    does where it was trained; chance is without a look, e.g. always naming the commonest class.
     """
-    rows = evenly_spaced(len(split), _N_VAL_ROWS)
-    if len(rows) == 0 or split.labels is None:
+    rows, guide = evenly_spaced(len(split), _N_VAL_ROWS), next(iter(graded.values()))
+    if len(rows) == 0:
         return {}
-    frequencies, n = graded["accuracy"].frequencies, len(rows) * _N_NOISES
-    device = frequencies.device
-    counts = class_counts(split.labels[rows], len(frequencies))
-    metrics: Metrics = {"chance": float(counts.max() / counts.sum())}
-    for name, classifier in graded.items():
-        classifier.eval()
-        hits = [0.0] * 4
-        for start in range(0, len(rows), _BLOCK):
-            batch = {key: values.to(device) for key, values in split.rows(rows[start : start + _BLOCK]).items()}
-            rng = BatchRng(derive_seed(params.seed, "val", start), len(batch["class"]), device=device)
-            hits = [a + b for a, b in zip(hits, hits_by_quarter(classifier, batch, rng, _N_NOISES), strict=True)]
-        metrics |= accuracies(name, hits, n)
-    if metrics["accuracy_q1"] <= metrics["chance"]:
+    device, n, chance = guide.mean.device, len(rows) * _N_NOISES, 0.0
+    hits = {name: [0.0] * 4 for name in graded}
+    for start in range(0, len(rows), _BLOCK):
+        batch = {key: values.to(device) for key, values in split.rows(rows[start : start + _BLOCK]).items()}
+        b = len(batch[guide.field])
+        chance += guide.chance(batch[guide.field]) * b / len(rows)
+        for name, one in graded.items():
+            rng = BatchRng(derive_seed(params.seed, "val", start), b, device=device)
+            found = hits_by_quarter(one.eval(), batch, rng, _N_NOISES)
+            hits[name] = [x + y for x, y in zip(hits[name], found, strict=True)]
+    metrics: Metrics = {"chance": chance}
+    for name, found in hits.items():
+        metrics |= accuracies(name, found, n)
+    if metrics[f"{guide.metric}_q1"] <= chance:
         _log.warning(
-            "the guide has not learned: where there is least noise it names %.0f%% of held-out classes right, and "
-            "always naming the commonest one %.0f%%; %s",
-            100 * metrics["accuracy_q1"], 100 * metrics["chance"], _mend(params),
+            "the guide has not learned: where there is least noise its %s is %.2f, and %.2f without a look; %s",
+            guide.metric, metrics[f"{guide.metric}_q1"], chance, _mend(params),
         )  # fmt: skip
     return metrics
 

@@ -11,7 +11,8 @@ from components.conditions.ports import Ports
 from components.diffusion.schedule import ScheduleConfig
 from components.errors import ConfigError
 from components.generators.config import GeneratorData
-from components.guides.classifier import Classifier, put_beside
+from components.guides.base import put_beside
+from components.guides.classifier import Classifier
 from components.guides.config import MlpGuideConfig, UNetGuideConfig
 from components.guides.training import GuideTrainable, accuracies, hits_by_quarter
 from components.nn.spatial import AttentionPool

@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from components.bundle.bundle import Bundle
-from components.bundle.request import Request
+from components.bundle.request import Picture, Request
 from components.bundle.serving import request_params
 from components.bundle.system import SystemSampling
 from components.cache.samples import Samples
@@ -18,7 +18,7 @@ from components.files import file_sha256
 from components.generators.config import GeneratorData
 from components.guides import load_guide
 from components.guides.config import MlpGuideConfig, UNetGuideConfig
-from components.images.pictures import to_uint8
+from components.images.pictures import png_bytes, to_uint8
 from components.interop.checkpoint import export_tensors, write_checkpoint
 from components.pixels.adm import AdmConfig
 from components.training.config import TrainConfig
@@ -147,6 +147,29 @@ def test_a_request_is_led_to_a_class_by_the_bundles_guide(condition: str, model:
         bundle.sample(Request(class_name="bar", guide_scale=-1.0))
     with pytest.raises(ConfigError, match=r"unknown class[\s\S]*bar, post"):
         bundle.sample(Request(class_name="cross", guide_scale=1.0))
+
+
+def test_a_request_is_led_to_a_picture_without_a_conditioned_painter(tmp_path: Path) -> None:
+    """By a guide that recognizes representations; the generator has no condition at all."""
+    model = UNetGuideConfig.tiny().model_copy(update={"recognizes": "representation"})
+    bundle = _bundle(tmp_path, "none", model, None)
+    assert bundle.system.classes is None
+    pictures = _pictures()
+    plain = bundle.sample(Request(n=3))
+    led = [bundle.sample(Request(n=3, like=picture, guide_scale=50.0)) for picture in pictures]
+    assert not torch.equal(led[0], led[1])
+    assert not torch.equal(led[0], plain)
+    with pytest.raises(ConfigError, match=r"led to a representation by its guide alone[\s\S]*--guide-scale"):
+        bundle.sample(Request(like=pictures[0]))
+    with pytest.raises(ConfigError, match="needs the representation to guide to"):
+        bundle.sample(Request(guide_scale=2.0))
+    with pytest.raises(ConfigError, match="does not take a class"):
+        bundle.sample(Request(class_name="bar", guide_scale=2.0))
+
+
+def _pictures() -> list[Picture]:
+    rng = np.random.default_rng(0)
+    return [Picture(png_bytes(rng.integers(256, size=(8, 8, 3), dtype=np.uint8))) for _ in range(2)]
 
 
 def test_the_sample_stage_follows_the_guide_as_the_bundle_does(tmp_path: Path) -> None:
