@@ -33,7 +33,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     ] = None,
     guidance: Guidance = None,
     guide_scale: Annotated[
-        float | None, typer.Option(help="How strongly the guide pulls to the class; 0 is off.", callback=finite)
+        float | None, typer.Option(help="How strongly the guide pulls; 0 is off.", callback=finite)
     ] = None,
     rdm_guidance: Annotated[
         float | None, typer.Option(help="The same of the representation generator, as for --text.", callback=finite)
