@@ -3,7 +3,9 @@
 Version k of the model has its own rdm, pixels, sample, evaluate and bundle; what is above is shared.
 """
 
+import copy
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -58,13 +60,24 @@ class MadeProject:
     """The runs of every version, by stage, below `root`."""
 
     def __init__(self, root: Path, versions: int = 1) -> None:
-        self.root = root
-        self.store: Store = open_store(root / ".rcg/store")
-        self.project = Project(root, Settings(store=str(root / ".rcg/store"), mlflow_uri="off"))
+        self._open(root)
         self.runs: list[dict[str, CommittedRun]] = []
         root.joinpath(LOCK).write_text("the pictures\n")
         for version in range(1, versions + 1):
             self.runs.append(self.add(version))
+
+    def _open(self, root: Path) -> None:
+        self.root = root
+        self.store: Store = open_store(root / ".rcg/store")
+        self.project = Project(root, Settings(store=str(root / ".rcg/store"), mlflow_uri="off"))
+
+    def copy_to(self, root: Path) -> "MadeProject":
+        """The same project in a folder that is empty. Making one takes half a second, a copy a fortieth of it."""
+        shutil.copytree(self.root, root, dirs_exist_ok=True)
+        copied = copy.copy(self)
+        copied._open(root)
+        copied.runs = [dict(runs) for runs in self.runs]
+        return copied
 
     @property
     def newest(self) -> Mapping[str, CommittedRun]:

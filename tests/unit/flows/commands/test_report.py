@@ -20,11 +20,16 @@ from tests.support.folders import FolderArtifact, draw_bars, make_encode, make_g
 from tests.support.made_project import HOUR_MS, START_MS, MadeProject
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> MadeProject:
+    return MadeProject(tmp_path_factory.mktemp("made"), versions=3)
+
+
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeProject:
+def made(template: MadeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeProject:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RCG_MLFLOW_URI", "off")
-    return MadeProject(tmp_path, versions=3)
+    return template.copy_to(tmp_path)
 
 
 def _contestant(made: MadeProject, version: int) -> Contestant:

@@ -26,11 +26,16 @@ from tests.support.pipelines import stages_of
 STAGES = stages_of("smoke")
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> MadeProject:
+    return MadeProject(tmp_path_factory.mktemp("made"), versions=2)
+
+
 @pytest.fixture
-def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeProject:
+def made(template: MadeProject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeProject:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RCG_MLFLOW_URI", "off")
-    return MadeProject(tmp_path, versions=2)
+    return template.copy_to(tmp_path)
 
 
 def lineage_of(reference: str, model: str | None = None) -> Lineage:
