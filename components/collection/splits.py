@@ -20,6 +20,7 @@ import numpy as np
 
 from components.collection.config import SplitConfig
 from components.collection.duplicates import as_words, near_pairs
+from components.collection.near_index import NearIndex
 from components.rng import derive_seed
 
 SplitName = Literal["train", "val", "test"]
@@ -28,14 +29,14 @@ LEFT_OUT = "none"
 
 
 class Splitter:
-    """Assigns chunk after chunk; remembers 17 bytes per different picture, and the split of each group."""
+    """Assigns chunk after chunk; remembers 25 bytes per different picture and 8 for each of near_bits, and the split of
+    each group."""
 
     def __init__(self, config: SplitConfig) -> None:
         self.config = config
         self.n_near = 0
         """Pictures that were near an earlier one, or another of their chunk, when they came."""
-        self._words = np.empty((0, 2), np.uint64)
-        self._splits = np.empty(0, np.uint8)
+        self._seen = NearIndex(config.near_bits)
         self._groups: dict[str, int] = {}
 
     def assign(
@@ -60,15 +61,14 @@ class Splitter:
             len(shas) for i, shas in enumerate(new.sha256s) if touched[i] or new.links[i] or len(shas) > 1
         )
         stays = placed != _NOWHERE
-        self._words = np.concatenate([self._words, new.words[stays]])
-        self._splits = np.concatenate([self._splits, placed[stays]])
+        self._seen.add(new.words[stays], _BITS[placed[stays]])
         return [(*SPLITS, LEFT_OUT)[placed[new.index[h]]] for h in hashes]
 
     def _touched(self, words: np.ndarray) -> np.ndarray:
         """Bit mask of the splits that each newcomer has a near picture in. Shapes: (n, 2) uint64 -> (n,) uint8."""
         masks = np.zeros(len(words), np.uint8)
-        for i, j in near_pairs(words, self._words, self.config.near_bits):
-            np.bitwise_or.at(masks, i, _BITS[self._splits[j]])
+        for i, bits in self._seen.near(words):
+            np.bitwise_or.at(masks, i, bits)
         return masks
 
     def _bits_of(self, groups: Iterable[str]) -> int:
