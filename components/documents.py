@@ -3,6 +3,7 @@
 Limits hold before a value is used, so that no document costs much more memory or time than its bytes.
 """
 
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -74,7 +75,8 @@ def holds_conflict(data: bytes) -> bool:
 
 def json_lines(data: bytes, where: str, error: type[RcgError] = ArtifactError) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, mapping) of each line that is not blank. Raises: `error` naming the line."""
-    for number, line in enumerate(data.split(b"\n"), 1):
+    for number, raw in enumerate(io.BytesIO(data), 1):
+        line = raw.removesuffix(b"\n")
         if line.strip():
             place = f"{where} line {number}"
             yield place, parse_mapping(line, place, error)

@@ -9,35 +9,32 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 from components.collection.lock import Lock, MetadataFile
+from components.collection.notes import Note, Notes, NotJoinedError
 from components.collection.source_base import Source
 from components.documents import holds_conflict, json_lines
 from components.errors import DataError
 
 
-class Note(NamedTuple):
-    """What is said about one picture."""
-
-    label: str | None = None
-    captions: tuple[str, ...] = ()
-    group: str | None = None
-
-    def joined(self, other: Self) -> Self | None:
-        """This note with the captions of another row; None where that row has none, or another label or group."""
-        if not other.captions or other.label not in (None, self.label) or other.group not in (None, self.group):
-            return None
-        return self._replace(captions=self.captions + other.captions)
-
-
-def read_notes(source: Source, files: Sequence[MetadataFile]) -> dict[str, Note]:
-    """Key of a picture -> its note, out of all metadata files.
+def read_notes(source: Source, files: Sequence[MetadataFile]) -> Notes:
+    """What all metadata files say, by key of a picture.
 
     Raises: DataError naming the file and line, or a file that is not the one in collection.lock.
     """
-    notes: dict[str, Note] = {}
+    try:
+        return Notes((key, note) for _, key, note in _all_rows(source, files))
+    except NotJoinedError as error:
+        where, _, _ = next(islice(_all_rows(source, files), error.row, None))
+        fix = "keep one row per picture; further rows add a caption each, with the same label and group or none"
+        raise DataError(f"{where} describes {error.key} again", fix=fix) from error
+
+
+def _all_rows(source: Source, files: Sequence[MetadataFile]) -> Iterator[tuple[str, str, Note]]:
+    """(place, key, note) of every row."""
     for file in files:
         folder, data = PurePosixPath(file.key).parent, source.read(file.key)
         if hashlib.sha256(data).hexdigest() != file.sha256:
@@ -50,14 +47,8 @@ def read_notes(source: Source, files: Sequence[MetadataFile]) -> dict[str, Note]
             file_name = row.get("file_name")
             if not isinstance(file_name, str) or not file_name:
                 raise DataError(f"{where} has no file_name", got=dict(row), expected="a column named file_name")
-            key = _key(folder, file_name, where)
             note = Note(_text(row.get("label")), _captions(row.get("text"), where), _text(row.get("group")))
-            joined = notes[key].joined(note) if key in notes else note
-            if joined is None:
-                fix = "keep one row per picture; further rows add a caption each, with the same label and group or none"
-                raise DataError(f"{where} describes {key} again", fix=fix)
-            notes[key] = joined
-    return notes
+            yield where, _key(folder, file_name, where), note
 
 
 def astray(source: Source, lock: Lock, shown: int = 3) -> str | None:
@@ -65,7 +56,7 @@ def astray(source: Source, lock: Lock, shown: int = 3) -> str | None:
 
     Raises: DataError as read_notes does.
     """
-    unmatched = read_notes(source, lock.metadata) if lock.metadata else {}
+    unmatched = read_notes(source, lock.metadata)
     for entry in (entry for chunk in lock.chunks for entry in lock.entries(chunk)):
         unmatched.pop(as_posix(entry.key), None)
     if not unmatched:
@@ -123,10 +114,11 @@ def named_classes(labels: set[str]) -> list[str] | None:
 
 def _rows(name: str, data: bytes) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
-        text = io.StringIO(data.decode("utf-8-sig"), newline="")
+        data.decode()
     except UnicodeDecodeError as error:
         raise DataError(f"{name} is not UTF-8", got=error) from error
     if name.endswith(".csv"):
+        text = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
         reader = csv.DictReader(text)
         try:
             for row in reader:

@@ -15,7 +15,7 @@ from components.collection.archives.source import ArchiveSource
 from components.collection.duplicates import as_words, difference_hash, near_pairs
 from components.collection.facts import is_constant
 from components.collection.lock import MetadataFile
-from components.collection.metadata import Note, folder_label, read_notes
+from components.collection.metadata import folder_label, read_notes
 from components.collection.source_base import Item, Source
 from components.errors import DataError
 from components.images.config import DecodeRecipe
@@ -144,7 +144,7 @@ def _check_difference(looks: Sequence[_Look]) -> None:
 
 def _said(source: Source, pictures: Sequence[Item], metadata: Sequence[Item]) -> tuple[Labels, int, int]:
     """Where labels come from, how many there are, and pictures with captions. Raises: DataError for wrong metadata."""
-    notes: dict[str, Note] = read_notes(source, [_whole(source, item) for item in metadata]) if metadata else {}
+    notes = read_notes(source, [_whole(source, item) for item in metadata])
     listed = {item.key for item in pictures}
     known = [note for key, note in notes.items() if key in listed]
     n_captioned = sum(bool(note.captions) for note in known)

@@ -14,7 +14,8 @@ from components.cache.memo_keys import facts_key
 from components.collection.facts import write_facts
 from components.collection.images import Pixels, index_bytes, index_name, read_table
 from components.collection.lock import Chunk, Lock, read_lock
-from components.collection.metadata import Note, as_posix, folder_label, named_classes, read_notes
+from components.collection.metadata import as_posix, folder_label, named_classes, read_notes
+from components.collection.notes import Note
 from components.collection.snapshot import verify_source
 from components.collection.source import open_source
 from components.collection.source_base import Source

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from components.collection.lock import MetadataFile
-from components.collection.metadata import Note, folder_label, named_classes, read_notes
+from components.collection.metadata import folder_label, named_classes, read_notes
+from components.collection.notes import Note
 from components.collection.source import FolderSource
 from components.errors import DataError
 
