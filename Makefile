@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-chaos test-cluster check format docs lock bench bench-cluster study study-clipart clipart emoji clean
+.PHONY: help setup demo test test-unit test-chaos test-cluster check format docs lock bench bench-cluster bench-scale study study-clipart clipart emoji clean
 .PHONY: image image-check full-image cluster-up cluster-down
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -68,6 +68,9 @@ bench: setup ## speed and memory, as ratios in one run
 
 bench-cluster: setup ## what a cluster and a bucket cost a stage (root; the test cluster)
 	python -m benchmarks.cluster
+
+bench-scale: setup ## memory and time of long lists; N="1000000 10000000" pictures
+	python -m benchmarks.scale $(N)
 
 study: setup ## RCG against its baselines on digits, three seeds; writes docs/results/digits.md
 	python -m benchmarks.study

@@ -67,19 +67,23 @@ class _Inputs:
         return (_Stored if stage == "collect" else _Folder)(self.root / stage)
 
 
-def collect(root: Path) -> None:
-    """Snapshot and stage collect."""
-    take_snapshot(open_source(str(root / "pictures")), root / "collection.lock", rebuild=False)
-    params = collect_stage.CollectParams(
+def collect_params(near_bits: int = 4) -> collect_stage.CollectParams:
+    """Params of the stage."""
+    return collect_stage.CollectParams(
         numerics=1,
         base="all",
         labels="none",
-        split=SplitConfig(seed=0, val_share=0.1, test_share=0.1, near_bits=4),
+        split=SplitConfig(seed=0, val_share=0.1, test_share=0.1, near_bits=near_bits),
         decode=DecodeRecipe(background=(255, 255, 255), max_pixels=10_000),
         max_reject_share=0.0,
     )
+
+
+def collect(root: Path) -> None:
+    """Snapshot and stage collect."""
+    take_snapshot(open_source(str(root / "pictures")), root / "collection.lock", rebuild=False)
     out = _output(root, "collect")
-    collect_stage.run(params, _Inputs(root), out, _worker(root))
+    collect_stage.run(collect_params(), _Inputs(root), out, _worker(root))
     listing = {
         "paths": {name: str(out.path(name)) for name in out.files},
         "manifest": Manifest(schema_version=1, stage="collect", files=out.files).model_dump(mode="json"),
