@@ -4,9 +4,10 @@
 
 Pictures are made up: their listing comes in pages as a bucket's does, what collect learned of each is made on the fly,
 and nothing is kept of what is written but collection.lock. Each part runs in a process of its own; `bytes` is its peak
-(VmHWM) above that of the smallest list, per picture. Parts: `snapshot` of a new list, `again` over its own lock,
-`verify` (what collect, status and doctor begin with), `merge` (labels, splits, index files), `said` (a merge where
-every picture has a caption), `near` (a merge with near-duplicates of up to 4 bits).
+(VmHWM) above that of the smallest list, per picture; times are of the processor. Parts: `snapshot` of a new list,
+`again` over its own lock, `verify` (what collect, status and doctor begin with), `merge` (labels, splits, index
+files), `said` (a merge where every picture has a caption), `near` (a merge with near-duplicates of up to 4 bits),
+`splits` (that part of it alone).
 """
 
 import hashlib
@@ -21,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 SMALLEST, COUNTS = 1024, (1_000_000, 10_000_000)
-PARTS = ("snapshot", "again", "verify", "merge", "said", "near")
+PARTS = ("snapshot", "again", "verify", "merge", "said", "near", "splits")
 
 
 def main(counts: tuple[int, ...]) -> None:
     """Print one line per part and size."""
-    print(f"{'part':>9} {'pictures':>10} {'peak MB':>8} {'bytes':>7} {'seconds':>8} {'us/picture':>10}")
+    print(f"{'part':>9} {'pictures':>10} {'peak MB':>8} {'bytes':>7} {'cpu s':>8} {'us/picture':>10}")
     least: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for n in (SMALLEST, *counts):
@@ -107,16 +108,32 @@ def work(part: str, n: int, root: Path) -> None:
     from components.collection.snapshot import take_snapshot, verify_source
 
     source, path = MadeUp(n, said=part == "said"), root / f"{n}.lock"
-    start = time.perf_counter()
+    start = time.process_time()
     if part in ("snapshot", "again"):
         take_snapshot(source, path, rebuild=False)
+    elif part == "splits":
+        deal(n)
     elif part == "verify":
         verify_source(source, read_lock(path))
     else:
         merge(source, read_lock(path), near_bits=4 if part == "near" else 0)
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(json.dumps({"peak_mb": int(status["VmHWM"].split()[0]) / 1024, "seconds": seconds}))
+
+
+def deal(n: int) -> None:
+    """Splits of n pictures that are not near each other, chunk by chunk."""
+    import numpy as np
+
+    from benchmarks.memory_stages import collect_params
+    from components.collection.snapshot import CHUNK_SIZE
+    from components.collection.splits import Splitter
+
+    splitter, rng = Splitter(collect_params(near_bits=4).split), np.random.default_rng(0)
+    for start in range(0, n, CHUNK_SIZE):
+        hashes = [row.tobytes() for row in rng.integers(0, 256, (min(CHUNK_SIZE, n - start), 16), np.uint8)]
+        splitter.assign([f"{start + i:064x}" for i in range(len(hashes))], hashes)
 
 
 def merge(source: MadeUp, lock: Any, near_bits: int) -> None:

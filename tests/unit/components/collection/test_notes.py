@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from components.collection import notes
-from components.collection.notes import Note, NotJoinedError, Notes
+from components.collection.notes import Note, Notes, NotJoinedError
 
 
 @pytest.fixture(autouse=True)
