@@ -13,13 +13,25 @@ MOST = 64
 _SHARED = ("guidance", "rdm_guidance", "guide_scale", "steps")
 
 
-def asked(values: Mapping[str, Any], edit: Edit | None = None) -> Request:
-    """The request of a form's fields by name; one that is absent or left empty is not asked for.
+_LACKING = {
+    "text": ("there is no text", "write what the pictures show"),
+    "like": ("there is no picture to vary", "give one"),
+    "a": ("there are no pictures to lie between", "give two"),
+    "image": ("there is no picture to make larger", "give one"),
+}
+
+
+def asked(values: Mapping[str, Any], edit: Edit | None = None, *, needs: str | None = None) -> Request:
+    """The request of a form's fields by name; one that is absent or left empty is not asked for, but `needs`, which
+    has to be there.
 
     `like`, `a`, `b` and `image` are paths of given pictures. Raises: ConfigError, DataError.
     """
-    given = {name: value for name, value in values.items() if value not in (None, "", [])}
-    text = (given["text"].strip(),) if str(given.get("text", "")).strip() else ()
+    given = {name: value for name, value in values.items() if value not in (None, "", []) and str(value).strip()}
+    if needs is not None and needs not in given and not (needs == "a" and "b" in given):
+        what, fix = _LACKING[needs]
+        raise ConfigError(what, fix=fix)
+    text = (given["text"].strip(),) if "text" in given else ()
     between = _pair(given)
     like = _picture(given, "like")
     return Request(

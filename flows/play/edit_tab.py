@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
+from components.bundle.edits import read_square
 from components.bundle.request import Picture
 from components.errors import ConfigError
 from flows.lineage.sampling import open_picture
@@ -57,9 +58,12 @@ class EditTab:
                 fields["free"] = gr.Checkbox(label="Anything that fits, not only what suits the picture as it was")
             if sampling.kind == "diffusion":
                 fields["repaint"] = gr.Number(
-                    self._usual, label="Repaint", info="Take each step so often, which ties the parts together.",
-                    precision=0, minimum=1,
-                )  # fmt: skip
+                    self._usual,
+                    label="Repaint",
+                    info="Take each step so often, which ties the parts together.",
+                    precision=0,
+                    minimum=1,
+                )
             fields |= options(self._artist)
             if can.pictures:
                 with gr.Accordion("Fill in what suits another picture", open=False):
@@ -69,11 +73,18 @@ class EditTab:
     def _paint(self) -> None:
         with gr.Column(scale=4, min_width=360):
             self._editor = gr.ImageEditor(
-                label="Paint over what is to be filled", type="numpy", format="png", sources=(), transforms=(),
-                layers=False, canvas_size=(CANVAS_PX, CANVAS_PX), buttons=[], height=620,
+                label="Paint over what is to be filled",
+                type="numpy",
+                format="png",
+                sources=(),
+                transforms=(),
+                layers=False,
+                canvas_size=(CANVAS_PX, CANVAS_PX),
+                buttons=[],
+                height=620,
                 brush=gr.Brush(default_size=48, colors=[_PAINT], default_color=_PAINT, color_mode="fixed"),
                 elem_classes=["pixels"] if self._artist.px < 128 else [],
-            )  # fmt: skip
+            )
             with gr.Row():
                 self._fill = gr.Button("Fill", variant="primary")
                 self._undo = gr.Button("Undo the last filling")
@@ -82,9 +93,17 @@ class EditTab:
         with gr.Column(scale=3, min_width=300):
             self._result = Result(self._artist, self._shelf, label="Filled: click on the one to go on with", height=280)
             self._way = gr.Gallery(
-                label="Steps so far", columns=6, height=140, object_fit="contain", interactive=False, format="png",
-                allow_preview=False, buttons=["download_all"], elem_classes=["pixels"], fit_columns=False,
-            )  # fmt: skip
+                label="Steps so far",
+                columns=6,
+                height=140,
+                object_fit="contain",
+                interactive=False,
+                format="png",
+                allow_preview=False,
+                buttons=["download_all"],
+                elem_classes=["pixels"],
+                fit_columns=False,
+            )
             self._sources = gr.Files(
                 label="What the last filling was made of, for rcg verify", interactive=False, height=120, visible=False
             )
@@ -95,9 +114,13 @@ class EditTab:
         gallery, status = self._result.gallery, self._result.status
         self._file.change(told(self._begin), self._file, [*shown, gallery, status], api_name="begin", **quiet)
         filled = self._fill.click(
-            told_of_each(self._filled), [self._history, self._editor, *self._fields.values()],
-            [*shown, gallery, status], api_name="fill", **quiet, **ONE_AT_A_TIME,
-        )  # fmt: skip
+            told_of_each(self._filled),
+            [self._history, self._editor, *self._fields.values()],
+            [*shown, gallery, status],
+            api_name="fill",
+            **quiet,
+            **ONE_AT_A_TIME,
+        )
         self._result.stop.click(None, None, None, cancels=[filled])
         gallery.select(told(self._chosen), self._history, shown, api_visibility="private", **quiet)
         self._undo.click(told(self._undone), self._history, [*shown, gallery, status], api_name="undo", **quiet)
@@ -106,8 +129,9 @@ class EditTab:
         """Edit a given picture."""
         if path is None:
             return None, None, None, gr.update(value=None, visible=False), None, ""
-        given = open_picture(Path(path))
-        return (*self._shown(History.of(Picture(given.data, Path(path).name))), None, "")
+        given = Picture(open_picture(Path(path)).data, Path(path).name)
+        read_square(given, self._recipe, self._artist.px)  # refuses what is too small to edit
+        return (*self._shown(History.of(given)), None, "")
 
     def _shown(self, history: History) -> tuple[History, Any, list[str], Any]:
         """What state, editor, steps and sources show of a history; paint goes."""

@@ -109,9 +109,14 @@ def picture_field(artist: Artist, label: str) -> gr.File:
     """A file that is given, with its center square, which is what the model sees, below."""
     file = gr.File(label=label, type="filepath", height=120)
     seen = gr.Image(
-        label="Its center square, at the model's size", interactive=False, format="png", height=180, visible=False,
-        buttons=[], elem_classes=["pixels"],
-    )  # fmt: skip
+        label="Its center square, at the model's size",
+        interactive=False,
+        format="png",
+        height=180,
+        visible=False,
+        buttons=[],
+        elem_classes=["pixels"],
+    )
 
     def show(path: str | None) -> Any:
         if path is None:
@@ -131,24 +136,41 @@ class Result:
         self._artist, self._shelf = artist, shelf
         small = artist.px < 128
         self.gallery = gr.Gallery(
-            label=label, format="png", columns=4, object_fit="contain", height=height, interactive=False,
-            buttons=["download", "download_all", "fullscreen"], elem_classes=["pixels"] if small else [],
-        )  # fmt: skip
+            label=label,
+            format="png",
+            columns=4,
+            object_fit="contain",
+            height=height,
+            interactive=False,
+            fit_columns=False,
+            buttons=["download", "download_all", "fullscreen"],
+            elem_classes=["pixels"] if small else [],
+        )
         with gr.Row():
             self.status = gr.Markdown("")
             self.stop = gr.Button("Stop", size="sm", scale=0, min_width=80)
 
-    def draws(self, button: gr.Button, fields: Mapping[str, Any], *, name: str, alone: tuple[str, ...] = ()) -> None:
-        """The button draws what the fields ask for. `alone`: fields that it leaves out."""
-        names = [key for key in fields if key not in alone]
+    def draws(
+        self, button: gr.Button, fields: Mapping[str, Any], *, name: str, needs: str | None = None, more: Any = ()
+    ) -> None:
+        """The button draws what the fields ask for, and so do `more` events.
+
+        `needs`: the field that must not be empty.
+        """
+        names = list(fields)
 
         def draw(*values: Any) -> Iterator[Any]:
-            yield from self.steps(asked(dict(zip(names, values, strict=True))))
+            yield from self.steps(asked(dict(zip(names, values, strict=True)), needs=needs))
 
-        event = button.click(
-            told_of_each(draw), [fields[key] for key in names], [self.gallery, self.status],
-            show_progress="hidden", api_name=name, **ONE_AT_A_TIME,
-        )  # fmt: skip
+        event = gr.on(
+            [button.click, *more],
+            told_of_each(draw),
+            list(fields.values()),
+            [self.gallery, self.status],
+            show_progress="hidden",
+            api_name=name,
+            **ONE_AT_A_TIME,
+        )
         self.stop.click(None, None, None, cancels=[event])
 
     def steps(self, request: Request) -> Iterator[tuple[Any, str]]:

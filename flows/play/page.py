@@ -17,8 +17,7 @@ def build(artist: Artist, folder: Path) -> gr.Blocks:
     can, shelf = artist.can, Shelf(folder)
     digest = artist.bundle.digest
     with gr.Blocks(title="rcg play", analytics_enabled=False, delete_cache=(3600, 86400)) as page:
-        gr.Markdown(f"## rcg play\n`{artist.bundle.folder}` · {artist.px} pixels · "
-                    f"content `{digest[:10]}`")  # fmt: skip
+        gr.Markdown(f"## rcg play\n`{artist.bundle.folder}` · {artist.px} pixels · content `{digest[:10]}`")
         with gr.Tabs():
             if can.plain:
                 _plain_tab(artist, shelf)
@@ -54,7 +53,7 @@ def _text_tab(artist: Artist, shelf: Shelf) -> None:
                     fields["share"] = gr.Slider(0, 1, 0.5, step=0.01, label="Share of the picture")
             button = gr.Button("Draw", variant="primary")
         with gr.Column(scale=3):
-            Result(artist, shelf).draws(button, fields, name="prompt")
+            Result(artist, shelf).draws(button, fields, name="prompt", needs="text")
 
 
 def _like_tab(artist: Artist, shelf: Shelf) -> None:
@@ -63,7 +62,7 @@ def _like_tab(artist: Artist, shelf: Shelf) -> None:
             fields: Fields = {"like": picture_field(artist, "Picture")} | counts(n=8) | options(artist)
             button = gr.Button("Draw", variant="primary")
         with gr.Column(scale=3):
-            Result(artist, shelf).draws(button, fields, name="variations")
+            Result(artist, shelf).draws(button, fields, name="variations", needs="like")
 
 
 def _between_tab(artist: Artist, shelf: Shelf) -> None:
@@ -78,8 +77,8 @@ def _between_tab(artist: Artist, shelf: Shelf) -> None:
                 way = gr.Button("Draw the way")
         with gr.Column(scale=3):
             result = Result(artist, shelf)
-            result.draws(here, fields, name="between")
-            result.draws(way, fields, name="way", alone=("share",))
+            result.draws(here, fields, name="between", needs="a", more=[share.release])
+            result.draws(way, {k: v for k, v in fields.items() if k != "share"}, name="way", needs="a")
 
 
 def _upscale_tab(artist: Artist, shelf: Shelf) -> None:
@@ -91,4 +90,4 @@ def _upscale_tab(artist: Artist, shelf: Shelf) -> None:
                 fields["noise"] = gr.Number(upsampler.noise, label="Noise that is added first", minimum=0, maximum=1)
             button = gr.Button("Make it larger", variant="primary")
         with gr.Column(scale=3):
-            Result(artist, shelf, label="Larger").draws(button, fields, name="upscale")
+            Result(artist, shelf, label="Larger").draws(button, fields, name="upscale", needs="image")

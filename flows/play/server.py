@@ -42,9 +42,19 @@ def application(artist: Artist, folder: Path) -> "FastAPI":
     app.add_middleware(_Policy)
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return gradio.mount_gradio_app(
-        app, build(artist, folder / "made"), path="/", footer_links=[], run_history=False, ssr_mode=False,
-        show_error=True, max_file_size="64mb", theme=theme, css_paths=[STYLE], pwa=False, mcp_server=False,
-    )  # fmt: skip
+        app,
+        build(artist, folder / "made"),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        show_error=True,
+        max_file_size="64mb",
+        theme=theme,
+        css_paths=[STYLE],
+        pwa=False,
+        mcp_server=False,
+    )
 
 
 class _Policy:
@@ -85,7 +95,7 @@ def serve(artist: Artist, *, host: str, port: int, on_ready: Callable[[str], Non
 
         shown = f"[{host}]" if ":" in host else host
         on_ready(f"http://{shown}:{server.getsockname()[1]}")
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)
+        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
         try:
             uvicorn.Server(config).run(sockets=[server])
         finally:

@@ -1,17 +1,20 @@
 """`rcg play` as a person has it: the real server, a real browser, and what either asks of other hosts."""
 
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from gradio_client import Client, handle_file
 from PIL import Image
 
 from tests.support.bundles import make_cascade
 from tests.support.chromium import BINARY, browser
 from tests.support.cli import rcg
 from tests.support.clicking import Visit, visit
-from tests.support.folders import draw_bars
+from tests.support.folders import PX, draw_bars
 from tests.support.playing import Playing, playing
 
 pytestmark = pytest.mark.skipif(BINARY is None, reason="no Chromium here: apt-get install chromium")
@@ -72,6 +75,57 @@ def test_a_file_that_is_no_picture_is_named_and_one_that_is_is_painted_over(page
     page.tab("Edit")
     page.give(folder / "note.png")
     page.wait("document.body.innerText.includes('note.png cannot be used')")
+
+
+def _mask(folder: Path, side: int) -> Path:
+    """A layer of paint over the lower half."""
+    paint = np.zeros((side, side, 4), np.uint8)
+    paint[side // 2 :] = (220, 38, 38, 153)
+    Image.fromarray(paint).save(folder / "paint.png")
+    return folder / "paint.png"
+
+
+def test_editing_goes_step_by_step_and_back(server: Playing, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("RCG_MLFLOW_URI", "off")
+    client = Client(server.url, verbose=False, download_files=folder / "client", analytics_enabled=False)
+    painting, *_ = client.predict(handle_file(folder / "0.png"), api_name="/begin")
+    with Image.open(painting["background"]) as shown:
+        side = shown.width
+    painted = painting | {"layers": [handle_file(_mask(folder, side))], "background": None, "composite": None}
+    how = {"param_3": 2, "param_10": None}
+
+    _, way, sources, made, told = client.predict(painted, **how, api_name="/fill")
+    assert (len(way), len(made), told) == (2, 2, "step 1")
+    image, mask = sources["value"]
+    given = ("--image", image, "--mask", mask, "--model", str(folder / "bundle"))
+    assert [rcg("verify", one["image"], *given).split()[0] for one in made] == ["identical:", "identical:"]
+    for one in made:
+        with Image.open(one["image"]) as picture:
+            assert (np.asarray(picture)[: PX // 2] == draw_bars(2)[0][0][: PX // 2]).all()
+    _, way, _, _, told = client.predict(painted, **how, param_4=1, api_name="/fill")
+    assert (len(way), told) == (3, "step 2")
+    _, way, _, back, told = client.predict(api_name="/undo")
+    assert (len(way), told) == (2, "step 1")
+    assert [Path(one["image"]).read_bytes() for one in back] == [Path(one["image"]).read_bytes() for one in made]
+    with pytest.raises(Exception, match="covers nothing"):
+        client.predict(painted | {"layers": []}, **how, api_name="/fill")
+    client.close()
+
+
+def test_a_page_that_is_closed_leaves_no_job(page: Visit, server: Playing) -> None:
+    asks = {"param_1": 64, "param_3": 900}  # some minutes
+    client = Client(server.url, verbose=False, download_files=False, analytics_enabled=False)
+    job = client.submit(**asks, api_name="/sample")
+    while not job.outputs():
+        time.sleep(0.1)
+    job.cancel()
+    other = Client(server.url, verbose=False, download_files=False, analytics_enabled=False)
+    shown, _ = other.predict(param_1=1, api_name="/sample")
+    assert len(shown) == 1
+    assert len(job.outputs()) < 200
+    client.close()
+    other.close()
 
 
 def test_neither_page_nor_server_asks_anything_of_another_host(page: Visit, server: Playing) -> None:

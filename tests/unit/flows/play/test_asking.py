@@ -61,3 +61,20 @@ def test_one_of_two_pictures_and_a_file_that_went(given: dict[str, str], tmp_pat
         asked({"a": given["a"], "share": 0.5})
     with pytest.raises(MissingError, match="no such picture"):
         asked({"like": str(tmp_path / "gone.png")})
+
+
+@pytest.mark.parametrize(
+    ("needs", "words"), [("text", "no text"), ("like", "to vary"), ("a", "between"), ("image", "larger")]
+)
+def test_what_a_tab_is_for_has_to_be_given(given: dict[str, str], needs: str, words: str) -> None:
+    empty = {"n": 1, "text": " ", "like": None, "a": None, "image": None, "noise": 0.1}
+    with pytest.raises(ConfigError, match=words):
+        asked(empty, needs=needs)
+    full = (
+        {"text": "x"}
+        if needs == "text"
+        else {"a": given["a"], "b": given["b"]}
+        if needs == "a"
+        else {needs: given["a"]}
+    )
+    assert asked(full, needs=needs) == asked(full)
