@@ -1,6 +1,7 @@
 """The parts of the page that its tabs share: fields of a request, given pictures, and what was drawn."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ ONE_AT_A_TIME = {"concurrency_id": "model", "concurrency_limit": 1}
 def told(function: Callable[..., Any]) -> Callable[..., Any]:
     """An error that is meant for a person is shown on the page, in full, and nowhere else."""
 
+    @wraps(function)  # Gradio reads the annotations
     def call(*values: Any) -> Any:
         try:
             return function(*values)
@@ -33,6 +35,7 @@ def told(function: Callable[..., Any]) -> Callable[..., Any]:
 def told_of_each(function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     """The same of an iterator."""
 
+    @wraps(function)
     def call(*values: Any) -> Iterator[Any]:
         try:
             yield from function(*values)
@@ -142,9 +145,8 @@ class Result:
             object_fit="contain",
             height=height,
             interactive=False,
-            fit_columns=False,
             buttons=["download", "download_all", "fullscreen"],
-            elem_classes=["pixels"] if small else [],
+            elem_classes=["pixels", "four"] if small else ["four"],
         )
         with gr.Row():
             self.status = gr.Markdown("")
