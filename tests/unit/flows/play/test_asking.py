@@ -70,11 +70,10 @@ def test_what_a_tab_is_for_has_to_be_given(given: dict[str, str], needs: str, wo
     empty = {"n": 1, "text": " ", "like": None, "a": None, "image": None, "noise": 0.1}
     with pytest.raises(ConfigError, match=words):
         asked(empty, needs=needs)
-    full = (
-        {"text": "x"}
-        if needs == "text"
-        else {"a": given["a"], "b": given["b"]}
-        if needs == "a"
-        else {needs: given["a"]}
-    )
+    full = {
+        "text": {"text": "x"},
+        "like": {"like": given["a"]},
+        "a": {"a": given["a"], "b": given["b"], "share": 0.5},
+        "image": {"image": given["a"]},
+    }[needs]
     assert asked(full, needs=needs) == asked(full)
