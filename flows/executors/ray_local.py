@@ -115,11 +115,11 @@ class LocalTorchConfig(TorchConfig):
     folder: str = ""
 
     @property
-    def backend_cls(self) -> type["_ByFile"]:
-        return _ByFile
+    def backend_cls(self) -> type["ByFile"]:
+        return ByFile
 
 
-class _ByFile(_TorchBackend):
+class ByFile(_TorchBackend):
     def on_start(self, worker_group: Any, backend_config: Any) -> None:
         n, meeting = len(worker_group), f"file://{backend_config.folder}/meeting-{uuid.uuid4().hex}"
         worker_group.execute(_set_torch_distributed_env_vars)

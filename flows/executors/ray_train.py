@@ -12,6 +12,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ import torch
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchConfig, TorchTrainer, get_device
+from ray.train.torch.config import _setup_torch_process_group
 
 from components.errors import ConfigError, RcgError, RetryableError, StoreError, StoreRefusedError
 from components.store import open_store
@@ -45,6 +47,10 @@ _LOOK_S = 60
 _WAIT_S = 7 * 24 * 3600
 """How long ranks may wait for each other: as long as one of them needs for its share of encode; Ray notices the dead.
 """
+_MEET_S = 300
+"""How long they may take to find each other at the start."""
+_SETUP = _setup_torch_process_group.__name__
+"""Stands in what Ray tells of a failed start of the process group."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,7 @@ def _rank(config: Mapping[str, _Task]) -> list[RankResult]:
     place = Place(context.get_world_rank(), n, device, stopping=lambda: task.stop_file.exists() or _pod_stops())
     try:
         with _waited_for():
+            _meet()
             mine = run_rank(task.attempt, place)
     except RcgError as error:
         error.got = error.expected = None  # anything may be in there; the message, which has them, is what travels
@@ -124,6 +131,22 @@ def _rank(config: Mapping[str, _Task]) -> list[RankResult]:
     results: list[Any] = [None] * n
     dist.all_gather_object(results, mine)
     return results
+
+
+def _meet() -> None:
+    """All ranks answer each other once within _MEET_S; from then on they wait as long as it takes.
+
+    Gloo connects its ranks before this; NCCL does here. Raises: ConfigError.
+    """
+    if dist.get_world_size() == 1:
+        return
+    try:
+        dist.barrier()
+    except RuntimeError as error:
+        if "timed out" in str(error).lower():
+            raise _unreachable(error) from None
+        raise
+    dist.set_timeout(timedelta(seconds=_WAIT_S))
 
 
 class _StopWhenItWouldComeAgain(UserCallback):
@@ -172,7 +195,9 @@ def _cause(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseExc
     """What to tell the caller: the stage's own error where there is one."""
     if isinstance(failure, ray.train.ControllerError):
         cause = failure.controller_failure
-        return _out_of_memory(cause) if isinstance(cause, ray.exceptions.OutOfMemoryError) else cause
+        if isinstance(cause, ray.exceptions.OutOfMemoryError):
+            return _out_of_memory(cause)
+        return _unreachable(cause) if _SETUP in str(cause) else cause
     errors: dict[int, Exception] = getattr(failure, "worker_failures", {})
     own = [error for error in errors.values() if isinstance(error, RcgError)]
     if own:
@@ -192,6 +217,16 @@ def _out_of_memory(error: ray.exceptions.OutOfMemoryError) -> ConfigError:
         "a worker needed more memory than there is", got=words[0] if words else _last_line(error),
         fix="raise RCG_WORKER_MEMORY (on a cluster), take a smaller batch, or run fewer workers on one machine",
     )  # fmt: skip
+
+
+def _unreachable(error: BaseException) -> ConfigError:
+    return ConfigError(
+        "the workers do not reach each other",
+        got=_last_line(error),
+        expected="every port open between them, on one network",
+        fix="let the network policy admit pods of one job among each other; where pods have several networks, name the"
+        " one to use: RCG_GLOO_INTERFACE (CPU), RCG_NCCL_INTERFACE (GPU)",
+    )
 
 
 def _last_line(error: BaseException) -> str:
@@ -253,8 +288,8 @@ def _connected(n_workers: int) -> Iterator[Path]:
 def _torch_config(backend: str, folder: Path) -> TorchConfig:
     """Ranks on a Ray of our own, on this machine, meet in `folder`; else at an address of rank 0's."""
     if os.environ.get("RAY_ADDRESS"):
-        return TorchConfig(backend=backend, timeout_s=_WAIT_S)
-    return LocalTorchConfig(backend=backend, timeout_s=_WAIT_S, folder=str(folder))
+        return TorchConfig(backend=backend, timeout_s=_MEET_S)
+    return LocalTorchConfig(backend=backend, timeout_s=_MEET_S, folder=str(folder))
 
 
 @contextlib.contextmanager

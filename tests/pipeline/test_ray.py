@@ -214,6 +214,21 @@ def test_an_error_that_would_come_again_is_raised_at_once_as_itself(tmp_path: Pa
     assert LocalStore(tmp_path / "store").head(f"runs/toy/{'f' * 64}/manifest.json") is None
 
 
+def test_workers_that_do_not_reach_each_other_say_so(
+    tmp_path: Path, local_ray: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gloo is told of a network that is not there, as on a pod without the interface that the setting names."""
+    from flows.executors import ray_train
+    from tests.support.ray_network import OnNoNetwork
+
+    config = OnNoNetwork(backend="gloo", timeout_s=20, folder=str(local_ray))
+    monkeypatch.setattr(ray_train, "_torch_config", lambda *_: config)
+    with pytest.raises(ConfigError, match="the workers do not reach each other") as told:
+        execute(tmp_path, ray_executor(), 2)
+    assert "nosuch0" in str(told.value.got)
+    assert "RCG_GLOO_INTERFACE" in str(told.value)
+
+
 def test_a_gpu_that_is_not_there_is_a_config_error(tmp_path: Path, local_ray: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
