@@ -6,8 +6,10 @@ boto3 resolves endpoint, region and credentials for both, by the usual AWS varia
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.errors import ConfigError
 from components.store.base import ObjectInfo
 from components.store.s3_errors import S3Error, from_boto, from_obstore
 
@@ -66,6 +68,17 @@ class Control:
     def endpoint(self) -> str:
         return str(self.client.meta.endpoint_url)
 
+    def trusted(self) -> bytes | None:
+        """PEM certificates beside the system's: AWS_CA_BUNDLE, or ca_bundle of ~/.aws/config. Raises: ConfigError."""
+        path = self.session._session.get_config_variable("ca_bundle")
+        if not path:
+            return None
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            what = "the certificates of who signs for the S3 server cannot be read"
+            raise ConfigError(what, got=f"{path}: {error.strerror}", fix="correct AWS_CA_BUNDLE") from error
+
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """One request about the bucket. Raises: S3Error."""
         try:
@@ -88,6 +101,7 @@ class Objects:
         endpoint, region = control.endpoint, control.client.meta.region_name
         if control.session.get_credentials() is None:
             raise S3Error(None, "NoCredentials", "neither in the environment nor in ~/.aws")
+        trusted = control.trusted()
         self._bucket = S3Store(
             control.bucket,
             config={
@@ -100,6 +114,7 @@ class Objects:
                 "connect_timeout": timedelta(seconds=_CONNECT_S),
                 "read_timeout": timedelta(seconds=_READ_S),
                 "timeout": timedelta(seconds=_REQUEST_S),
+                **({} if trusted is None else {"root_certificate": trusted}),
             },
             retry_config={"max_retries": 0, "retry_timeout": timedelta(0), "backoff": {}},
             credential_provider=Boto3CredentialProvider(control.session),

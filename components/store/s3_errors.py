@@ -32,6 +32,10 @@ _CAUSES = {
         "s3:AbortMultipartUpload on the prefix",
     ),
     "NoCredentials": ("there are no S3 credentials", _KEY[1]),
+    "UntrustedCertificate": (
+        "the S3 server's TLS certificate is not trusted",
+        "set AWS_CA_BUNDLE to a file with the certificate of who signed it",
+    ),
     "InvalidAccessKeyId": _KEY,
     "SignatureDoesNotMatch": ("S3 does not accept the secret key", "correct AWS_SECRET_ACCESS_KEY"),
     "ExpiredToken": _TOKEN,
@@ -114,6 +118,8 @@ def from_obstore(error: Exception) -> S3Error:
     headline, _, debug = text.partition("\n\nDebug source:")
     status, code, message = _STATUS.search(headline), _CODE.search(headline), _MESSAGE.search(headline)
     if status is None:
+        if "InvalidCertificate" in debug:
+            return S3Error(None, "UntrustedCertificate", "its TLS certificate is signed by nobody who is trusted here")
         if type(error).__name__ == "UnauthenticatedError":
             return S3Error(0, "NoCredentials", headline.rpartition("provider: ")[2])
         if "HTTP error" not in headline:
@@ -130,6 +136,8 @@ def from_boto(error: Exception) -> S3Error:
     response: dict[str, Any] = getattr(error, "response", None) or {}
     if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"):
         return S3Error(None, "NoCredentials", str(error))
+    if type(error).__name__ == "SSLError":
+        return S3Error(None, "UntrustedCertificate", str(error))
     if "Error" not in response:
         return S3Error(None, "", str(error))
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")

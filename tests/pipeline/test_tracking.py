@@ -30,7 +30,7 @@ from flows.tracking.record import check_database
 from flows.tracking.writer import replay
 from tests.support.mlflow_database import make_tracking
 from tests.support.s3_faults import faulty_proxy
-from tests.support.tls import self_signed
+from tests.support.tls import private_authority
 
 PATIENCE_S = 90
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # mlflow's own use of its libraries
@@ -322,7 +322,7 @@ class _Answering(BaseHTTPRequestHandler):
 
 
 def test_an_https_proxy_with_its_own_ca_and_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    certificate, context = self_signed(tmp_path)
+    certificate, context = private_authority(tmp_path)
     with ThreadingHTTPServer(("127.0.0.1", 0), _Answering) as upstream:
         threading.Thread(target=upstream.serve_forever, daemon=True).start()
         with faulty_proxy(f"http://127.0.0.1:{upstream.server_address[1]}", context) as proxy:

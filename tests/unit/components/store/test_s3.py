@@ -14,7 +14,7 @@ from components.store import open_store, s3_clients, s3_parts
 from components.store.s3 import S3Store
 from tests.support.s3_faults import FaultyProxy, Request, faulty_proxy, once
 from tests.support.s3_rig import S3Server, aws_environment, free_port, moto_server, s3_server
-from tests.support.tls import self_signed
+from tests.support.tls import private_authority
 
 pytestmark = pytest.mark.processes
 
@@ -316,7 +316,7 @@ def test_a_server_without_trailing_checksums_gets_them_in_headers(
     moto: str, environment: Callable, tmp_path: Path
 ) -> None:
     """boto3 puts them after the body where there is TLS, which older servers refuse, or take for data."""
-    certificate, context = self_signed(tmp_path)
+    certificate, context = private_authority(tmp_path)
     (source := tmp_path / "source").write_bytes(LARGE)
     key = uuid.uuid4().hex
     with faulty_proxy(moto, context) as proxy:
@@ -328,6 +328,25 @@ def test_a_server_without_trailing_checksums_gets_them_in_headers(
         assert control.call("get_object", Key=key)["Body"].read() == LARGE
         sent = [request.headers for request in proxy.seen if "partNumber=" in request.path]
         assert all("x-amz-checksum-crc32" in {name.lower() for name in headers} for headers in sent)
+
+
+def test_a_server_behind_a_certificate_of_ones_own_is_trusted_by_both_clients(
+    moto: str, environment: Callable, tmp_path: Path
+) -> None:
+    certificate, context = private_authority(tmp_path)
+    with faulty_proxy(moto, context) as proxy:
+        environment(aws_environment(proxy.endpoint))
+        for act in (lambda: fresh().put("key", b"x"), fresh().prove):
+            with pytest.raises(ConfigError, match=r"certificate[\s\S]*AWS_CA_BUNDLE"):
+                act()
+        environment({"AWS_CA_BUNDLE": str(certificate)})
+        store = fresh()
+        store.prove()
+        store.put("key", b"mine", if_absent=True)
+        assert store.get("key") == b"mine"
+        environment({"AWS_CA_BUNDLE": str(tmp_path / "absent.pem")})
+        with pytest.raises(ConfigError, match="AWS_CA_BUNDLE"):
+            fresh().get("key")
 
 
 def test_a_server_that_knows_no_checksums_takes_parts(proxy: FaultyProxy, tmp_path: Path) -> None:
