@@ -12,8 +12,7 @@ from flows.execution.budget.survey import Survey
 
 MOST_MINUTES = 7 * 24 * 60
 """A week: what takes longer is no matter of this machine."""
-NEEDED = {16: 0, 32: 60_000, 64: 250_000}
-"""Pictures that the painter has to see before this size shows more than the one below (docs/LOG.md)."""
+_NEEDED = {16: 0, 32: 60_000, 64: 250_000}
 _RESERVE = 0.93
 """Share of the minutes that is planned: what is measured varies."""
 _SHARES = {"encoder": 0.2, "rdm": 0.1, "evaluate": 0.07, "sample": 0.08}
@@ -66,12 +65,19 @@ def check_minutes(minutes: float) -> None:
         )
 
 
+def needed(size: int) -> int:
+    """Pictures that the painter has to see before this size shows more than the one below (docs/LOG.md)."""
+    below, above = max(k for k in _NEEDED if k <= size), min(k for k in _NEEDED if k >= size)
+    share = (size - below) / max(1, above - below)
+    return round(_NEEDED[below] + share * (_NEEDED[above] - _NEEDED[below]))
+
+
 def plan(survey: Survey, speeds: Speeds, minutes: float) -> Plan:
     """Raises: ConfigError naming the least minutes when these are too few."""
     check_minutes(minutes)
     for size in sorted(speeds.pixels_s, reverse=True):
         found = _at(survey, speeds, size, minutes)
-        if found is not None and (found.seen >= NEEDED[size] or found.is_full):
+        if found is not None and (found.seen >= needed(size) or found.is_full):
             return found
     small = min(speeds.pixels_s)
     found = _at(survey, speeds, small, minutes)
@@ -110,7 +116,7 @@ def gpu_minutes(plan: Plan, speeds: Speeds) -> float:
 
 def _chosen(survey: Survey, speeds: Speeds, size: int, minutes: float) -> Plan | None:
     found = _at(survey, speeds, size, minutes) if minutes > 0 else None
-    return found if found is not None and (found.seen >= NEEDED[size] or found.is_full) else None
+    return found if found is not None and (found.seen >= needed(size) or found.is_full) else None
 
 
 def _at(survey: Survey, speeds: Speeds, size: int, minutes: float) -> Plan | None:

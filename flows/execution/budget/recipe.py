@@ -6,7 +6,7 @@ from typing import Any
 from flows.execution.budget.survey import Survey
 
 SIZES = (16, 32, 64)
-"""Sides in pixels, the cheapest first."""
+"""Sides in pixels that were tried, the cheapest first."""
 BATCH = {"encoder": 128, "rdm": 128, "pixels": 64, "evaluate": 64}
 """Examples per training step."""
 DIM = 64
@@ -18,8 +18,8 @@ _PAINTERS: dict[int, dict[str, int]] = {
     32: {"width": 224, "depth": 4, "heads": 4, "stride": 8, "channels": 32},
     64: {"width": 256, "depth": 6, "heads": 8, "stride": 8, "channels": 32},
 }
-_ENCODER_PX = {16: 32, 32: 32, 64: 64}
-"""Side at which the encoder sees a picture; 16 tokens at every size."""
+_LEAST_STRIDE = 4
+"""Pixels along a side of the smallest tokens."""
 _PROBE = {"batch_size": 256, "max_images": 5000, "k_neighbors": 5, "weight_decay": 0.001, "iterations": 100}
 _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
@@ -70,6 +70,15 @@ def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int,
     }  # fmt: skip
 
 
+def sizes(survey: Survey) -> tuple[int, ...]:
+    """Those that pictures are not enlarged to, and the one that all have; the smallest in any case."""
+    found = {size for size in SIZES if size == SIZES[0] or size <= survey.side}
+    is_common = survey.smallest == survey.largest and survey.side % _LEAST_STRIDE == 0
+    if is_common and SIZES[0] < survey.side < SIZES[-1]:
+        found.add(survey.side)
+    return tuple(sorted(found))
+
+
 def dim(survey: Survey) -> int:
     """Numbers of a representation, as generators see it."""
     return DIM if survey.encoder is None else min(DIM, survey.encoder["dim"], max(2, n_train(survey) // 4))
@@ -106,7 +115,7 @@ def _collect(survey: Survey) -> dict[str, Any]:
 
 
 def _encoder(size: int, steps: int, batch: int, *, color: bool) -> dict[str, Any]:
-    px = _ENCODER_PX[size]
+    px = 32 if size == SIZES[0] else size
     return {
         "numerics": 2,
         "model": {
@@ -183,7 +192,7 @@ def _pixels(size: int, steps: int, batch: int) -> dict[str, Any]:
         "model": {
             "kind": "hybrid",
             "conditions": [{"kind": "representation", "port": "vector", "drop_prob": 0.1, "project": True}],
-            **_PAINTERS[size], "mlp_ratio": 4.0, "schedule": {"kind": "cosine", "n_times": 1000},
+            **_painter(size), "mlp_ratio": 4.0, "schedule": {"kind": "cosine", "n_times": 1000},
             "prediction": "x0", "min_snr": None, "weighting": "v", "variance": "fixed", "latents": "standardized",
         },
         "seed": 0, "weights": None, "init": None,
@@ -191,6 +200,12 @@ def _pixels(size: int, steps: int, batch: int) -> dict[str, Any]:
         "ema": _ema(steps),
         "preview": {"every": max(1, steps // 3), "n": 32, "sampling": _sampling("dpm_solver_2m", PAINTER_STEPS)},
     }  # fmt: skip
+
+
+def _painter(size: int) -> dict[str, int]:
+    """Of the largest size tried up to this one; fewer pixels per token where its stride does not divide the side."""
+    found = _PAINTERS[max(tried for tried in SIZES if tried <= size)]
+    return found if size % found["stride"] == 0 else found | {"stride": _LEAST_STRIDE}
 
 
 def _train(

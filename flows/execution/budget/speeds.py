@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.execution.budget.recipe import BATCH, SIZES, dim, recipe
+from flows.execution.budget.recipe import BATCH, SIZES, dim, recipe, sizes
 from flows.execution.budget.survey import Survey
 from flows.pipeline.params import Params, check_params
 from flows.settings import WorkerSettings
@@ -104,11 +104,6 @@ def _import_s() -> float:
     import torch  # noqa: F401
 
     return time.process_time() - began
-
-
-def sizes(survey: Survey) -> tuple[int, ...]:
-    """Those that pictures are not enlarged to; the smallest in any case."""
-    return tuple(size for size in SIZES if size == SIZES[0] or size <= survey.side)
 
 
 class _Clock:

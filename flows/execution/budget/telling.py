@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from flows.execution.budget.plan import NEEDED, Plan, gpu_minutes, minutes_for
-from flows.execution.budget.recipe import PAINTER_STEPS, dim, n_train
+from flows.execution.budget.plan import Plan, gpu_minutes, minutes_for, needed
+from flows.execution.budget.recipe import PAINTER_STEPS, SIZES, dim, n_train
 from flows.execution.budget.speeds import Speeds
 from flows.execution.budget.survey import Survey
 from flows.runs.ancestry import spoken_duration
@@ -36,12 +36,12 @@ def plan_lines(survey: Survey, speeds: Speeds, plan: Plan) -> Iterator[str]:
     """What was chosen, and why."""
     others = [size for size in speeds.pixels_s if size > plan.size]
     why = (
-        f"the largest at which the painter sees {NEEDED[plan.size]:,} pictures and more in the time"
-        if NEEDED[plan.size]
+        f"the largest at which the painter sees {needed(plan.size):,} pictures and more in the time"
+        if needed(plan.size)
         else "the smallest: the time is short"
     )
     if not others:
-        why = f"the pictures themselves are {survey.side} px" if plan.size != max(NEEDED) else "the largest"
+        why = f"the pictures themselves are {survey.side} px" if plan.size != max(SIZES) else "the largest"
     yield f"size      {plan.size} px: {why}"
     if survey.encoder is None:
         yield f"encoder   MoCo v3 ViT, trained on your pictures: {plan.steps['encoder']:,} steps"
@@ -80,12 +80,12 @@ def outlook_lines(survey: Survey, speeds: Speeds, plan: Plan) -> Iterator[str]:
     else:
         yield "expect    things that are recognized, with smeared details"
     larger = min((size for size in speeds.pixels_s if size > plan.size), default=None)
-    needed = None if larger is None else minutes_for(survey, speeds, larger)
+    enough = None if larger is None else minutes_for(survey, speeds, larger)
     if plan.is_full:
         yield "more time at this size would not help: the painter sees every picture as often as it bears"
-    if needed is not None:
-        yield f"more time {larger} px from {needed} minutes on"
-    elif larger is None and plan.size < max(NEEDED):
+    if enough is not None:
+        yield f"more time {larger} px from {enough} minutes on"
+    elif larger is None and plan.size < max(SIZES):
         yield "more time sharper pictures; a larger size needs larger originals"
     elif not plan.is_full:
         yield "more time sharper pictures of this size"

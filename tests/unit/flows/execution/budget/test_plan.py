@@ -7,9 +7,9 @@ import pytest
 from components.encoders.config import TimmConfig
 from components.errors import ConfigError
 from components.weights_file import WeightsFile
-from flows.execution.budget.plan import MOST_MINUTES, NEEDED, gpu_minutes, least_minutes, minutes_for, plan
-from flows.execution.budget.recipe import n_features, n_train, recipe
-from flows.execution.budget.speeds import Speeds, sizes
+from flows.execution.budget.plan import MOST_MINUTES, gpu_minutes, least_minutes, minutes_for, needed, plan
+from flows.execution.budget.recipe import SIZES, n_features, n_train, recipe, sizes
+from flows.execution.budget.speeds import Speeds
 from flows.execution.budget.survey import Labels, Survey
 from flows.execution.budget.telling import outlook_lines, plan_lines, seen_lines, time_lines
 from flows.pipeline.params import check_params
@@ -50,12 +50,25 @@ def test_the_time_is_used_and_kept(minutes: int) -> None:
     assert found.seconds["pixels"] > 0.35 * found.total_s
 
 
+@pytest.mark.parametrize(("side", "expected"), [(28, (16, 28)), (48, (16, 32, 48)), (32, (16, 32)), (30, (16,))])
+def test_pictures_of_one_size_may_keep_it(side: int, expected: tuple[int, ...]) -> None:
+    alike = replace(COLLECTION, side=side, smallest=side, largest=side)
+    assert sizes(alike) == expected
+    assert sizes(replace(alike, largest=100)) == tuple(size for size in expected if size in SIZES)
+    for size in expected:
+        check_params(
+            recipe(alike, size, dict.fromkeys(("encoder", "rdm", "pixels", "evaluate"), 100), n_views=1, n_samples=100),
+            "params",
+        )
+    assert 0 <= needed(16) < needed(28) < needed(32) < needed(48) < needed(64)
+
+
 def test_size_follows_from_the_pictures_that_the_painter_sees() -> None:
     chosen = [plan(COLLECTION, MACHINE, minutes) for minutes in (5, 20, 45, 90, 240, 480)]
     found = [one.size for one in chosen]
     assert found == sorted(found)
     assert set(found) == {16, 32, 64}
-    assert all(one.seen >= NEEDED[one.size] for one in chosen)
+    assert all(one.seen >= needed(one.size) for one in chosen)
     for size in (32, 64):
         first = minutes_for(COLLECTION, MACHINE, size)
         assert first is not None
@@ -69,7 +82,7 @@ def test_a_ready_made_encoder_leaves_its_time_to_the_painter() -> None:
     model = TimmConfig.tiny().model_copy(update={"weights": weights, "dim": 1280}).model_dump(mode="json")
     brought, looks = (
         replace(COLLECTION, encoder=model),
-        replace(MACHINE, encoder_s={}, look_s=dict.fromkeys(NEEDED, 0.01)),
+        replace(MACHINE, encoder_s={}, look_s=dict.fromkeys(SIZES, 0.01)),
     )
     found, trained = plan(brought, looks, 45), plan(COLLECTION, MACHINE, 45)
     params = check_params(found.params, "params")
