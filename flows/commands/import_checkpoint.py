@@ -42,7 +42,7 @@ def command(
     if write:
         changed, question = write_sections(found)
         lines.append(f"written to {PARAMS} ({', '.join(changed)}); now: {runs}")
-        lines += ["", f"before that, {question}"] if question else []
+        lines += ["", *f"before that, {question}".splitlines()] if question else []
     else:
         lines.append(f"put this into {PARAMS} (--write does), then: {runs}")
     say_lines(lines)
