@@ -31,12 +31,12 @@ from typing import Any
 from benchmarks.study_results import About, Options, Result, Study, named, write_results
 from components.collection.snapshot import take_snapshot
 from components.collection.source import open_source
+from components.metrics import judge
 from flows.execution.project import Project
 from flows.execution.work import Doing, make_spec, run_and_publish
 from flows.identity.environment import git_state
 from flows.pipeline.params import check_params, read_yaml
 from flows.pipeline.table import pipeline
-from flows.stages.evaluate import run as evaluate
 
 TEST_SEED = 1000  # sampling seeds of the reported numbers, apart from those that chose the options
 
@@ -199,7 +199,7 @@ class Runner:
 @contextlib.contextmanager
 def judge_fitted_once() -> Iterator[None]:
     """Within: train the network that measures once, as it is the same for all arms, seeds and options of a study."""
-    fit, found = evaluate.fit_network, dict[Any, Any]()
+    fit, found = judge.fit_network, dict[Any, Any]()
 
     def fit_or_recall(config: Any, task: Any, images: Any, n_classes: int, how: Any, worker: Any, *, seed: int) -> Any:
         key = (config, task, images.px, len(images), n_classes, how, seed)
@@ -207,11 +207,11 @@ def judge_fitted_once() -> Iterator[None]:
             found[key] = fit(config, task, images, n_classes, how, worker, seed=seed)
         return found[key]
 
-    evaluate.fit_network = fit_or_recall
+    judge.fit_network = fit_or_recall
     try:
         yield
     finally:
-        evaluate.fit_network = fit
+        judge.fit_network = fit
 
 
 def seeded(section: Sections, seed: int) -> Sections:

@@ -1,19 +1,24 @@
-"""The feature network of the metrics."""
+"""The feature network of the metrics: trained on the spot, or ready-made from a file."""
 
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from components.config import Config
 from components.errors import ConfigError
+from components.metrics.advice import check_width
+from components.metrics.networks.config import NetworkConfig, TimmNetwork
 
 Task = Literal["labels", "self"]
 LOWEST_SIDE = 4
 
 
 class FeatureConfig(Config):
-    """The feature network. Bits of it change every metric, so runs are comparable only with equal values here."""
+    """The feature network, trained here. Bits of it change every metric, so runs are comparable only with equal values
+    here."""
 
+    kind: Literal["trained"] = "trained"
     task: Literal["auto", "labels", "self"]
     """labels: classify; self: name the rotation and redraw the image; auto: labels where the collection has them."""
     px: int = Field(ge=LOWEST_SIDE)
@@ -39,14 +44,46 @@ class FeatureConfig(Config):
             )
         return "labels" if n_classes > 1 and self.task != "self" else "self"
 
+    def side(self, px: int) -> int:  # noqa: ARG002  (that of the network)
+        """Side at which pictures of px pixels are seen."""
+        return self.px
+
     def check_size(self, n_held_out: int) -> None:
         """Raises: ConfigError when the features are too many for a covariance over the held-out images."""
-        if self.dim > n_held_out // 5:
-            raise ConfigError(
-                "too many features for so few held-out images: the Frechet distance would measure noise",
-                got=f"evaluate.features.dim {self.dim} with {n_held_out} held-out images",
-                expected=f"at most {n_held_out // 5}, a fifth of them",
-                fix=f"set evaluate.features.dim: {n_held_out // 5}, or hold more images out"
-                if n_held_out >= 10
-                else "hold more images out (collect.splits)",
-            )
+        check_width(self.dim, n_held_out)
+
+
+class ReadyFeatures(Config):
+    """A network from a file, which neither learned from these pictures nor conditioned any: the judge to prefer."""
+
+    kind: Literal["ready"]
+    network: NetworkConfig
+    """Which one, and its file."""
+    dim: int | None = Field(ge=2)
+    """Leading principal axes of the training pictures' features that are compared, at most a fifth of the held-out
+    images; null: all features, as published numbers have it."""
+    allow_same: bool
+    """Judge in features of the network that conditioned the generator, which flatters it; the page then says so."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="ready", network=TimmNetwork.tiny(), dim=2, allow_same=False)
+
+    def side(self, px: int) -> int:
+        """Side at which pictures of px pixels are seen: the network resizes them itself."""
+        return px
+
+    def check_size(self, n_held_out: int) -> None:
+        """Raises: ConfigError when the features are too many for a covariance over the held-out images."""
+        if self.dim is not None:
+            check_width(self.dim, n_held_out)
+
+
+def _kind(value: Any) -> Any:
+    """Params written before there was a choice name no kind."""
+    return value.get("kind", "trained") if isinstance(value, Mapping) else getattr(value, "kind", None)
+
+
+Features = Annotated[
+    Annotated[FeatureConfig, Tag("trained")] | Annotated[ReadyFeatures, Tag("ready")], Discriminator(_kind)
+]

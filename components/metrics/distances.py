@@ -32,16 +32,22 @@ def nearest(queries: np.ndarray, references: Iterable[np.ndarray], *, k: int = 1
 
     Equal distances go to the lower index. Shapes: (n, d), blocks (m_i, d) -> (n, k) float64, (n, k) int64.
     """
-    best = np.full((len(queries), 0), np.inf)
-    index = np.zeros((len(queries), 0), np.int64)
+    parts = [(q, np.full((len(q), 0), np.inf), np.zeros((len(q), 0), np.int64)) for q in chunks(queries)]
     seen = 0
     for block in references:
-        d2 = np.concatenate([best, np.concatenate([squared_distances(q, block) for q in chunks(queries)])], axis=1)
-        here = np.broadcast_to(np.arange(seen, seen + len(block)), (len(queries), len(block)))
-        index = np.concatenate([index, here], axis=1)
-        order = np.argsort(d2, axis=1, kind="stable")[:, :k]
-        best, index = np.take_along_axis(d2, order, axis=1), np.take_along_axis(index, order, axis=1)
+        parts = [(q, *_nearer(q, block, best, index, k, seen)) for q, best, index in parts]
         seen += len(block)
     if seen < k:
         raise ShapeError("fewer references than neighbors asked for", got=seen, expected=f"at least {k}")
-    return np.sqrt(best), index
+    return np.sqrt(np.concatenate([best for _, best, _ in parts])), np.concatenate([index for *_, index in parts])
+
+
+def _nearer(
+    q: np.ndarray, block: np.ndarray, best: np.ndarray, index: np.ndarray, k: int, seen: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of those known and of a further block, whose first row has the index `seen`."""
+    d2 = np.concatenate([best, squared_distances(q, block)], axis=1)
+    here = np.broadcast_to(np.arange(seen, seen + len(block)), (len(q), len(block)))
+    index = np.concatenate([index, here], axis=1)
+    order = np.argsort(d2, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(d2, order, axis=1), np.take_along_axis(index, order, axis=1)

@@ -6,15 +6,13 @@ to name them. Without, it learns to tell how an image was turned and to redraw i
 blind to most of an image, and redrawing alone hardly notices noise or blends (docs/LOG.md compares them).
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from components.base import Batch
-from components.errors import DivergedError
 from components.metrics.config import LOWEST_SIDE, FeatureConfig
 from components.rng import BatchRng
 from components.training.loop import Trainable
@@ -125,34 +123,8 @@ def turned(images: Float[Tensor, "b 3 s s"], turns: Tensor) -> Float[Tensor, "b 
     return all_turns[turns, torch.arange(len(images), device=images.device)]
 
 
-@torch.inference_mode()
-def extract(net: FeatureNet, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Features and class probabilities of images, batch by batch.
-
-    Shapes: batches (b_i, h, w, 3) uint8 -> (n, dim), (n, n_outputs), both float64. Raises: DivergedError.
-    """
-    features, probabilities = [], []
-    for images in _as_floats(net, batches):
-        z = net(images)
-        features.append(z.double().cpu().numpy())
-        probabilities.append(unsmoothed(net.head(z).double().softmax(1)).cpu().numpy())
-    stacked = np.concatenate(features)
-    if not np.isfinite(stacked).all():
-        raise DivergedError(
-            "the feature network's outputs are not finite", fix="lower evaluate.train.optimizer.lr, then run again"
-        )
-    return stacked, np.concatenate(probabilities)
-
-
 def unsmoothed(p: Float[Tensor, "b k"]) -> Float[Tensor, "b k"]:
     """Probabilities of the labels, given those of smoothed labels: the inverse of (1 - s) p + s / k, never negative."""
     k = p.shape[1]
     sharp = ((p - LABEL_SMOOTHING / k) / (1 - LABEL_SMOOTHING)).clamp(min=0)
     return sharp / sharp.sum(1, keepdim=True)
-
-
-def _as_floats(net: FeatureNet, batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
-    device = net.head.weight.device
-    for batch in batches:
-        images = torch.from_numpy(np.ascontiguousarray(batch)).to(device)
-        yield images.permute(0, 3, 1, 2).to(torch.float32) / 255

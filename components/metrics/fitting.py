@@ -1,13 +1,14 @@
 """Training the feature network on real images, and turning images into the vectors that are compared."""
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from components.base import Batch
-from components.errors import DataError
+from components.errors import DataError, ShapeError
 from components.images.pictures import to_float
 from components.metrics.config import FeatureConfig, Task
 from components.metrics.features import FeatureNet, LabelTask, SelfTask, fit
@@ -85,6 +86,19 @@ def fit_network(
 
     result = train(trainable, fetch, len(chosen), how, worker)
     return net.eval().requires_grad_(False), result.curve
+
+
+def on_disk(blocks: Iterable[np.ndarray], n: int, path: Path) -> np.ndarray:
+    """n rows that come in blocks, in a file that is mapped: memory stays flat in n. Shapes: (b_i, d) -> (n, d)."""
+    rows, done = None, 0
+    for block in blocks:
+        if rows is None:
+            rows = np.lib.format.open_memmap(path, "w+", block.dtype, (n, block.shape[1]))
+        rows[done : done + len(block)] = block
+        done += len(block)
+    if rows is None or done != n:
+        raise ShapeError("a set has another number of pictures than it says", got=done, expected=n)
+    return rows
 
 
 def pixel_vectors(batches: Iterable[np.ndarray], px: int) -> Iterator[np.ndarray]:

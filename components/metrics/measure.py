@@ -6,15 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.base import Metrics
+from components.metrics.advice import FEW_LABELS
 from components.metrics.evidence import LEVEL, binomial_tail
 from components.metrics.frechet import bootstrap_interval, frechet, principal_axes
 from components.metrics.histogram import class_counts, entropy, kl_divergence
 from components.metrics.inception_score import inception_score
+from components.metrics.kernels import kid
 from components.metrics.memorization import SMALLEST, Memorization
 from components.metrics.prdc import precision_recall
+from components.metrics.sliced import sliced_wasserstein
 
-_ENOUGH_TO_TELL = 100
-"""Labeled held-out images below which no accuracy says much."""
 _log = logging.getLogger(__name__)
 
 
@@ -28,15 +29,19 @@ class Vectors:
 
 
 def quality(x: Vectors, *, k: int, n_bootstrap: int, seed: int) -> Metrics:
-    """Frechet distance to the held-out images, precision, recall; `floor` and `real` are those of training images.
+    """Frechet, kernel and sliced distance to the held-out images, precision, recall; `floor` and `real` are those of
+    training images.
 
-    At most as many training images are used as were generated: all three numbers depend on the size of the set.
+    At most as many training images are used as were generated: most numbers depend on the size of the set.
     """
     real = x.train[np.random.default_rng(seed).permutation(len(x.train))[: len(x.generated)]]
     fd, floor = frechet(x.generated, x.held_out), frechet(real, x.held_out)
     low, high = bootstrap_interval(x.generated, x.held_out, n_draws=n_bootstrap, seed=seed)
     precision, recall = precision_recall(x.held_out, x.generated, k=k)
     real_precision, real_recall = precision_recall(x.held_out, real, k=k)
+    both = {"": x.generated, "_floor": real}
+    kernel = {f"kid{end}": kid(features, x.held_out, seed=seed) for end, features in both.items()}
+    sliced = {f"mind{end}": sliced_wasserstein(features, x.held_out, seed=seed) for end, features in both.items()}
     return {
         "fd": fd,
         "fd_low": low,
@@ -47,6 +52,8 @@ def quality(x: Vectors, *, k: int, n_bootstrap: int, seed: int) -> Metrics:
         "precision_real": real_precision,
         "recall": recall,
         "recall_real": real_recall,
+        **kernel,
+        **sliced,
     }
 
 
@@ -59,7 +66,7 @@ def warn_of_chance(held_out: np.ndarray, labels: np.ndarray) -> None:
     known = labels >= 0
     counts = class_counts(labels, held_out.shape[1])
     n = int(counts.sum())
-    if n < _ENOUGH_TO_TELL:
+    if n < FEW_LABELS:
         return
     chance, hits = float(counts.max() / n), int((held_out.argmax(axis=1) == labels)[known].sum())
     p = binomial_tail(hits, n, chance)

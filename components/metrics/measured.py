@@ -11,7 +11,7 @@ from components.errors import DataError
 from components.metrics.frechet import Gaussian
 from components.metrics.inception_score import inception_score
 from components.metrics.moments import Moments
-from components.metrics.networks.base import FeatureNetwork
+from components.metrics.networks.base import FeatureNetwork, check_finite
 from components.metrics.protocol import INCEPTION_CHUNK
 
 FEATURES, STATISTICS = "features.npy", "statistics.npz"
@@ -60,9 +60,7 @@ def measure(
     with (folder / FEATURES).open("wb") as file:
         for images in batches:
             seen = network(images)
-            if not np.isfinite(seen.features).all():
-                raise DataError("the feature network's outputs are not finite", got=f"pictures {done} and later",
-                                fix="check the weights file; it may be damaged or of half precision")  # fmt: skip
+            check_finite(seen.features, network.identity.kind)
             if not done:
                 header = {"descr": "<f4", "fortran_order": False, "shape": (n, seen.features.shape[1])}
                 np.lib.format.write_array_header_1_0(file, header)

@@ -54,6 +54,12 @@ def memorization(
     generated: np.ndarray, held_out: np.ndarray, train: Iterable[np.ndarray], *, percentile: float, k: int = 1
 ) -> Memorization:
     """One pass over the training vectors, which come in blocks. Shapes: (n, d), (m, d), blocks (m_i, d)."""
-    distance, neighbor = nearest(np.concatenate([generated, held_out]), train, k=k)
-    n = len(generated)
+    return memorized(np.concatenate([generated, held_out]), len(generated), train, percentile=percentile, k=k)
+
+
+def memorized(
+    vectors: np.ndarray, n: int, train: Iterable[np.ndarray], *, percentile: float, k: int = 1
+) -> Memorization:
+    """memorization() of n generated vectors and, after them, the held-out ones, which may lie in a mapped file."""
+    distance, neighbor = nearest(vectors, train, k=k)
     return Memorization(distance[:n, 0], neighbor[:n], distance[n:, 0], percentile)

@@ -12,9 +12,6 @@ from components.metrics.prdc import density_coverage, precision_recall
 from components.metrics.protocol import NEIGHBOR_REFERENCES
 from components.metrics.sliced import sliced_wasserstein
 
-_FEW = 1000
-"""Pictures from which on the sliced distance ranks generators as FID does with 50,000 (2605.06797)."""
-
 
 def compare(images: Measured, reference: Measured, *, kind: str, k: int, n_bootstrap: int, seed: int) -> Metrics:
     """Numbers by name; those that need the reference's pictures are left out where only its statistics are known.
@@ -54,18 +51,3 @@ def _by_rows(images: np.ndarray, reference: np.ndarray, *, kind: str, k: int, se
     found["precision"], found["recall"] = precision_recall(real, images, k=k)
     found["density"], found["coverage"] = density_coverage(real, images, k=k)
     return found
-
-
-def leading(n: int, dim: int) -> tuple[list[str], str]:
-    """Which numbers to read first for n pictures and dim features, and why."""
-    if n >= 10 * dim and n >= _FEW:
-        return [], f"{n:,} pictures are enough for a covariance of {dim:,} features"
-    bias = f"the Frechet distance of {dim:,} features"
-    bias += (
-        " has a singular covariance and is mostly bias" if n <= dim else " carries a bias that real pictures have, too"
-    )
-    if n < _FEW:
-        first, why = ["kid", "precision", "recall"], "KID, which is unbiased at any number, comes first"
-    else:
-        first, why = ["mind", "kid"], "the sliced distance (MIND) and KID come first"
-    return first, f"{n:,} pictures are few: {why}; {bias}"

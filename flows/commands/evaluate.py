@@ -16,9 +16,14 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     reference: Annotated[
         str, typer.Option(help="Real pictures: a folder, or ADM's .npz (arr_0, or mu and sigma, or both).")
     ],
-    network: Annotated[str, typer.Option(help="trained | inception | timm | dinov2 | clip.")] = "trained",
+    network: Annotated[
+        str | None, typer.Option(help="trained | inception | timm | dinov2 | clip; without: that of params.yaml.")
+    ] = None,
     weights: Annotated[Path | None, typer.Option(help="The network's file; nothing is fetched.")] = None,
     model: Annotated[str | None, typer.Option(help="With --network timm: the model's name.")] = None,
+    network_px: Annotated[
+        int | None, typer.Option(help="With --network timm: side at which it sees pictures.", min=16)
+    ] = None,
     n: Annotated[int | None, typer.Option("-n", help="The first n of each set; a bundle samples n.", min=2)] = None,
     px: Annotated[
         int | None, typer.Option(help="Take the center square of pictures in folders, at this side.", min=1)
@@ -40,12 +45,12 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     """Judge pictures against real ones by a network's features: FID, sFID, IS, precision, recall, KID, MIND."""
     from components.files import write_whole
     from flows.evaluation.networks import Choice
+    from flows.evaluation.page import page, table
     from flows.evaluation.rows import as_json
     from flows.evaluation.run import Asked, judge
-    from flows.evaluation.told import page, table
     from flows.execution.project import Project
 
-    choice = Choice(network, weights, model)
+    choice = Choice(network, weights, model, network_px)
     asked = Asked(samples, reference, choice, n, px, seed, k, bootstrap, beside or (), allow_same)
     judged = judge(asked, Project.here(), counted)
     say_lines(table(judged))

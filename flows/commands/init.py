@@ -18,6 +18,10 @@ def command(
         Path | None, typer.Option(help="A file of an encoder that is not trained here, of the timm model --timm.")
     ] = None,
     timm: Annotated[str | None, typer.Option(help="timm's name of the model of --encoder.")] = None,
+    judge: Annotated[
+        Path | None, typer.Option(help="A file of a network that judges and is not the encoder, of --judge-timm.")
+    ] = None,
+    judge_timm: Annotated[str | None, typer.Option(help="timm's name of the model of --judge.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite params.yaml without asking.")] = False,
 ) -> None:
     """Look at the pictures of SOURCE, time this machine, and write params.yaml and dvc.yaml that use the time well."""
@@ -27,7 +31,7 @@ def command(
     from components.files import write_whole
     from flows.execution.budget.expected import keep_expected
     from flows.execution.budget.plan import check_minutes, plan
-    from flows.execution.budget.sight import ready_made
+    from flows.execution.budget.sight import ready_judge, ready_made
     from flows.execution.budget.speeds import measure
     from flows.execution.budget.survey import look
     from flows.execution.budget.telling import outlook_lines, plan_lines, seen_lines, time_lines
@@ -40,7 +44,8 @@ def command(
     check_minutes(minutes)
     project, target = Project.here(), Path("params.yaml")
     uri = checked_source(source)
-    survey = replace(look(open_source(uri)), encoder=ready_made(encoder, timm))
+    seer = ready_made(encoder, timm)
+    survey = replace(look(open_source(uri)), encoder=seer, judge=ready_judge(judge, judge_timm, seer))
     say_lines(seen_lines(survey))
     if target.exists() and not force:
         typer.confirm(f"{target} exists; overwrite it?", abort=True)

@@ -28,11 +28,13 @@ _BATCH = 64
 
 @dataclass(frozen=True)
 class Choice:
-    """`--network`, `--weights` and `--model`."""
+    """`--network`, `--weights`, `--model` and `--network-px`."""
 
-    kind: str
+    kind: str | None
+    """None: that of params.yaml."""
     weights: Path | None = None
     model: str | None = None
+    input_px: int | None = None
 
     def config(self) -> Any:
         """The member of the union. Raises: ConfigError for options that do not go together, WeightsError."""
@@ -46,11 +48,13 @@ class Choice:
         if (self.model is not None) != (self.kind == "timm"):
             fix = "--network timm --model resnet50.a1_in1k" if self.kind == "timm" else "leave --model out"
             raise ConfigError("--model names timm's model", got=f"--network {self.kind}", fix=fix)
+        if self.input_px is not None and self.kind != "timm":
+            raise ConfigError("--network-px is of timm's models", got=f"--network {self.kind}", fix="leave it out")
         if not self.weights.is_file():
             raise WeightsError("the weights file does not exist", got=self.weights)
         pin = {"uri": str(self.weights), "sha256": file_sha256(self.weights)}
-        values = {"kind": self.kind, "weights": pin}
-        return TypeAdapter(NetworkConfig).validate_python(values | ({"name": self.model} if self.model else {}))
+        timm = {"name": self.model, "input_px": self.input_px} if self.kind == "timm" else {}
+        return TypeAdapter(NetworkConfig).validate_python({"kind": self.kind, "weights": pin} | timm)
 
 
 class _Loaded:

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from components.errors import ConfigError, DataError
+from components.metrics.advice import advise
+from components.metrics.config import ReadyFeatures
 from components.metrics.protocol import NUMERICS, Protocol, check_same
 from flows.evaluation.made import encoder_of, open_pictures
 from flows.evaluation.networks import Choice, train_on
@@ -70,12 +72,10 @@ def judge(asked: Asked, project: Project, told: Told) -> Judged:
             _row(one, protocols[one.name], network, real, asked, told, scratch / f"measured-{i}")
             for i, one in enumerate(samples)
         ]
-        from components.metrics.suite import leading
-
-        first, why = leading(rows[0].protocol.n, len(real.pooled.mean))
+        advice = advise(rows[0].protocol.n, reference.n or None, len(real.pooled.mean), k=asked.k)
         floor, n_real = _floor(real, rows[0].protocol.n, asked, network.identity.kind)
         shown = next(iter(reference.batches(_SHOWN)))[:_SHOWN] if reference.n else None
-        return Judged(rows + earlier, floor, n_real, shown, first, why, remarks)
+        return Judged(rows + earlier, floor, n_real, shown, advice.leading, advice.why, remarks + advice.remarks)
 
 
 def _opened(asked: Asked, project: Project, scratch: Path) -> tuple[list[PictureSet], PictureSet]:
@@ -98,14 +98,11 @@ def _same_network(pictures: PictureSet, network: "FeatureNetwork", asked: Asked)
 
     In its features a generator that is conditioned on them flatters itself. Raises: ConfigError unless it is allowed.
     """
+    from components.metrics.networks.base import is_same
+
     encoder = encoder_of(pictures)
-    judging, judged = (getattr(one, name, None) for one, name in ((network, "module"), (encoder, "network")))
-    if judging is None or judged is None:
-        return []
-    theirs = judged.state_dict()
-    both = [(tensor, theirs[name]) for name, tensor in judging.state_dict().items() if name in theirs]
-    equal = sum(a.shape == b.shape and bool((a.cpu() == b.cpu()).all()) for a, b in both)
-    if not both or equal < len(both) / 2:
+    judging, conditioning = (getattr(one, name, None) for one, name in ((network, "module"), (encoder, "network")))
+    if judging is None or conditioning is None or not is_same(judging, conditioning):
         return []
     if not asked.allow_same:
         raise ConfigError(
@@ -118,11 +115,18 @@ def _same_network(pictures: PictureSet, network: "FeatureNetwork", asked: Asked)
 def _network(asked: Asked, reference: PictureSet, project: Project) -> tuple["FeatureNetwork", PictureSet, list[str]]:
     """The network, the reference that is left to compare with, and what a person should know of it."""
     device = pick_device(project.settings.worker.device)
-    if asked.network.kind != "trained":
+    if asked.network.kind not in (None, "trained"):
         return asked.network.config().load().to(device), reference, []
+    params = project.params.evaluate
+    if isinstance(params.features, ReadyFeatures) and asked.network.kind is None:
+        return params.features.network.load().to(device), reference, []
+    if isinstance(params.features, ReadyFeatures) or params.train is None:
+        raise ConfigError(
+            "params.yaml says of no network how it is trained", got="evaluate.features is ready-made, from a file",
+            expected="evaluate.features with px, width and dim, and evaluate.train", fix="leave --network out",
+        )  # fmt: skip
     if not reference.n:
         raise ConfigError("a network cannot be trained on statistics", got=reference.name, fix="--network inception")
-    params = project.params.evaluate
     learned, left = Every(reference, 1), Every(reference, 0)
     params.features.check_size(left.n)
     _log.info("training the feature network on %d pictures of the reference", learned.n)

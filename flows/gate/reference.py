@@ -1,7 +1,6 @@
 """What both models are measured against: one collection's held-out images, in features of one network fitted on it."""
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,9 @@ from components.collection.images import ImageIndex, open_images
 from components.errors import ConfigError
 from components.metrics import measure
 from components.metrics.comparison import compare
-from components.metrics.features import FeatureNet, extract
-from components.metrics.fitting import RealImages, fit_network, pixel_vectors
+from components.metrics.fitting import RealImages, pixel_vectors
 from components.metrics.frechet import frechet
+from components.metrics.judge import find_judge
 from components.metrics.memorization import memorization
 from components.metrics.prdc import precision_recall
 from components.metrics.sight import halves, look
@@ -48,48 +47,41 @@ class Reference:
         index = open_images(collect, source, base_only=False, threads=worker.threads)
         test = index.split("test")
         self.seen, self.known = _history(test, champion, source, worker)
-        params.features.check_size(int((~self.seen).sum()))
-        classes = list(index.classes) if index.classes else None
-        self.task = params.features.resolve(classes)
+        self.px = params.features.side(px)
         train, self.held_out = RealImages(index.split("train"), px), RealImages(test, px)
-        how = params.train
-        self.net, _ = fit_network(params.features, self.task, train, len(classes or ()), how, worker, seed=params.seed)
-        self.real, probabilities = self._seen(self.held_out)
-        self.train, _ = self._seen(train)
+        self.judge, features = find_judge(
+            params.features, train, list(index.classes) if index.classes else None, params.train, worker,
+            batch_size=params.batch_size, n_held_out=int((~self.seen).sum()), seed=params.seed,
+        )  # fmt: skip
+        seen, probabilities = self.judge.see(self.held_out.batches(params.batch_size))
+        self.real, self.train = Drawn(seen, self._pixels(self.held_out)), Drawn(features, self._pixels(train))
         split = halves(self.held_out.load, len(self.held_out), self._features, seed=params.seed)
         self.sight = look(split, self._features, k=params.k_neighbors, seed=params.seed)
-        if self.task == "labels" and self.held_out.labels is not None:
+        if probabilities is not None and self.held_out.labels is not None:
             measure.warn_of_chance(probabilities, self.held_out.labels)
         self.protocol: dict[str, Any] = {
             "collection": collect.digest,
             "split": "test",
-            "task": self.task,
+            "task": self.judge.task,
             **params.model_dump(mode="json", include={"features", "train", "seed", "k_neighbors", "percentile"}),
-            "network": _digest(self.net),
+            "network": asdict(self.judge.network.identity),
             "controls": self.sight.metrics(),
             "n_held_out": len(self.held_out),
             "n_seen_by_champion": int(self.seen.sum()),
             "n_known": None if self.known is None else int(self.known.sum()),
         }
 
-    def _seen(self, images: RealImages) -> tuple[Drawn, np.ndarray]:
-        """Real images, and the network's class probabilities of them."""
-        size = self.params.batch_size
-        features, probabilities = extract(self.net, images.batches(size))
-        pixels = np.concatenate(list(pixel_vectors(images.batches(size), self.net.config.px)))
-        return Drawn(features, pixels), probabilities
+    def _pixels(self, images: RealImages) -> np.ndarray:
+        return np.concatenate(list(pixel_vectors(images.batches(self.params.batch_size), self.px)))
 
     def see(self, images: np.ndarray) -> Drawn:
         """Shapes: (n, px, px, 3) uint8."""
-        pixels = list(pixel_vectors(self._blocks(images), self.net.config.px))
-        return Drawn(self._features(images), np.concatenate(pixels))
+        size = self.params.batch_size
+        blocks = (images[start : start + size] for start in range(0, len(images), size))
+        return Drawn(self._features(images), np.concatenate(list(pixel_vectors(blocks, self.px))))
 
     def _features(self, images: np.ndarray) -> np.ndarray:
-        return extract(self.net, self._blocks(images))[0]
-
-    def _blocks(self, images: np.ndarray) -> list[np.ndarray]:
-        size = self.params.batch_size
-        return [images[start : start + size] for start in range(0, len(images), size)]
+        return self.judge.features(images, self.params.batch_size)
 
     def metrics(self, drawn: Drawn) -> Metrics:
         """Distances, precision, recall and memorization of one model."""
@@ -144,12 +136,6 @@ class Reference:
             champion.features, challenger.features, real, n_draws=gate.n_bootstrap, level=gate.level, seed=gate.seed
         )
         return Interval(value=d.value, low=d.low, high=d.high, limit=margin * d.first, n_real=len(real))
-
-
-def _digest(net: FeatureNet) -> str:
-    from safetensors.torch import save
-
-    return hashlib.sha256(save({k: v.cpu().contiguous() for k, v in sorted(net.state_dict().items())})).hexdigest()
 
 
 def _history(

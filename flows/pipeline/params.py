@@ -18,6 +18,7 @@ from components.fields import TEXT_FIELDS
 from components.generators.config import DiffusionConfig
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, sampling_fault
 from components.guides.config import AnyGuide, UNetGuideConfig
+from components.metrics.config import FeatureConfig
 from components.pixels.base import PixelDiffusionConfig
 from flows.pipeline.policy import GateParams, RetrainParams
 from flows.stages.bundle.params import BundleParams
@@ -61,7 +62,7 @@ class Params(Config):
     def _sections_agree(self) -> Self:
         checks = (
             *(_dimensions, _representations, _requests, _spaces, _samplings),
-            *(_guides, _sides, _labels, _texts, _upsampled),
+            *(_guides, _sides, _labels, _texts, _upsampled, _judged),
         )
         faults = [fault for check in checks for fault in check(self)]
         if faults:
@@ -191,6 +192,18 @@ def _upsampled(params: Params) -> Iterator[str]:
     if section is not None and (section.px <= small or section.px % small):
         fix = f"set upsampler.px: {2 * small}"
         yield f"upsampler.px is {section.px}, but images of {small} pixels are enlarged by whole factors; {fix}"
+
+
+def _judged(params: Params) -> Iterator[str]:
+    """The network that conditions the generator judges it only where that is meant."""
+    features, weights = params.evaluate.features, getattr(params.encoder.model, "weights", None)
+    if isinstance(features, FeatureConfig) or features.allow_same or weights is None:
+        return
+    if params.rdm is not None and weights.sha256.lower() == features.network.weights.sha256.lower():
+        yield (
+            "evaluate.features.network is the encoder that conditions the generator, which flatters its pictures; name "
+            "another network, or set evaluate.features.allow_same: true"
+        )
 
 
 def _texts(params: Params) -> Iterator[str]:

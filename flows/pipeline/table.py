@@ -50,6 +50,11 @@ def _guided(sections: Sections) -> bool:
     return any(options is not None and options.get("guide") for options in (rdm, sample["pixels"]))
 
 
+def _reads_representations(sections: Sections) -> bool:
+    """Whether the pixel generator is conditioned on representations."""
+    return any(condition["kind"] == "representation" for condition in sections["pixels"]["model"]["conditions"])
+
+
 def _joint(sections: Sections) -> bool:
     """Whether texts and representations get a space."""
     return sections["text"]["joint"] is not None
@@ -107,7 +112,16 @@ KINDS: dict[str, Stage] = {
             _PICTURES,
         ),
         Stage(
-            "evaluate", (Need("sample"), Need("encode"), Need("encoder"), Need("collect")), ("report.html", *_PICTURES)
+            "evaluate",
+            (
+                Need("sample"),
+                Need("encode"),
+                Need("encoder"),
+                Need("collect"),
+                Need("pixels", when=_reads_representations),
+                Need("codec", when=_reads_representations),
+            ),
+            ("report.html", *_PICTURES),
         ),
         Stage(
             "bundle",

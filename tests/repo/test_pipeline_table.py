@@ -32,10 +32,13 @@ def _is_plumbing(module: str) -> bool:
 
 
 def _imported(module: str, graph: grimp.ImportGraph) -> set[str]:
-    """The module and all that it imports, but not through plumbing."""
+    """The module and all that it imports, with the packages whose __init__ runs before, but not through plumbing."""
     found, waiting = {module}, [module]
     while waiting:
-        new = {m for m in graph.find_modules_directly_imported_by(waiting.pop()) if not _is_plumbing(m)} - found
+        name = waiting.pop()
+        package = {name.rpartition(".")[0]} & graph.modules - set(AROUND)
+        imported = graph.find_modules_directly_imported_by(name) | package
+        new = {m for m in imported if not _is_plumbing(m)} - found
         found |= new
         waiting += new
     return found

@@ -1,12 +1,17 @@
 """What an evaluation shows, without one."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
 from components.cache.samples import SamplesInfo
 from components.images.pictures import png_bytes
+from components.metrics.advice import Advice, advise
+from components.metrics.judge import Judge
+from components.metrics.networks.base import Identity
 from flows.pipeline.params import load_params
 from flows.stages.evaluate import page
 from flows.stages.evaluate.page import Pictures
@@ -22,6 +27,10 @@ METRICS = {
     "precision_real": 0.93,
     "recall": 0.8,
     "recall_real": 0.95,
+    "kid": 0.002,
+    "kid_floor": 0.0001,
+    "mind": 1.5,
+    "mind_floor": 0.5,
     "memorization_share": 0.041,
     "memorization_share_pixels": 0.02,
     "memorization_expected": 0.05,
@@ -64,10 +73,15 @@ REPRESENTATIONS = {
     "condition_cosine": 0.7,
     "condition_cosine_shuffled": 0.1,
 }
+OWN = {"own_picture_r1": 0.1, "own_picture_r5": 0.3, "own_picture_chance": 0.02, "own_picture_n": 270.0}
+JUDGE = Judge(cast(Any, SimpleNamespace(identity=Identity("trained", "labels", "ab" * 32, "to 8"))), "labels")
+ADVICE = advise(20_000, 10_000, 16, k=3)
 PNG = png_bytes(np.full((2, 2, 3), 7, np.uint8))
 
 
-def evaluation_page(metrics: dict[str, float] = METRICS, **changes: Any) -> str:
+def evaluation_page(
+    metrics: dict[str, float] = METRICS, blind: Sequence[str] = (), advice: Advice = ADVICE, **changes: Any
+) -> str:
     """The page of an evaluation of made-up numbers, whose classes and parents have hostile names."""
     info = SamplesInfo(
         n=1200, batch_size=25, px=8, dim=None, has_class=False, sampling={"representations": "rdm", "why": HOSTILE},
@@ -75,7 +89,8 @@ def evaluation_page(metrics: dict[str, float] = METRICS, **changes: Any) -> str:
     )  # fmt: skip
     params = load_params(Path(__file__).parents[2] / "presets/smoke.yaml").evaluate
     content: dict[str, Any] = {
-        "task": "labels", "blind": [], "shown": Pictures(PNG, PNG, PNG, PNG), "parents": {"sample": HOSTILE},
+        "reading": page.Reading(JUDGE, blind, advice), "shown": Pictures(PNG, PNG, PNG, PNG, None),
+        "parents": {"sample": HOSTILE},
         "plots": [
             page.control_plot(metrics), page.class_plot(np.array([0, 1]), np.array([0, 1]), [HOSTILE, "b"]),
         ],

@@ -1,5 +1,6 @@
 """What a feature network is: bytes of images -> features, and where it has them, spatial features and probabilities."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -7,15 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from components.errors import ShapeError
+from components.errors import DataError, DivergedError, ShapeError
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a network makes of a batch. All are float32 and finite or the network's fault."""
+    """What a network makes of a batch. All are finite or the network's fault."""
 
     features: np.ndarray
-    """(b, d)"""
+    """(b, d) float32"""
     spatial: np.ndarray | None = None
     """(b, s) of sFID: features that know where in the image something is."""
     probabilities: np.ndarray | None = None
@@ -32,6 +33,11 @@ class Identity:
     """sha256 of the file, or of the tensors that were trained on the spot."""
     resize: str
     """How images get to the network's size, in words."""
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        return f"{self.kind}: {self.model}, sha256 {self.weights[:12]}; {self.resize}"
 
 
 class FeatureNetwork(Protocol):
@@ -68,3 +74,41 @@ class Frozen:
     def see(self, x: torch.Tensor) -> Seen:
         """Of images (b, 3, h, w) as float32 0..255."""
         raise NotImplementedError
+
+
+def extract(network: FeatureNetwork, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Features and, where the network has classes, their probabilities, batch by batch.
+
+    Shapes: batches (b_i, h, w, 3) uint8 -> (n, d), (n, k), both float64. Raises: DivergedError, DataError.
+    """
+    features, probabilities = [], []
+    for images in batches:
+        seen = network(images)
+        features.append(seen.features.astype(np.float64))
+        if seen.probabilities is not None:
+            probabilities.append(seen.probabilities.astype(np.float64))
+    stacked = np.concatenate(features)
+    check_finite(stacked, network.identity.kind)
+    return stacked, np.concatenate(probabilities) if probabilities else None
+
+
+def check_finite(features: np.ndarray, kind: str) -> None:
+    """Raises: DivergedError for a network that was trained here, DataError for one from a file."""
+    if np.isfinite(features).all():
+        return
+    what = "the feature network's outputs are not finite"
+    got = f"those of {int((~np.isfinite(features)).any(axis=1).sum())} of {len(features)} pictures"
+    if kind == "trained":
+        raise DivergedError(what, got=got, fix="lower evaluate.train.optimizer.lr, then run again")
+    raise DataError(what, got=got, fix="check the weights file; it may be damaged or of half precision")
+
+
+def is_same(judging: nn.Module, conditioning: nn.Module) -> bool:
+    """Whether both are one network: half of their matrices and kernels, by name, are equal. Heads may differ.
+
+    Vectors do not count: gains and biases that nobody trained are equal in all networks.
+    """
+    theirs = conditioning.state_dict()
+    both = [(mine, theirs[name]) for name, mine in judging.state_dict().items() if mine.ndim > 1 and name in theirs]
+    equal = sum(a.shape == b.shape and bool((a.cpu() == b.cpu()).all()) for a, b in both)
+    return bool(both) and equal >= len(both) / 2

@@ -46,7 +46,7 @@ def load(config: TimmNetwork) -> TimmFeatures:
     known = timm.get_pretrained_cfg(config.name)
     if known is None:
         raise ConfigError(f"timm records no image statistics for {config.name}", fix="name another model")
-    return _load("timm", config.name, config.weights, px=known.input_size[-1], outputs=0)
+    return _load("timm", config.name, config.weights, px=config.input_px or known.input_size[-1], outputs=0)
 
 
 def load_dinov2(config: DinoV2Network) -> TimmFeatures:

@@ -25,4 +25,4 @@ class TrainedFeatures(Frozen):
         if self.task == "self":
             return Seen(features.float().cpu().numpy())
         p = unsmoothed(self.net.head(features).double().softmax(1))
-        return Seen(features.float().cpu().numpy(), None, p.float().cpu().numpy())
+        return Seen(features.float().cpu().numpy(), None, p.cpu().numpy())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.errors import ConfigError
-from flows.execution.budget.recipe import BATCH, PAINTER_STEPS, RDM_STEPS, n_train, recipe
+from flows.execution.budget.recipe import BATCH, PAINTER_STEPS, RDM_STEPS, n_train, recipe, test_share
 from flows.execution.budget.speeds import Speeds
 from flows.execution.budget.survey import Survey
 
@@ -23,6 +23,8 @@ _MOST = {"encoder": 10_000, "rdm": 10_000, "evaluate": 1_000, "sample": 1_000}
 _MOST_PASSES = 1_500
 """Times that the painter sees a picture at most: beyond that it learns them by heart."""
 _N_STAGES = 9
+_LOOKS = 9
+"""Times that the judge looks at a held-out picture, or at half of them: whole, spoiled, shrunk to every size."""
 _PASSES = 3
 _GPU_FLOPS = 15e12
 """What one GPU sustains in such small networks, about: to say what it would change, nothing more."""
@@ -95,7 +97,10 @@ def least_minutes(survey: Survey, speeds: Speeds, size: int) -> int:
     """The fewest whole minutes for which there is a plan at this size, whether its pictures are good or not."""
     fixed, each = _fixed(survey, speeds, size, n_views=1), _each(speeds, survey, size)
     least = sum(fixed.values()) + sum(_LEAST[stage] * each[stage] for stage in each)
-    return math.ceil(least / _RESERVE / 60)
+    found = math.ceil(least / _RESERVE / 60)
+    while found < MOST_MINUTES and _at(survey, speeds, size, found) is None:  # shares may be more than the least
+        found += 1
+    return found
 
 
 def minutes_for(survey: Survey, speeds: Speeds, size: int) -> int | None:
@@ -153,10 +158,11 @@ def _each(speeds: Speeds, survey: Survey, size: int) -> dict[str, float]:
     rdm = speeds.rdm_s / BATCH["rdm"] / _PASSES
     shrunk = _batch_of(survey, size) / BATCH["pixels"]
     trained = {"encoder": speeds.encoder_s[size] * min(1.0, shrunk)} if survey.encoder is None else {}
+    if survey.judge is None:
+        trained["evaluate"] = speeds.evaluate_s[size] * min(1.0, shrunk)
     return trained | {
         "rdm": speeds.rdm_s * min(1.0, shrunk),
         "pixels": speeds.pixels_s[size] * shrunk,
-        "evaluate": speeds.evaluate_s[size] * min(1.0, shrunk),
         "sample": painter * PAINTER_STEPS + rdm * RDM_STEPS,
     }
 
@@ -171,7 +177,7 @@ def _fixed(survey: Survey, speeds: Speeds, size: int, *, n_views: int) -> dict[s
     """Seconds of each stage besides its units."""
     forward = speeds.look_s[size]
     painter = speeds.pixels_s[size] / BATCH["pixels"] / _PASSES
-    judge = speeds.evaluate_s[size] / BATCH["evaluate"] / _PASSES
+    n_test = int(test_share(survey) * survey.n)
     n_val = min(2048, int(0.15 * survey.n))
     extra = {
         "collect": survey.n * survey.read_s,
@@ -181,7 +187,10 @@ def _fixed(survey: Survey, speeds: Speeds, size: int, *, n_views: int) -> dict[s
         "rdm": 500 * speeds.rdm_s / BATCH["rdm"] / _PASSES * RDM_STEPS,
         "pixels": painter * (4 * 32 * PAINTER_STEPS + 4 * n_val),
         "sample": 0.0,
-        "evaluate": survey.n * (survey.read_s + judge) + _MOST["sample"] * (judge + forward),
+        "evaluate": survey.n * survey.read_s
+        + (survey.n + _MOST["sample"] + _LOOKS * min(1000, n_test)) * speeds.judge_s[size]
+        + _MOST["sample"] * forward
+        + min(500, n_test) * painter * PAINTER_STEPS,  # own pictures
         "bundle": 1.0,
     }
     return {stage: speeds.start_s + seconds for stage, seconds in extra.items()}

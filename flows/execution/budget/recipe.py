@@ -25,7 +25,7 @@ _IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 
 def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int, n_samples: int) -> dict[str, Any]:
-    """All sections of params.yaml. `steps`: training steps of encoder, rdm, pixels and evaluate."""
+    """All sections of params.yaml. `steps`: those of encoder, rdm, pixels and evaluate, where they are trained."""
     color = survey.channels == 3
     return {
         "collect": _collect(survey),
@@ -53,9 +53,8 @@ def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int,
             "pixels": _sampling("dpm_solver_2m", PAINTER_STEPS),
         },
         "evaluate": {
-            "numerics": 3, "split": "test", "seed": 0,
-            "features": {"task": "auto", "px": size, "width": 32, "dim": n_features(survey)},
-            "train": _train(steps["evaluate"], _batch("evaluate", survey), 2e-3, weight_decay=0.05),
+            "numerics": 4, "split": "test", "seed": 0,
+            **_judge(survey, size, steps),
             "batch_size": 256, "k_neighbors": 3, "n_bootstrap": 100, "percentile": 5.0,
         },
         "bundle": {"numerics": 1, "with_encoder": True},
@@ -77,6 +76,17 @@ def sizes(survey: Survey) -> tuple[int, ...]:
     if is_common and SIZES[0] < survey.side < SIZES[-1]:
         found.add(survey.side)
     return tuple(sorted(found))
+
+
+def _judge(survey: Survey, size: int, steps: Mapping[str, int]) -> dict[str, Any]:
+    """The person's network, read in a few axes, or one that is trained here."""
+    n = n_features(survey)
+    if survey.judge is not None:
+        return {"features": {"kind": "ready", "network": survey.judge, "dim": n, "allow_same": False}, "train": None}
+    return {
+        "features": {"task": "auto", "px": size, "width": 32, "dim": n},
+        "train": _train(steps["evaluate"], _batch("evaluate", survey), 2e-3, weight_decay=0.05),
+    }
 
 
 def dim(survey: Survey) -> int:

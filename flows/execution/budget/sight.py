@@ -1,9 +1,11 @@
-"""A ready-made encoder in place of one that is trained: a file of a timm model, tried before anything is planned."""
+"""Ready-made networks in place of trained ones, encoder and judge: files of timm models, tried before anything is
+planned."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from components.errors import ConfigError
+from components.errors import ConfigError, WeightsError
 
 _PX = 96
 """Side at which convolutional networks look at pictures of 64 px and less: at 224 they take five times as long."""
@@ -23,3 +25,36 @@ def ready_made(file: Path | None, name: str | None) -> dict[str, Any] | None:
 
     model: dict[str, Any] = timm_section(file, name, stage=None).section["model"]
     return model | {"input_px": min(_PX, model["input_px"])} if model["output"] == "pooled" else model
+
+
+def ready_judge(file: Path | None, name: str | None, encoder: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """`evaluate.features.network` of the file; None without one.
+
+    Raises: ConfigError, also for the file of the encoder, which would judge what was made to please it; WeightsError
+    for a file of another model.
+    """
+    if file is None and name is None:
+        return None
+    if file is None or name is None:
+        raise ConfigError(
+            "a ready-made judge is a file and the name of its timm model",
+            got="--judge-timm without --judge" if file is None else "--judge without --judge-timm",
+            fix="examples/encoder.py makes such a file and says both",
+        )
+    from components.encoders.timm import described
+    from components.files import file_sha256
+    from components.metrics.networks.config import TimmNetwork
+    from components.weights_file import WeightsFile
+
+    if not file.is_file():
+        raise WeightsError("the weights file of the judge does not exist", got=file)
+    pin = WeightsFile(uri=str(file), sha256=file_sha256(file))
+    if encoder is not None and encoder["weights"]["sha256"] == pin.sha256:
+        raise ConfigError("the encoder conditions the pictures, so it does not judge them", got=f"--judge {file}",
+                          fix="name the file of another model, or leave --judge out")  # fmt: skip
+    known = described(name, pin)
+    input_px = min(_PX, known.input_px) if known.output == "pooled" else None
+    config = TimmNetwork(kind="timm", name=name, input_px=input_px, weights=pin)
+    config.load()
+    found: dict[str, Any] = config.model_dump(mode="json")
+    return found

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from components.base import Batch
+    from components.metrics.networks.base import FeatureNetwork
     from components.rng import BatchRng
     from components.training.config import TrainConfig
     from components.training.trainable import Trainable
@@ -31,6 +32,7 @@ _START_FACTOR = 3.8
 _TORCH_S = 2.5
 _ENCODER_PASSES = 8
 """Forward passes that a training step of the encoder is worth, for each picture: two views, backward, momentum."""
+_JUDGE_PASSES = 3
 _N_LOOKED_AT = 32
 _N_TIMED, _MOST_S = 3, 4.0
 """Steps that are timed, and seconds after which no further one is."""
@@ -50,6 +52,9 @@ class Speeds:
     """Nothing where the encoder is a file."""
     pixels_s: Mapping[int, float]
     evaluate_s: Mapping[int, float]
+    """Of a training step of the judge; nothing where it is a file."""
+    judge_s: Mapping[int, float]
+    """Of one picture through the judge."""
     pixels_flops: Mapping[int, float]
     """Of a training step of the painter."""
     busy: float
@@ -66,7 +71,14 @@ def measure(survey: Survey, settings: WorkerSettings, say: Callable[[str], None]
     start_s = _START_FACTOR * _import_s()
     device = pick_device(settings.device)
     clock = _Clock(device, fit_threads() if settings.fit_threads is None else settings.fit_threads)
-    found: dict[str, dict[int, float]] = {"look": {}, "encoder": {}, "pixels": {}, "evaluate": {}, "flops": {}}
+    found: dict[str, dict[int, float]] = {
+        "look": {},
+        "encoder": {},
+        "pixels": {},
+        "evaluate": {},
+        "judge": {},
+        "flops": {},
+    }
     rdm_s = 0.0
     for size in sizes(survey):
         say(f"timing at {size} px")
@@ -76,11 +88,15 @@ def measure(survey: Survey, settings: WorkerSettings, say: Callable[[str], None]
             found["encoder"][size] = clock.seconds(*_encoder(params))
             found["look"][size] = found["encoder"][size] / BATCH["encoder"] / _ENCODER_PASSES
         else:
-            found["look"][size] = found["look"].get(SIZES[0]) or clock.look_s(params)
+            found["look"][size] = found["look"].get(SIZES[0]) or clock.look_s(*_encoder_of(params))
         trainable, rows, how = _pixels(params, dim(survey))
         found["pixels"][size] = clock.seconds(trainable, rows, how)
         found["flops"][size] = clock.flops
-        found["evaluate"][size] = clock.seconds(*_judge(params))
+        if survey.judge is None:
+            found["evaluate"][size] = clock.seconds(*_judge(params))
+            found["judge"][size] = found["evaluate"][size] / BATCH["evaluate"] / _JUDGE_PASSES
+        else:
+            found["judge"][size] = clock.look_s(*_judge_of(params, size))
         rdm_s = rdm_s or clock.seconds(*_rdm(params))
     return Speeds(
         start_s=start_s,
@@ -89,6 +105,7 @@ def measure(survey: Survey, settings: WorkerSettings, say: Callable[[str], None]
         encoder_s=found["encoder"],
         pixels_s=found["pixels"],
         evaluate_s=found["evaluate"],
+        judge_s=found["judge"],
         pixels_flops=found["flops"],
         busy=clock.busy,
         device=device_name(device),
@@ -140,17 +157,17 @@ class _Clock:
                         break
         return best
 
-    def look_s(self, params: Params) -> float:
-        """One picture through a ready-made encoder: by the faster of two batches."""
+    def look_s(self, network: Any, images: Any) -> float:
+        """One picture through a ready-made network: by the faster of two batches."""
         import torch
 
-        encoder = params.encoder.model.build().to(self.device)
-        images = torch.zeros(_N_LOOKED_AT, 3, encoder.input_px, encoder.input_px, device=self.device)
+        network = network.to(self.device)
+        images = images.to(self.device) if isinstance(images, torch.Tensor) else images
         self.threads, best = torch.get_num_threads(), float("inf")
         with torch.no_grad():
             for _ in range(2):
                 with self._timed() as took:
-                    encoder.raw(images)
+                    network(images)
                 best = min(best, took[0])
         return best / _N_LOOKED_AT
 
@@ -209,6 +226,22 @@ def _encoder(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
     return trainer, fetch, section.train
 
 
+def _encoder_of(params: Params) -> "tuple[torch.nn.Module, torch.Tensor]":
+    """A ready-made encoder, with any weights, and pictures as it gets them."""
+    import torch
+
+    encoder = params.encoder.model.build()
+    return encoder, torch.zeros(_N_LOOKED_AT, 3, encoder.input_px, encoder.input_px)
+
+
+def _judge_of(params: Params, size: int) -> "tuple[FeatureNetwork, np.ndarray]":
+    """A ready-made judge, and pictures as it gets them."""
+    import numpy as np
+
+    section: Any = params.evaluate.features
+    return section.network.load(), np.zeros((_N_LOOKED_AT, size, size, 3), np.uint8)
+
+
 def _pixels(params: Params, width: int) -> "tuple[Trainable, Any, TrainConfig]":
     import torch
 
@@ -252,7 +285,7 @@ def _judge(params: Params) -> "tuple[Trainable, Any, TrainConfig]":
     from components.metrics.features import FeatureNet, SelfTask
     from components.nn.vit import seeded_init
 
-    section = params.evaluate
+    section: Any = params.evaluate
     with seeded_init(0):
         task = SelfTask(FeatureNet(section.features, 4))
 

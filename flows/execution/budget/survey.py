@@ -59,6 +59,9 @@ class Survey:
     encoder: Mapping[str, Any] | None = None
     """`encoder.model` of a file that the person brings; null: an encoder is trained on the pictures."""
 
+    judge: Mapping[str, Any] | None = None
+    """`evaluate.features.network` of such a file; null: the judge is trained on the pictures."""
+
     @property
     def channels(self) -> Literal[1, 3]:
         """Gray only where no picture has color."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from flows.execution.budget.plan import Plan, gpu_minutes, minutes_for, needed
-from flows.execution.budget.recipe import PAINTER_STEPS, SIZES, dim, n_train
+from flows.execution.budget.recipe import PAINTER_STEPS, SIZES, dim, n_features, n_train
 from flows.execution.budget.speeds import Speeds
 from flows.execution.budget.survey import Survey
 from flows.runs.ancestry import spoken_duration
@@ -57,7 +57,11 @@ def plan_lines(survey: Survey, speeds: Speeds, plan: Plan) -> Iterator[str]:
         f"steps, {plan.seen:,} pictures seen, each {passes:,.0f} times"
     )
     yield f"sample    {plan.n_samples} pictures, {PAINTER_STEPS} evaluations each"
-    yield f"evaluate  {plan.steps['evaluate']:,} steps of the judge"
+    if survey.judge is None:
+        yield f"evaluate  {plan.steps['evaluate']:,} steps of the judge"
+    else:
+        file, name = survey.judge["weights"]["uri"], survey.judge["name"]
+        yield f"evaluate  judged by {name} of {file}, which conditions nothing; {n_features(survey)} axes"
 
 
 def time_lines(plan: Plan, speeds: Speeds, minutes: float) -> Iterator[str]:

@@ -9,13 +9,18 @@ import numpy as np
 from components.base import Metrics
 from components.cache.samples import SamplesInfo
 from components.images.pictures import grid, png_bytes, rows_grid
-from components.metrics.advice import FIX
+from components.metrics.advice import FIX, Advice
+from components.metrics.config import Task
 from components.metrics.histogram import class_shares
+from components.metrics.judge import Judge
 from components.metrics.measure import Vectors, plane
 from components.metrics.memorization import Memorization
+from components.metrics.names import MEANINGS
+from components.metrics.names import shown as say
 from components.pages import charts
 from components.pages.page import render
 from components.pages.svg import Drawing
+from flows.stages.evaluate.own import Painted
 from flows.stages.evaluate.params import EvaluateParams
 
 Records = list[dict[str, object]]
@@ -26,8 +31,11 @@ N_GRID, N_PAIRS, N_NEIGHBORS, N_BINS, N_DOTS = 100, 16, 12, 40, 500
 SETS = ("drawn", "real, held out")
 CONTROLS = {"real": "real", "generated": "drawn", "blurred": "blurred", "shuffled": "shuffled", "noise": "noise"}
 _TEMPLATE = Path(__file__).with_suffix(".html")
-_BY_JUDGE = ("fd", "precision", "recall", "inception", "class_", "caption_", "memorization", "equivalent")
-_GAUGES = ("precision", "recall", "memorization_share", "condition_cosine")
+_BY_JUDGE = (
+    *("fd", "kid", "mind", "precision", "recall", "inception"),
+    *("class_", "caption_", "memorization", "equivalent", "own_picture"),
+)
+_GAUGES = ("precision", "recall", "memorization_share", "condition_cosine", "own_picture_r5")
 
 
 @dataclass(frozen=True)
@@ -38,12 +46,21 @@ class Pictures:
     real: bytes
     closest: bytes
     neighbors: bytes
+    own: bytes | None
 
 
 def pictures(
-    generated: Load, held_out: Load, train: Load, *, sizes: tuple[int, int], copies: Memorization, seed: int
+    generated: Load,
+    held_out: Load,
+    train: Load,
+    *,
+    sizes: tuple[int, int],
+    copies: Memorization,
+    painted: Painted | None,
+    seed: int,
 ) -> Pictures:
-    """Drawn and held-out grids, the pairs most alike, and random drawn images above their nearest training images.
+    """Drawn and held-out grids, the pairs most alike, random drawn images above their nearest training images, and
+    held-out images above what is painted of their representations.
 
     `sizes` are the numbers of generated and held-out images.
     """
@@ -51,13 +68,28 @@ def pictures(
     n_generated, n_held_out = sizes
     closest = copies.closest(N_PAIRS)
     some = np.sort(choose.permutation(n_generated)[:N_NEIGHBORS])
+    real, own = np.sort(choose.permutation(n_held_out)[:N_GRID]), None
+    if painted is not None:
+        few = np.sort(choose.permutation(len(painted.own))[:N_NEIGHBORS])
+        own = png_bytes(rows_grid([held_out(painted.own[few]), painted.images[few]]))
     rows = [generated(some)] + [train(copies.neighbor[some, j]) for j in range(copies.neighbor.shape[1])]
     return Pictures(
         generated=png_bytes(grid(generated(np.arange(min(N_GRID, n_generated))))),
-        real=png_bytes(grid(held_out(np.sort(choose.permutation(n_held_out)[:N_GRID])))),
+        real=png_bytes(grid(held_out(real))),
         closest=png_bytes(rows_grid([generated(closest), train(copies.neighbor[closest, 0])], folds=2)),
         neighbors=png_bytes(rows_grid(rows)),
+        own=own,
     )
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the numbers are to be read."""
+
+    judge: Judge
+    blind: Sequence[str]
+    """Why the judge is; its numbers are then left out."""
+    advice: Advice
 
 
 @dataclass(frozen=True)
@@ -129,7 +161,7 @@ def representation_plot(z: Vectors, seed: int) -> Plot:
     )
 
 
-def curve_plot(curve: Sequence[dict[str, float]], task: str, accuracy: float | None) -> Plot:
+def curve_plot(curve: Sequence[dict[str, float]], task: Task, accuracy: float | None) -> Plot:
     """How the feature network learned."""
     learned = "to name the labels" if task == "labels" else "to tell how pictures were turned and to redraw them"
     known = f" On held-out pictures it names {accuracy:.1%} correctly." if accuracy is not None else ""
@@ -154,13 +186,13 @@ def page(
     params: EvaluateParams,
     *,
     metrics: Metrics,
-    task: str,
-    blind: Sequence[str],
+    reading: Reading,
     shown: Pictures,
     plots: Sequence[Plot],
     parents: Mapping[str, str],
 ) -> str:
-    """report.html; equal content gives equal text. `blind`: why the judge is; its numbers are then left out."""
+    """report.html; equal content gives equal text."""
+    judge, blind = reading.judge, reading.blind
     model = info.pixels["model"]
     return render(
         _TEMPLATE,
@@ -170,8 +202,13 @@ def page(
         px=info.px,
         m=metrics,
         gauges=dict(_gauges(metrics)),
-        task=task,
+        judge=judge,
+        network=judge.network.identity,
+        network_line=judge.network.identity.line,
         blind=blind,
+        advice=reading.advice,
+        meanings=MEANINGS,
+        say=say,
         fix=FIX,
         controls=_control_rows(metrics),
         split=params.split,

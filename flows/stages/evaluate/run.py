@@ -1,8 +1,10 @@
 """Measure the samples against held-out images, in features of a network that conditioned nothing; write the report."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
@@ -11,22 +13,27 @@ from components.base import Metrics
 from components.cache.reader import CacheSplit, open_cache
 from components.cache.samples import Samples
 from components.collection.images import ImageIndex, open_images
-from components.encoders.base import load_encoder
+from components.encoders.base import FrozenEncoder, load_encoder
+from components.errors import ConfigError
 from components.images.pictures import to_float
 from components.metrics import looks, measure
-from components.metrics.config import Task
+from components.metrics.advice import Advice, advise
+from components.metrics.config import ReadyFeatures
 from components.metrics.controls import resized_down
-from components.metrics.features import FeatureNet, extract
-from components.metrics.fitting import RealImages, fit_network, pixel_vectors
+from components.metrics.fitting import RealImages, on_disk, pixel_vectors
+from components.metrics.judge import Judge, find_judge
 from components.metrics.measure import Vectors
-from components.metrics.memorization import Memorization, memorization
+from components.metrics.memorization import Memorization, memorization, memorized
+from components.metrics.networks.base import is_same
 from components.metrics.sight import Halves, See, Sight, halves, look, warn_if_blind
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
 from flows.stages.evaluate import page
 from flows.stages.evaluate.captions import asked, measure_captions
+from flows.stages.evaluate.own import Painted, own_picture, paint
 from flows.stages.evaluate.params import EvaluateParams
 
+_log = logging.getLogger(__name__)
 _N_NEIGHBORS = 3  # training neighbors shown below a random sample
 
 
@@ -34,14 +41,16 @@ _N_NEIGHBORS = 3  # training neighbors shown below a random sample
 class _Findings:
     """Everything that was measured, before it is written."""
 
-    task: Task
-    curve: list[dict[str, float]]
+    judge: Judge
     metrics: Metrics
     copies: Memorization
     copies_in_pixels: Memorization
-    drawn_classes: np.ndarray
+    drawn_classes: np.ndarray | None
+    """As the judge names them, where it learned labels."""
     z: Vectors | None
     sight: Sight
+    advice: Advice
+    painted: Painted | None
 
 
 class _Evaluation:
@@ -54,53 +63,79 @@ class _Evaluation:
         params.features.check_size(len(held_out))
         self.index = index
         self.classes: list[str] | None = list(index.classes) if index.classes else None
-        self.task = params.features.resolve(self.classes)
         self.samples = Samples(inputs["sample"])
         self.train = RealImages(index.split("train"), self.samples.info.px)
-        self.held_out = RealImages(held_out, self.samples.info.px)
+        self.held_out, self.names = RealImages(held_out, self.samples.info.px), held_out.keys
 
     def find(self) -> _Findings:
         params = self.params
-        n_classes = len(self.classes or ())
-        net, curve = fit_network(
-            params.features, self.task, self.train, n_classes, params.train, self.worker, seed=params.seed
-        )
-        sets = (self.train.batches(params.batch_size), self.held_out.batches(params.batch_size), self.samples.batches())
-        (train, _), (held_out, p_held_out), (generated, p_generated) = (extract(net, batches) for batches in sets)
+        judge, train = find_judge(
+            params.features, self.train, self.classes, params.train, self.worker,
+            batch_size=params.batch_size, n_held_out=len(self.held_out), seed=params.seed,
+        )  # fmt: skip
+        same = self._conditioned(judge)
+        held_out, p_held_out = judge.see(self.held_out.batches(params.batch_size))
+        generated, p_generated = judge.see(self.samples.batches())
         x = Vectors(train, held_out, generated)
         metrics = measure.quality(x, k=params.k_neighbors, n_bootstrap=params.n_bootstrap, seed=params.seed)
-        if self.task == "labels" and self.held_out.labels is not None:
+        if p_held_out is not None and p_generated is not None and self.held_out.labels is not None:
             measure.warn_of_chance(p_held_out, self.held_out.labels)
             metrics |= measure.class_metrics(p_generated, p_held_out, self.held_out.labels)
             metrics |= self._agreement(p_generated)
         copies = memorization(
             generated, held_out, [train], percentile=params.percentile, k=min(_N_NEIGHBORS, len(train))
         )
-        in_pixels = self._pixel_copies(net)
+        in_pixels = self._pixel_copies()
         metrics |= measure.memorization_metrics(copies, in_pixels)
         captions = asked(self.samples, self.inputs)
         if captions is not None:
-            see = partial(self._see, net)
+            see = partial(self._see, judge)
             metrics |= measure_captions(captions, generated, self.index, train, see, seed=params.seed)
         z = self._representations()
         if z is not None:
             metrics |= measure.representation_metrics(z) | self._follows(z.generated)
-        sight, controls = self._sight(net, generated)
-        metrics |= controls
+        sight, controls = self._sight(judge, generated)
+        metrics |= controls | ({"judge_same": 1.0} if same else {})
         metrics |= {"n_generated": len(generated), "n_held_out": len(held_out), "n_train": len(train)}
-        return _Findings(self.task, curve, metrics, copies, in_pixels, p_generated.argmax(axis=1), z, sight)
+        painted = paint(params, self.inputs, self.samples, self.names, self.worker.device)
+        if painted is not None:
+            metrics |= own_picture(judge.features(painted.images, params.batch_size), held_out, painted.own)
+        named = None if p_generated is None else p_generated.argmax(axis=1)
+        advice = self._advice(len(generated), *held_out.shape, named=named is not None)
+        return _Findings(judge, metrics, copies, in_pixels, named, z, sight, advice, painted)
 
-    def _see(self, net: FeatureNet, split: ImageIndex, rows: np.ndarray) -> np.ndarray:
+    def _see(self, judge: Judge, split: ImageIndex, rows: np.ndarray) -> np.ndarray:
         """Features of some pictures of a split."""
         px, size = self.samples.info.px, self.params.batch_size
-        return extract(net, (split.load(rows[i : i + size], px) for i in range(0, len(rows), size)))[0]
+        return judge.see(split.load(rows[i : i + size], px) for i in range(0, len(rows), size))[0]
 
-    def _sight(self, net: FeatureNet, generated: np.ndarray) -> tuple[Sight, Metrics]:
+    def _advice(self, n: int, n_held_out: int, dim: int, *, named: bool) -> Advice:
+        labels = self.held_out.labels
+        n_labels = int((labels >= 0).sum()) if named and labels is not None else None
+        advice = advise(n, n_held_out, dim, k=self.params.k_neighbors, n_labels=n_labels)
+        for remark in advice.remarks:
+            _log.warning("%s", remark)
+        return advice
+
+    def _conditioned(self, judge: Judge) -> bool:
+        """Whether the judge is the encoder that conditioned the generator. Raises: ConfigError unless that is meant."""
+        module, features = getattr(judge.network, "module", None), self.params.features
+        if self.samples.info.dim is None or module is None or not is_same(module, self._encoder().network):
+            return False
+        if isinstance(features, ReadyFeatures) and features.allow_same:
+            return True
+        raise ConfigError(
+            "the judge is the encoder that conditions the generator, which flatters its pictures",
+            got=judge.network.identity.model, expected="another network in evaluate.features",
+            fix="name another one, or set evaluate.features.allow_same: true, and the page says so",
+        )  # fmt: skip
+
+    def _sight(self, judge: Judge, generated: np.ndarray) -> tuple[Sight, Metrics]:
         """Whether the network can see, and where the samples stand between its controls."""
         params = self.params
 
         def see(images: np.ndarray) -> np.ndarray:
-            return extract(net, (images[rows] for rows in _blocks(len(images), params.batch_size)))[0]
+            return judge.features(images, params.batch_size)
 
         split = halves(self.held_out.load, len(self.held_out), see, seed=params.seed)
         sight = look(split, see, k=params.k_neighbors, seed=params.seed)
@@ -114,7 +149,7 @@ class _Evaluation:
         own = looks.own_period(info.pixels)
         drawn = self.samples.images(np.arange(min(len(split.images), info.n)))
         period, blocks, real = looks.worst_blockiness(drawn, split.images, (*looks.PERIODS, own or 0))
-        sizes = looks.sizes_px(min(info.px, self.params.features.px))
+        sizes = looks.sizes_px(min(info.px, self.params.features.side(info.px)))
         distances = [split.fd(see(resized_down(half, size))) for size in sizes]
         return {
             "blockiness": blocks,
@@ -129,12 +164,14 @@ class _Evaluation:
         asked = self.samples.labels()
         return {} if asked is None else {"class_agreement": float((probabilities.argmax(axis=1) == asked).mean())}
 
-    def _pixel_copies(self, net: FeatureNet) -> Memorization:
-        px, size = net.config.px, self.params.batch_size
-        generated = np.concatenate(list(pixel_vectors(self.samples.batches(), px)))
-        held_out = np.concatenate(list(pixel_vectors(self.held_out.batches(size), px)))
+    def _pixel_copies(self) -> Memorization:
+        px, size = self.params.features.side(self.samples.info.px), self.params.batch_size
+        vectors = on_disk(
+            chain(pixel_vectors(self.samples.batches(), px), pixel_vectors(self.held_out.batches(size), px)),
+            len(self.samples) + len(self.held_out), self.worker.scratch / "pixels.npy",
+        )  # fmt: skip
         train = pixel_vectors(self.train.batches(4096), px)
-        return memorization(generated, held_out, train, percentile=self.params.percentile)
+        return memorized(vectors, len(self.samples), train, percentile=self.params.percentile)
 
     def _representations(self) -> Vectors | None:
         """Of the training images, the held-out images and the samples; None when the generator used none."""
@@ -146,9 +183,12 @@ class _Evaluation:
         train, held_out = cache.training(columns), cache.held_out(self.params.split, columns)
         return Vectors(_all_representations(train), _all_representations(held_out), drawn)
 
+    def _encoder(self) -> FrozenEncoder:
+        return load_encoder(self.inputs["encoder"]).to(self.worker.device)
+
     def _follows(self, asked: np.ndarray) -> Metrics:
         """Whether the encoder sees in each sample what it was drawn from; samples it has no answer for are left out."""
-        encoder = load_encoder(self.inputs["encoder"]).to(self.worker.device)
+        encoder = self._encoder()
         batches = (to_float(images).to(self.worker.device) for images in self.samples.batches())
         seen = torch.cat([encoder(images).cpu() for images in batches]).numpy()
         known = np.isfinite(seen).all(axis=1)
@@ -171,18 +211,20 @@ def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> 
     found = evaluation.find()
     shown = page.pictures(
         evaluation.samples.images, evaluation.held_out.load, evaluation.train.load,
-        sizes=(len(evaluation.samples), len(evaluation.held_out)), copies=found.copies, seed=params.seed,
+        sizes=(len(evaluation.samples), len(evaluation.held_out)), copies=found.copies, painted=found.painted,
+        seed=params.seed,
     )  # fmt: skip
-    for name in ("real", "closest", "neighbors"):
-        out.write_bytes(f"pictures/{name}.png", getattr(shown, name))
+    for name in ("real", "closest", "neighbors", "own"):
+        if (png := getattr(shown, name)) is not None:
+            out.write_bytes(f"pictures/{name}.png", png)
     plots = list(_plots(evaluation, found))
     for plot in plots:
         out.write_json(f"plots/{plot.name}.json", plot.records)
     info = evaluation.samples.info
     parents = {stage: inputs[stage].digest for stage in ("sample", "encode", "encoder", "collect")} | info.parents
     told = page.page(
-        info, params, metrics=found.metrics, task=found.task, blind=found.sight.reasons, shown=shown, plots=plots,
-        parents=parents,
+        info, params, metrics=found.metrics, reading=page.Reading(found.judge, found.sight.reasons, found.advice),
+        shown=shown, plots=plots, parents=parents,
     )  # fmt: skip
     out.write_bytes("report.html", told.encode())
     return found.metrics
@@ -191,10 +233,11 @@ def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> 
 def _plots(evaluation: _Evaluation, found: _Findings) -> Iterator[page.Plot]:
     labels = evaluation.held_out.labels
     yield page.control_plot(found.metrics)
-    if found.task == "labels" and evaluation.classes and labels is not None:
+    if found.drawn_classes is not None and evaluation.classes and labels is not None:
         yield page.class_plot(found.drawn_classes, labels, evaluation.classes)
     yield page.distance_plot("feature", found.copies, "distance of features")
     yield page.distance_plot("pixel", found.copies_in_pixels, "difference of pixels")
     if found.z is not None:
         yield page.representation_plot(found.z, evaluation.params.seed)
-    yield page.curve_plot(found.curve, found.task, found.metrics.get("network_accuracy"))
+    if found.judge.task is not None:
+        yield page.curve_plot(found.judge.curve, found.judge.task, found.metrics.get("network_accuracy"))

@@ -8,9 +8,11 @@ import torch
 
 from components.errors import ConfigError, DataError, DivergedError
 from components.metrics.config import FeatureConfig
-from components.metrics.features import LABEL_SMOOTHING, FeatureNet, extract, fit, shifted, turned, unsmoothed
+from components.metrics.features import LABEL_SMOOTHING, FeatureNet, fit, shifted, turned, unsmoothed
 from components.metrics.fitting import RealImages, fit_network, pixel_vectors
 from components.metrics.measure import warn_of_chance
+from components.metrics.networks.base import extract
+from components.metrics.networks.trained import TrainedFeatures
 from components.rng import BatchRng
 from components.training.config import OptimConfig, TrainConfig
 from tests.support.toys import worker
@@ -90,7 +92,7 @@ def test_turning_is_rot90() -> None:
 def test_labels_are_learned_from_labeled_images_alone(tmp_path: Path) -> None:
     train, new = Bars(200), Bars(61)
     net, curve = fit_network(CONFIG, "labels", RealImages(train, 8), 2, _how(60), worker(tmp_path), seed=0)
-    features, probabilities = extract(net, RealImages(new, 8).batches(16))
+    features, probabilities = extract(TrainedFeatures(net, "labels"), RealImages(new, 8).batches(16))
     assert (probabilities.argmax(1) == new.truth).mean() > 0.9
     assert features.shape == (61, 4)
     assert features.dtype == np.float64
@@ -117,7 +119,7 @@ def test_equal_seeds_give_equal_bits_and_the_initial_weights_have_their_own(tmp_
     def trained(seed: int) -> np.ndarray:
         train = RealImages(Bars(40), 8)
         net, _ = fit_network(CONFIG, "labels", train, 2, _how(3), worker(tmp_path), seed=seed)
-        return extract(net, RealImages(Bars(10), 8).batches(4))[0]
+        return extract(TrainedFeatures(net, "labels"), RealImages(Bars(10), 8).batches(4))[0]
 
     torch.manual_seed(0)
     first = trained(5)
@@ -138,7 +140,7 @@ def test_a_network_that_has_learned_nothing_is_warned_of(tmp_path: Path, caplog:
     assert new.labels is not None
     new.labels = np.where(new.labels < 0, new.labels, 1 - new.labels)
     net, _ = fit_network(CONFIG, "labels", RealImages(train, 8), 2, _how(60), worker(tmp_path), seed=0)
-    _, probabilities = extract(net, RealImages(new, 8).batches(16))
+    _, probabilities = extract(TrainedFeatures(net, "labels"), RealImages(new, 8).batches(16))
     warn_of_chance(probabilities, new.labels)
     assert "nothing shows that the feature network has learned" in caplog.text
     assert "labels right" in caplog.text
@@ -175,7 +177,7 @@ def test_features_that_are_not_finite_are_an_error() -> None:
     with torch.no_grad():
         net.bottleneck.bias.fill_(float("nan"))
     with pytest.raises(DivergedError, match="not finite"):
-        extract(net, [np.zeros((2, 8, 8, 3), np.uint8)])
+        extract(TrainedFeatures(net, "labels"), [np.zeros((2, 8, 8, 3), np.uint8)])
 
 
 @pytest.mark.parametrize("px", [4, 7, 32])

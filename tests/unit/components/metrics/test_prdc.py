@@ -1,5 +1,7 @@
 """Precision and recall, and nearest neighbors, against loops over all pairs."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -101,3 +103,14 @@ def test_half_of_the_modes_dropped_halves_recall_and_coverage_alone() -> None:
     assert recall == pytest.approx(0.5, abs=0.05)
     assert density == pytest.approx(1, abs=0.2)
     assert coverage == pytest.approx(0.5, abs=0.05)
+
+
+def test_memory_of_a_search_does_not_grow_with_the_queries() -> None:
+    """The table of 20,000 queries against a block of 512 would be 82 MB, and sorting it twice that."""
+    rng = np.random.default_rng(0)
+    queries, blocks = rng.normal(size=(20_000, 2)), [rng.normal(size=(512, 2)) for _ in range(2)]
+    tracemalloc.start()
+    nearest(queries, blocks, k=2)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 80e6

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 from typer.testing import CliRunner
 
 from components.errors import ConfigError, WeightsError
@@ -19,7 +20,7 @@ from tests.support.cli import rcg
 
 MACHINE = Speeds(
     start_s=6.0, rdm_s=0.015, encoder_s={16: 0.3}, look_s={16: 3e-4}, pixels_s={16: 0.2}, evaluate_s={16: 0.09},
-    pixels_flops={16: 1.3e10}, busy=1.0, device="cpu", threads=2,
+    judge_s={16: 5e-4}, pixels_flops={16: 1.3e10}, busy=1.0, device="cpu", threads=2,
 )  # fmt: skip
 
 
@@ -61,6 +62,28 @@ def test_a_ready_made_encoder_is_tried_and_written() -> None:
             rcg("init", "demo", "--force", *wrong)
     with pytest.raises(WeightsError, match="does not fit"):
         rcg("init", "demo", "--force", "--encoder", "e.safetensors", "--timm", "test_resnet")
+
+
+def test_a_ready_made_judge_is_tried_and_written_and_is_not_the_encoder() -> None:
+    torch.manual_seed(0)
+    save_weights(Path("e.safetensors"), timm.create_model("test_vit", num_classes=0).state_dict())
+    save_weights(Path("j.safetensors"), timm.create_model("test_resnet", num_classes=0).state_dict())
+    encoder = ("--encoder", "e.safetensors", "--timm", "test_vit")
+    judge = ("--judge", "j.safetensors", "--judge-timm", "test_resnet")
+    assert "judged by test_resnet of j.safetensors" in rcg("init", "demo", "--minutes", "5", *encoder, *judge)
+    section = load_params().evaluate
+    assert (section.features.kind, section.train) == ("ready", None)
+    for wrong, what in (
+        (("--judge-timm", "test_resnet"), "without --judge"),
+        (("--judge", "j.safetensors"), "without --judge-timm"),
+        ((*encoder, "--judge", "e.safetensors", "--judge-timm", "test_vit"), "does not judge them"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            rcg("init", "demo", "--force", *wrong)
+    with pytest.raises(WeightsError, match="does not exist"):
+        rcg("init", "demo", "--force", "--judge", "none", "--judge-timm", "test_resnet")
+    with pytest.raises(WeightsError, match="does not fit"):
+        rcg("init", "demo", "--force", "--judge", "e.safetensors", "--judge-timm", "test_resnet")
 
 
 def test_explain_says_what_init_timed(tmp_path: Path) -> None:
@@ -108,7 +131,7 @@ def test_parts_are_timed_at_the_sizes_of_the_pictures(monkeypatch: pytest.Monkey
     told: list[str] = []
     found = measure(look(DemoSource()), WorkerSettings(device="cpu"), told.append)
     assert told == ["timing at 16 px"]
-    for by_size in (found.encoder_s, found.pixels_s, found.evaluate_s, found.pixels_flops):
+    for by_size in (found.encoder_s, found.pixels_s, found.evaluate_s, found.judge_s, found.pixels_flops):
         assert set(by_size) == {16}
         assert by_size[16] > 0
     assert found.rdm_s > 0

@@ -14,9 +14,9 @@ from components.errors import ArtifactError, ConfigError, DataError, ShapeError,
 from components.metrics.networks.base import Identity, Seen
 from components.metrics.protocol import check_same
 from flows.evaluation.networks import Choice
+from flows.evaluation.page import page
 from flows.evaluation.rows import Judged, as_json
 from flows.evaluation.run import Asked, judge
-from flows.evaluation.told import page
 from flows.execution.project import Project
 from flows.settings import Settings
 from tests.support.cli import rcg

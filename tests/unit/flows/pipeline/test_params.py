@@ -17,6 +17,11 @@ ROOT = Path(__file__).parents[4]
 NEVER_DROPPED = [{"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": True}]
 
 UNET = UNetGuideConfig.tiny().model_dump(mode="json")
+SAME = {
+    "kind": "ready", "dim": 64, "allow_same": False,
+    "network": {"kind": "timm", "name": "tf_efficientnet_lite0", "input_px": 96,
+                "weights": read_yaml(ROOT / "presets/emoji.yaml")["encoder"]["model"]["weights"]},
+}  # fmt: skip
 GUIDE = {"numerics": 1, "seed": 0, "model": UNET, "train": TrainConfig.tiny().model_dump(mode="json")}
 
 
@@ -98,6 +103,10 @@ SHARED = {"text__joint": {"dim": None, "seed": 0, "train": None}, "text__encoder
         ("paper-ldm-8", {"pixels__model__groups": 48}, "no multiple of groups"),
         ("paper-dit-xl-2", {"codec__model__px": 260}, "multiple of 8"),
         ("paper-mage-b", {"codec__model__px": 250}, "multiple of 16"),
+        ("emoji", {"evaluate__features": SAME, "evaluate__train": None}, r"is the encoder that .*allow_same: true"),
+        ("emoji", {"evaluate__features": SAME}, r"set evaluate\.train: null"),
+        ("emoji", {"evaluate__features": {"kind": "none"}}, r"evaluate\.features: .*'trained', 'ready'"),
+        ("emoji", {"evaluate__train": None}, r"evaluate\.train is null; presets/ show"),
         ("paper-mage-b", {"sample__pixels": {"kind": "diffusion", "sampler": "ddim", "steps": 5, "spacing": "trailing",
                                              "eta": 0.0, "guidance": 0.0}}, "set kind: masked"),
     ],

@@ -10,12 +10,16 @@ import torch
 from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.encoders.base import saved_config
 from components.encoders.config import MoCoV3Config
+from components.encoders.timm import described, imported
 from components.errors import ConfigError
-from components.metrics.config import FeatureConfig
+from components.files import file_sha256
+from components.metrics.config import FeatureConfig, ReadyFeatures
+from components.metrics.networks.config import TimmNetwork
 from components.store.local import LocalStore
 from components.training.checkpoint import CheckpointDir
 from components.training.config import OptimConfig, TrainConfig
 from components.weights import save_weights
+from components.weights_file import WeightsFile
 from flows.stages.evaluate.params import EvaluateParams
 from flows.stages.evaluate.run import run
 from tests.support.folders import (
@@ -209,3 +213,35 @@ def test_too_many_features_are_refused_before_anything_is_trained(world: Path, t
     _save_samples(world / "sample", draw_bars(N)[0], condition="none")
     with pytest.raises(ConfigError, match=r"set evaluate\.features\.dim: 6"):
         _evaluate(world, tmp_path, _params(split="val", features=FeatureConfig(task="auto", px=PX, width=8, dim=7)))
+
+
+def test_a_network_from_a_file_judges_and_the_encoder_only_where_that_is_meant(world: Path, tmp_path: Path) -> None:
+    import timm
+
+    file = tmp_path / "judge.safetensors"
+    torch.manual_seed(0)
+    save_weights(file, timm.create_model("test_resnet", num_classes=0).state_dict())
+    pin = WeightsFile(uri=str(file), sha256=file_sha256(file))
+    network = TimmNetwork(kind="timm", name="test_resnet", input_px=32, weights=pin)
+    features = ReadyFeatures(kind="ready", network=network, dim=4, allow_same=False)
+    params = _params(features=features, train=None)
+    _save_samples(world / "sample", draw_bars(N, seed=5)[0], condition="representation")
+    m, out = _evaluate(world, tmp_path, params)
+    html = " ".join(out.read_bytes("report.html").decode().split())
+    assert m["fd"] >= 0
+    assert "network_accuracy" not in m
+    assert "judge_same" not in m
+    assert "test_resnet, a network from a file that has learned nothing here, in the 4 directions" in html
+    assert pin.sha256[:12] in html
+    assert "plots/network_loss.json" not in out.names()
+
+    root = tmp_path / "same"
+    for name in ("collect", "encode", "sample"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).symlink_to(world / name)
+    encoder, model = FolderArtifact(root / "encoder"), described("test_resnet", pin)
+    encoder.write_json("config.json", saved_config(model))
+    save_weights(encoder.path("weights.safetensors"), imported(model).network.state_dict())
+    inputs = FolderInputs(root, str(world / "source"))
+    with pytest.raises(ConfigError, match=r"allow_same: true"):
+        run(params, inputs, FolderArtifact(tmp_path / "refused"), worker(tmp_path))

@@ -6,11 +6,12 @@ import re
 import numpy as np
 import pytest
 
+from components.metrics.advice import advise
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization
 from flows.stages.evaluate import page
 from tests.support.hostile import assert_harmless
-from tests.support.shown import CLASSES, METRICS, PNG, REPRESENTATIONS, evaluation_page
+from tests.support.shown import CLASSES, METRICS, OWN, PNG, REPRESENTATIONS, evaluation_page
 
 
 def test_is_deterministic_holds_its_pictures_and_asks_for_nothing() -> None:
@@ -31,9 +32,23 @@ def test_cards_follow_what_was_measured() -> None:
     def names(metrics: dict[str, float]) -> list[str]:
         return re.findall(r'<div class="card"><h3>(.*?)</h3>', evaluation_page(metrics))
 
-    assert len(names(METRICS)) == 6
-    assert names(METRICS | CLASSES)[5:] == ["Classes, how evenly", "Inception score", "Blockiness"]
-    assert names(METRICS | REPRESENTATIONS)[5:] == ["Blockiness", "Representations alone", "Follows its representation"]
+    assert len(names(METRICS)) == 8
+    assert names(METRICS | CLASSES)[7:] == ["Classes, how evenly", "Inception score", "Blockiness"]
+    assert names(METRICS | REPRESENTATIONS)[7:] == ["Blockiness", "Representations alone", "Follows its representation"]
+    assert "Own picture" in names(METRICS | OWN)
+
+
+def test_for_few_pictures_the_page_leads_with_what_is_valid_there_and_says_why() -> None:
+    few, many = evaluation_page(advice=advise(800, 270, 16, k=3, n_labels=40)), evaluation_page()
+    cards = [re.findall(r'<div class="card"><h3>(.*?)</h3>', page) for page in (few, many)]
+    assert cards[0].index("KID ×1000") < cards[0].index("Precision") < cards[0].index("Fréchet distance")
+    assert cards[1][0] == "Fréchet distance"
+    text = " ".join(few.split())
+    assert "270 pictures are few: KID, which is unbiased at any number, comes first" in text
+    assert "By KID the drawn pictures are at 2, the training pictures at 0.1." in text
+    assert "Only 40 held-out pictures have labels" in text
+    assert "times as far away" not in text
+    assert "pictures are few" not in many
 
 
 def test_the_headline_is_said_in_words() -> None:
@@ -103,6 +118,6 @@ def test_pictures_pair_each_sample_with_its_neighbor() -> None:
     def other(indices: np.ndarray) -> np.ndarray:
         return np.full((len(indices), 8, 8, 3), 255, np.uint8)
 
-    first = page.pictures(other, other, train, sizes=(50, 30), copies=copies, seed=0)
+    first = page.pictures(other, other, train, sizes=(50, 30), copies=copies, painted=None, seed=0)
     assert asked[-1].tolist() == copies.neighbor[copies.closest(page.N_PAIRS), 0].tolist()
-    assert first == page.pictures(other, other, train, sizes=(50, 30), copies=copies, seed=0)
+    assert first == page.pictures(other, other, train, sizes=(50, 30), copies=copies, painted=None, seed=0)

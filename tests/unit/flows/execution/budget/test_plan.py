@@ -6,6 +6,8 @@ import pytest
 
 from components.encoders.config import TimmConfig
 from components.errors import ConfigError
+from components.metrics.config import ReadyFeatures
+from components.metrics.networks.config import TimmNetwork
 from components.weights_file import WeightsFile
 from flows.execution.budget.plan import MOST_MINUTES, gpu_minutes, least_minutes, minutes_for, needed, plan
 from flows.execution.budget.recipe import SIZES, n_features, n_train, recipe, sizes
@@ -22,7 +24,8 @@ COLLECTION = Survey(
 MACHINE = Speeds(
     start_s=6.0, rdm_s=0.015, encoder_s={16: 0.3, 32: 0.3, 64: 0.4}, look_s={16: 3e-4, 32: 3e-4, 64: 4e-4},
     pixels_s={16: 0.2, 32: 0.6, 64: 2.4},
-    evaluate_s={16: 0.09, 32: 0.35, 64: 1.4}, pixels_flops={16: 1.3e10, 32: 4.5e10, 64: 2.4e11},
+    evaluate_s={16: 0.09, 32: 0.35, 64: 1.4}, judge_s={16: 5e-4, 32: 2e-3, 64: 7e-3},
+    pixels_flops={16: 1.3e10, 32: 4.5e10, 64: 2.4e11},
     busy=1.0, device="cpu", threads=2,
 )  # fmt: skip
 
@@ -34,7 +37,7 @@ def _faster(by: float) -> Speeds:
 
     return replace(
         MACHINE, rdm_s=MACHINE.rdm_s / by, encoder_s=each(MACHINE.encoder_s), look_s=each(MACHINE.look_s),
-        pixels_s=each(MACHINE.pixels_s), evaluate_s=each(MACHINE.evaluate_s),
+        pixels_s=each(MACHINE.pixels_s), evaluate_s=each(MACHINE.evaluate_s), judge_s=each(MACHINE.judge_s),
     )  # fmt: skip
 
 
@@ -75,6 +78,25 @@ def test_size_follows_from_the_pictures_that_the_painter_sees() -> None:
         assert plan(COLLECTION, MACHINE, first).size >= size
         assert plan(COLLECTION, MACHINE, first - 1).size < size
     assert plan(COLLECTION, _faster(20), 45).size == 64
+
+
+def test_a_ready_made_judge_is_not_trained_and_its_looks_are_planned() -> None:
+    judge = TimmNetwork.tiny().model_dump(mode="json")
+    brought = replace(COLLECTION, judge=judge)
+    slow, fast = (
+        plan(brought, replace(MACHINE, evaluate_s={}, judge_s=dict.fromkeys(NEEDED, s)), 45) for s in (0.04, 0.01)
+    )
+    assert "evaluate" not in slow.steps
+    assert slow.seconds["evaluate"] - fast.seconds["evaluate"] == pytest.approx(
+        0.03 * (3000 + 1000 + 9 * 600), rel=0.01
+    )
+    assert slow.seen < fast.seen
+    params = check_params(slow.params, "params")
+    assert params.evaluate.train is None
+    assert isinstance(params.evaluate.features, ReadyFeatures)
+    assert params.evaluate.features.dim == n_features(COLLECTION)
+    assert 0.85 * 45 * 60 < slow.total_s <= 45 * 60
+    assert any("judged by test_resnet of weights.pth" in line for line in plan_lines(brought, MACHINE, slow))
 
 
 def test_a_ready_made_encoder_leaves_its_time_to_the_painter() -> None:

@@ -4,33 +4,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from components.images.pictures import grid, png_bytes
+from components.metrics.names import MEANINGS, NAMES, SCALES, shown
+from components.metrics.networks.base import Identity
 from components.pages import charts
 from components.pages.page import render
 from components.pages.svg import Drawing
 from flows.evaluation.rows import Judged
 
-NAMES = {
-    "fid": "FID", "fid_infinity": "FID inf", "fd": "FD", "fd_infinity": "FD inf", "sfid": "sFID",
-    "inception_score": "IS", "precision": "precision", "recall": "recall", "density": "density",
-    "coverage": "coverage", "kid": "KID x1000", "mind": "MIND", "cmmd": "CMMD",
-}  # fmt: skip
-
-MEANINGS = {
-    "fid": "Frechet distance in FID's Inception: how far means and covariances are apart. Lower is better.",
-    "fid_infinity": "The same, extrapolated to infinitely many pictures of the set; may fall below 0. Lower is better.",
-    "fd": "Frechet distance: how far means and covariances are apart in this network. Lower is better.",
-    "fd_infinity": "The same, extrapolated to infinitely many pictures of the set; may fall below 0. Lower is better.",
-    "sfid": "Frechet distance of features that know where something is in the picture. Lower is better.",
-    "inception_score": "Clear and varied at once, by the network's classes. Higher is better; it knows no reference.",
-    "precision": "Share of pictures that lie among the real ones. Do they look right?",
-    "recall": "Share of real pictures that lie among these. Is nothing left out?",
-    "density": "How densely the pictures lie among the real ones; about 1 for real pictures.",
-    "coverage": "Share of real pictures with one of these among their nearest neighbors.",
-    "kid": "Kernel distance, without bias at any number of pictures: about 0, also below it, for real ones.",
-    "mind": "Sliced Wasserstein distance: good from about a thousand pictures on. Lower is better.",
-    "cmmd": "Kernel distance of CLIP's embeddings, without bias. Lower is better.",
-}
-_TEMPLATE = Path(__file__).with_name("page.html")
+_TEMPLATE = Path(__file__).with_suffix(".html")
 _REAL = "real"
 
 
@@ -45,11 +26,8 @@ def cell(name: str, numbers: dict[str, float]) -> str:
     """One number in text; empty where it is not known."""
     if name not in numbers:
         return ""
-    value = numbers[name] * (1000 if name == "kid" else 1)
-    if name in ("precision", "recall", "density", "coverage"):
-        return f"{value:.3f}"
     low, high = numbers.get(f"{name}_low"), numbers.get(f"{name}_high")
-    return f"{value:.4g}" + (f" ({low:.3g}…{high:.3g})" if low is not None and high is not None else "")
+    return shown(name, numbers[name]) + (f" ({low:.3g}…{high:.3g})" if low is not None and high is not None else "")
 
 
 def table(judged: Judged) -> Iterator[str]:
@@ -68,10 +46,9 @@ def table(judged: Judged) -> Iterator[str]:
 def facts(judged: Judged) -> Sequence[str]:
     """Sentences that belong to the numbers."""
     protocol = judged.rows[0].protocol
-    network = protocol.network
     size = f"{protocol.n_reference:,} pictures" if protocol.n_reference else "unknown size"
     told = [
-        f"{network['kind']}: {network['model']}, sha256 {network['weights'][:12]}; {network['resize']}",
+        Identity(**protocol.network).line,
         f"reference of {size}, statistics {protocol.reference_statistics}; {protocol.n:,} pictures each; "
         f"pictures {protocol.pictures}",
         judged.why,
@@ -122,5 +99,5 @@ def _chart(name: str, judged: Judged, names: Sequence[str]) -> Drawing:
     values = {who: row.numbers[name] for who, row in zip(names, judged.rows, strict=True) if name in row.numbers}
     if name in judged.real:
         values[_REAL] = judged.real[name]
-    factor = 1000 if name == "kid" else 1
+    factor = SCALES.get(name, 1)
     return charts.bars({"": {k: max(0.0, v * factor) for k, v in values.items()}}, title=NAMES[name], marked=[_REAL])
