@@ -1,6 +1,6 @@
 """All measurements in one run, mostly as ratios: `make bench`. Takes about an hour on two cores.
 
-python -m benchmarks.bench [busy] [cache] [attention] [commands] [incremental] [memory] [paper]
+python -m benchmarks.bench [busy] [cache] [attention] [commands] [evaluate] [incremental] [memory] [paper]
 """
 
 import sys
@@ -54,6 +54,12 @@ def memory() -> list[Row]:
     return rows
 
 
+def evaluate() -> list[Row]:
+    from benchmarks.evaluation import evaluation_rows
+
+    return evaluation_rows()
+
+
 def paper() -> list[Row]:
     from benchmarks.paper_cases import CASES
     from benchmarks.paper_scale import paper_rows
@@ -68,6 +74,7 @@ PARTS: dict[str, Callable[[], list[Row]]] = {
     "attention": attention,
     "incremental": incremental,
     "memory": memory,
+    "evaluate": evaluate,
     "paper": paper,
 }
 
