@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-unit test-chaos test-cluster check format docs lock bench bench-cluster bench-scale study study-clipart clipart emoji clean
+.PHONY: help setup demo test test-long test-unit test-chaos test-cluster check format docs lock bench bench-cluster bench-scale study study-clipart clipart emoji clean
 .PHONY: image image-check full-image cluster-up cluster-down
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -12,7 +12,7 @@ export GOMP_SPINCOUNT ?= 10000
 unexport PYTHONDONTWRITEBYTECODE    # a process would compile the project each time that it starts
 # Test files side by side, each file in one process of one thread: small tensors gain nothing from a second.
 JOBS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 15
 UV := UV_LINK_MODE=$(or $(UV_LINK_MODE),hardlink) $(BIN)/uv
 
 help: ## print these notes
@@ -33,7 +33,10 @@ demo: setup ## train on 1,797 handwritten digits and generate new ones: all nine
 	rcg register
 
 test: setup ## every test that needs no cluster and no GPU
-	$(PYTEST) -m "not cluster and not gpu"
+	$(PYTEST) -m "not cluster and not gpu$(if $(WITHOUT), and not $(WITHOUT))"
+
+test-long: setup # those of them that take minutes each
+	$(PYTEST) --timeout 1800 -m long
 
 test-unit: setup ## the fast tests only
 	$(PYTEST) -m "not processes" tests/unit tests/contract tests/reference tests/repo

@@ -14,8 +14,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from components.collection.source import DemoSource
+from components.collection.packaged import ScansSource
 from tests.support.projects import BIN, ROOT, copy_code
+
+pytestmark = pytest.mark.long
 
 STEPS = ("lock", "snapshot", "branch", "repro", "results", "gate", "forward", "close")
 N_FIRST, N_NEW, N_POISON = 300, 30, 300
@@ -83,7 +85,7 @@ class Life:
         return set(self.store.glob("memo/encode/*/entry.json"))
 
     def add_digits(self, start: int, stop: int) -> None:
-        demo = DemoSource()
+        demo = ScansSource()
         keys = [item.key for item in demo.list() if not item.is_metadata]
         for key in keys[start:stop]:
             (self.pictures / Path(key).name).write_bytes(demo.read(key))

@@ -25,6 +25,8 @@ from tests.support.drivers import (
     until,
 )
 
+pytestmark = pytest.mark.long
+
 N_STEP_KILLS = 10
 _LIKE_OTHERS = ("/step-00000015/", "/step-00000020/")
 """Checkpoints that are written as those before and after them are."""

@@ -10,6 +10,8 @@ import pytest
 from benchmarks import study
 from benchmarks.study_results import ORDER, write_results
 
+pytestmark = pytest.mark.long
+
 REPO = Path(__file__).parents[2]
 
 
