@@ -1,11 +1,12 @@
-"""What will go wrong hours from now, told from params.yaml and collection.lock before anything runs."""
+"""What will go wrong hours from now, told from params.yaml and collection.lock before anything runs.
+
+What reads metadata is imported inside functions: it loads NumPy and pyarrow, which most folders do without.
+"""
 
 from collections.abc import Iterator
 from itertools import islice
 
 from components.collection.lock import Lock, read_lock
-from components.collection.metadata import folder_label, read_notes
-from components.collection.source import open_source
 from components.diffusion.bases.config import GaussiansConfig
 from components.errors import ConfigError, RcgError
 from flows.execution.project import Project
@@ -36,6 +37,8 @@ def concerns(project: Project, *, remote: bool = False) -> list[str]:
 def _of_labels(params: Params, lock: Lock) -> Iterator[str]:
     if params.collect.labels != "folder":
         return
+    from components.collection.metadata import folder_label
+
     keys = islice((entry.key for chunk in lock.chunks for entry in lock.entries(chunk)), _MOST_KEYS)
     folders = {folder_label(key) for key in keys} - {None}
     if len(folders) < 2:
@@ -67,11 +70,18 @@ def _of_captions(params: Params, lock: Lock, source: str) -> Iterator[str]:
     if sum(file.size for file in lock.metadata) > _MOST_METADATA:
         return
     try:
-        notes = read_notes(open_source(source, follows_links=lock.follows_links), lock.metadata)
+        n = _n_captioned(lock, source) if lock.metadata else 0
     except RcgError:  # `collect` says what is wrong with the source
         return
-    n = sum(bool(note.captions) for note in notes.values())
     if n and params.text is None:
         yield f"{n} picture(s) have a caption that nothing reads: params.yaml has no section text; {_HOW_TO}"
     elif params.text is not None and not n and (params.rdm is None or params.rdm.train is not None):
         yield "params.yaml has a section text, but no picture has a caption: add them to metadata.csv, column text"
+
+
+def _n_captioned(lock: Lock, source: str) -> int:
+    from components.collection.metadata import read_notes
+    from components.collection.source import open_source
+
+    notes = read_notes(open_source(source, follows_links=lock.follows_links), lock.metadata)
+    return sum(bool(note.captions) for note in notes.values())

@@ -268,7 +268,7 @@ def test_a_judge_that_takes_noise_for_pictures_promotes_nothing(world: World) ->
     world.register(1)
     refused = world.promote()
     assert (refused.result, world.where()) == ("refused", (None, None))
-    for words in ("FAIL the judge is blind", "of noise pass for real", "Expected: a network", "Fix: raise"):
+    for words in ("FAIL the judge is blind", "of noise pass for real", "Expected: a network", "Fix: "):
         assert words in refused.text
     tags = world.aliases.version(1).tags
     assert "judge is blind" in tags["rcg.gate.failed"]

@@ -65,9 +65,9 @@ def test_a_condition_reads_one_caption_or_its_tokens(tmp_path: Path) -> None:
     cache = open_cache(_cache(tmp_path))
     batch = cache.training().rows(np.arange(4))
     text = TextConfig(kind="text", port="vector", drop_prob=0.5, missing="skip")
-    vector = embedder(text, cache.fields, width=5, std=None)
+    vector = embedder(text, cache.fields, widths=(5,), std=None)
     torch.testing.assert_close(vector(batch, None)[1:2], vector.nulls(1))
-    states = embedder(text.model_copy(update={"port": "sequence"}), cache.fields, width=5, std=None)(batch, None)
+    states = embedder(text.model_copy(update={"port": "sequence"}), cache.fields, widths=(5,), std=None)(batch, None)
     assert isinstance(states, States)
     assert states.mask.sum(1).tolist() == [2, 1, 2, 2]  # the null is one row
 
@@ -77,7 +77,7 @@ def test_without_a_trained_null_a_text_is_asked_for(tmp_path: Path) -> None:
     text = TextConfig(kind="text", port="vector", drop_prob=0.0, missing="skip")
     assert TextConfig.tiny().may_be_absent
     with pytest.raises(ConfigError, match="needs a text"):
-        embedder(text, fields, width=5, std=None).filled({}, BatchRng(0, 2))
+        embedder(text, fields, widths=(5,), std=None).filled({}, BatchRng(0, 2))
 
 
 def test_fields_without_choices_are_dumped_as_ever() -> None:

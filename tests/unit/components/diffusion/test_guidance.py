@@ -142,6 +142,8 @@ def test_outside_the_interval_every_guidance_leaves_the_guess_as_it_is() -> None
 class Pull(Guide):
     """log p grows along the first axis, for rows with a class."""
 
+    field = "class"
+
     def log_likelihood(self, x_t: Tensor, t: int, y: Tensor) -> Tensor:  # noqa: ARG002
         return torch.where(y < 0, 0.0, x_t[:, 0])
 

@@ -181,7 +181,7 @@ def test_only_the_first_frame_counts(kind: str) -> None:
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not a picture"),
         (_save(RGB, "PNG")[:-60], "damaged"),
-        (_save(RGB, "JPEG")[:-200], "damaged"),
+        (_save(RGB, "JPEG")[:-200], "damaged|not a picture"),
         (_save(RGB, "WEBP")[:-40], "damaged|not a picture"),
         (b"P5\n8 8\n255\nshort", "damaged"),
         (b"P5\n0 8\n255\n", "damaged|not a picture"),

@@ -41,7 +41,7 @@ def test_parents_are_in_higher_layers(parents: dict[str, list[str]]) -> None:
 
 def test_the_pipeline() -> None:
     assert layers(direct_parents(PARENTS)) == [
-        ["collect"], ["encoder", "codec"], ["text", "upsampler"], ["encode"], ["rdm", "pixels", "guide"], ["sample"],
+        ["collect"], ["encoder", "codec"], ["text"], ["encode", "upsampler"], ["rdm", "pixels", "guide"], ["sample"],
         ["evaluate"], ["bundle"],
     ]  # fmt: skip
     text = graph([Node(name, "0" * 10, tuple(its)) for name, its in PARENTS.items()], title="all").__html__()
