@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from benchmarks.commands import BIN, ROOT, run
 from benchmarks.table import Row
-from components.collection.source import DemoSource
+from components.collection.packaged import ScansSource
 from tests.support.projects import copy_code
 
 NEW = 36
@@ -39,7 +39,7 @@ def incremental_rows() -> list[Row]:
 
 
 def _export_digits(folder: Path) -> list[str]:
-    demo = DemoSource()
+    demo = ScansSource()
     keys = [item.key for item in demo.list() if not item.is_metadata]
     for key in keys:
         path = folder / key

@@ -17,6 +17,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from components.collection.packaged import PACKAGED
 from components.collection.source_base import ARCHIVE_SUFFIXES, is_archive
 from components.config import Config
 from components.errors import ConfigError
@@ -173,7 +174,8 @@ class Settings(BaseSettings):
     store: str = ".rcg/store"
     """Where artifacts live: a folder, file:///path or s3://bucket/prefix."""
     source: str = "demo"
-    """Where the images are: `demo`, a folder or s3://bucket/prefix. `rcg snapshot` remembers it in .rcg/local.yaml."""
+    """Where the images are: `demo`, `handwriting`, a folder or s3://bucket/prefix; `rcg snapshot` keeps it in
+    .rcg/local.yaml."""
     executor: Literal["inline", "ray", "kuberay"] = "inline"
     """inline: in this process. ray: Ray Train workers. kuberay: each stage but bundle is a RayJob on Kubernetes."""
     worker: WorkerSettings = WorkerSettings()
@@ -275,14 +277,14 @@ def load_settings() -> Settings:
 
 def checked_source(source: str) -> str:
     """The source with the full path of a folder or archive. Raises: ConfigError for one that does not exist."""
-    if source == "demo" or "://" in source:
+    if source in PACKAGED or "://" in source:
         return source
     path = Path(source).expanduser().resolve()
     if not path.is_dir() and not (path.is_file() and is_archive(path.name)):
         raise ConfigError(
-            "the source is neither `demo` nor a folder nor an archive",
+            "the source is neither a folder nor an archive",
             got=source,
-            expected=f"a folder of pictures, or a file {', '.join(sorted(ARCHIVE_SUFFIXES))}",
+            expected=f"a folder of pictures, a file {', '.join(sorted(ARCHIVE_SUFFIXES))}, or {' | '.join(PACKAGED)}",
         )
     return str(path)
 

@@ -1,18 +1,16 @@
-"""Where pictures come from: the demo, a folder, a bucket, archives in either.
+"""Where pictures come from: a package, a folder, a bucket, archives in either.
 
 A source is a place; collection.lock is the identity.
 """
 
 import contextlib
-import gzip
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 
-from components.collection.source_base import Item, LeftOut, Source, is_archive, is_picture, is_wanted, pin_of
+from components.collection.packaged import PACKAGED
+from components.collection.source_base import Item, LeftOut, Source, is_archive, is_picture, is_wanted
 from components.errors import ConfigError, DataError
 from components.store import check_slashes
 
@@ -20,13 +18,15 @@ _FOLLOW = "`rcg snapshot --follow-links` if the link is meant; else put what it 
 
 
 def open_source(uri: str, *, follows_links: bool = False) -> Source:
-    """`demo`; s3://bucket/prefix or a folder, whose links may lead out of it only where they are followed; an archive.
+    """A name in PACKAGED; a bucket's prefix (s3://bucket/prefix) or a folder, also of archives; an archive.
+
+    Links may lead out of a folder only where they are followed.
 
     A folder or prefix that holds archives and no picture is one of archives. Raises: ConfigError when there is no such
     source.
     """
-    if uri == "demo":
-        return DemoSource()
+    if uri in PACKAGED:
+        return PACKAGED[uri]()
     if not uri.startswith("s3://"):
         check_slashes(uri)
         return _open_path(Path(uri.removeprefix("file://")), follows_links)
@@ -77,45 +77,6 @@ def _names(root: Path) -> Iterator[str]:
                     folders.append(Path(entry.path))
                 else:
                     yield entry.name
-
-
-class DemoSource:
-    """The 1,797 digits that scikit-learn carries: 8 x 8 gray scans, as PGM files made on the fly."""
-
-    uri = "demo"
-    reads_at_once = 1
-    follows_links = False
-
-    def __init__(self) -> None:
-        self.left_out = LeftOut()
-
-    def list(self) -> Iterator[Item]:
-        for key in sorted(self._files):
-            yield Item(key, len(self._files[key]), None)
-
-    def read(self, key: str, pin: str | None = None) -> bytes:  # noqa: ARG002  (the content is the pin)
-        if key not in self._files:
-            raise DataError("the demo has no such picture", got=key)
-        return self._files[key]
-
-    def content_pin(self, key: str) -> str:
-        return pin_of(self.read(key))
-
-    @cached_property
-    def _files(self) -> dict[str, bytes]:
-        package = find_spec("sklearn")  # found, not imported: that takes seconds, and only this file is wanted
-        if package is None or package.origin is None:
-            raise ConfigError("the demo's digits come with scikit-learn, which is not installed", fix="install it")
-        packed = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
-        files, rows = {}, ["file_name,label"]
-        for i, line in enumerate(gzip.decompress(packed.read_bytes()).decode().split()):
-            *scan, label = (int(float(number)) for number in line.split(","))
-            key = f"digits/{i:04d}.pgm"
-            gray = bytes((value * 255 + 8) // 16 for value in scan)  # scans hold 0..16
-            files[key] = b"P5\n8 8\n255\n" + gray
-            rows.append(f"{key},{label}")
-        files["metadata.csv"] = ("\n".join(rows) + "\n").encode()
-        return files
 
 
 class FolderSource:

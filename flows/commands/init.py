@@ -10,7 +10,7 @@ from flows.commands.terminal import finite, say, say_lines
 
 
 def command(
-    source: Annotated[str, typer.Argument(help="`demo`, a folder of pictures or s3://bucket/prefix.")],
+    source: Annotated[str, typer.Argument(help="`demo`, `handwriting`, a folder of pictures or s3://bucket/prefix.")],
     minutes: Annotated[
         float, typer.Option(help="Time that all stages may take on this machine while it is quiet.", callback=finite)
     ] = 45.0,

@@ -15,8 +15,8 @@ def command(
     source: Annotated[
         str | None,
         typer.Argument(
-            help="`demo`, a folder of pictures, s3://bucket/prefix, or a .tar, .zip or .parquet file or a folder of "
-            "them; remembered for this checkout."
+            help="`demo`, `handwriting`, a folder of pictures, s3://bucket/prefix, or a .tar, .zip or .parquet "
+            "file or a folder of them; remembered for this checkout."
         ),
     ] = None,
     rebuild: Annotated[
@@ -58,6 +58,7 @@ def snapshot(
     """
     from components.collection.lock import read_lock
     from components.collection.metadata import astray
+    from components.collection.packaged import PACKAGED
     from components.collection.snapshot import take_snapshot
     from components.collection.source import open_source
     from components.errors import ConfigError
@@ -69,7 +70,7 @@ def snapshot(
     if rebuild and not shrink and uri == project.settings.source:
         _refuse_collapse(project, uri)
     opened = open_source(uri)
-    if follows_links and (uri == "demo" or uri.startswith("s3://")):
+    if follows_links and (uri in PACKAGED or uri.startswith("s3://")):
         raise ConfigError("only a folder has links to follow", got=f"--follow-links with {uri}", fix="leave it out")
     with nullcontext() if rebuild else joined_lock(project.root, follows_links) as before:
         found = take_snapshot(opened, project.root / LOCK, rebuild=rebuild, follows_links=follows_links, before=before)

@@ -139,7 +139,7 @@ class Inputs(Protocol):
 
     @property
     def source(self) -> str:
-        """`demo`, a folder or s3://bucket/prefix: a place, not identity."""
+        """A name of packaged pictures, a folder or s3://bucket/prefix: a place, not identity."""
         ...
 
     @property

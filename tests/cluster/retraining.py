@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from PIL import Image, ImageOps
 
-from components.collection.source import DemoSource
+from components.collection.packaged import ScansSource
 from components.store import open_store
 from tests.support import cluster_rig
 from tests.support.cluster_jobs import SYSTEM, fresh_name
@@ -102,7 +102,7 @@ class Retraining:
 
     def _grow(self) -> tuple[str, str]:
         """New pictures, and a CronJob that notices; who else retrains is answered by the name of the pod at work."""
-        demo, bucket = DemoSource(), open_store(self.pictures)
+        demo, bucket = ScansSource(), open_store(self.pictures)
         keys = [item.key for item in demo.list() if not item.is_metadata][:N_NEW]
         for key in keys:
             picture = ImageOps.mirror(Image.open(io.BytesIO(demo.read(key))).convert("L"))

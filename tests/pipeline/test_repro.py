@@ -189,7 +189,7 @@ def test_an_unconditional_generator_needs_no_rdm(project: Project, tmp_path: Pat
         (("run", "rmd"), {}, 2, "did you mean rdm?"),
         (("status",), {"RCG_WORKRES": "2"}, 2, "did you mean RCG_WORKERS?"),
         (("status",), {"RCG_WORKERS": "none"}, 2, "workers"),
-        (("snapshot", "/nonexistent"), {}, 2, "neither `demo` nor a folder"),
+        (("snapshot", "/nonexistent"), {}, 2, "neither a folder nor an archive"),
         (("preset", "use", "imagenet"), {}, 2, "no such preset"),
         (("sample", "--model", "models:/rcg@champion"), {}, 2, "RCG_MLFLOW_URI"),
         (("lineage", "nowhere"), {}, 3, "nowhere"),

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from components.collection.snapshot import take_snapshot
+from components.collection.source import open_source
 from components.store import open_store
 from components.store.base import Store
 from flows.executors.kuberay.manifest import store_key
@@ -70,7 +72,7 @@ class Checkout:
         params = yaml.safe_load((ROOT / "presets/smoke.yaml").read_text())
         params["encoder"]["train"] |= {"steps": self.steps, "log_every": max(1, self.steps // 50)}
         self.write_params(params)
-        (self.root / "collection.lock").write_bytes((ROOT / "collection.lock").read_bytes())
+        take_snapshot(open_source("demo"), self.root / "collection.lock", rebuild=False)
 
     def write_params(self, params: dict[str, Any]) -> None:
         (self.root / "params.yaml").write_text(yaml.safe_dump(params))
@@ -81,7 +83,7 @@ class Checkout:
 
     def start(self, *arguments: str, **settings: str) -> "Driver":
         """`rcg …`, in a process group of its own; what it prints goes to a file."""
-        mine = {"RCG_STORE": self.store_uri, "RCG_MLFLOW_URI": "off"} | self.settings | settings
+        mine = {"RCG_STORE": self.store_uri, "RCG_SOURCE": "demo", "RCG_MLFLOW_URI": "off"} | self.settings | settings
         base = {name: value for name, value in os.environ.items() if not name.startswith("RCG_")}
         output = self.root / f"out-{uuid.uuid4().hex[:6]}.txt"
         with output.open("w") as file:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 
+from components.collection.packaged import PACKAGED
 from components.errors import ArtifactError, ConfigError, ConflictError, RcgError, RetryableError
 from components.store.base import Prefix, Store
 from flows.executors.base import Launch, Launcher
@@ -70,7 +71,7 @@ def _check_settings(settings: Settings, spec: Spec) -> None:
     if settings.worker.device == "cuda" and not settings.worker.gpus_per_worker:
         raise ConfigError("the pods would have no GPU", got="RCG_DEVICE=cuda", fix="set RCG_GPUS_PER_WORKER=1")
     for name, place in (("store", settings.store), ("source", spec.source)):
-        if place != "demo" and not _seen_by_pods(place, settings.cluster.shared_folder):
+        if place not in PACKAGED and not _seen_by_pods(place, settings.cluster.shared_folder):
             raise ConfigError(
                 f"pods cannot see this {name}", got=place, expected="s3://bucket/prefix",
                 fix=f"set RCG_{name.upper()}, or RCG_SHARED_FOLDER for a folder that the RayJob template mounts",

