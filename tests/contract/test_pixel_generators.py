@@ -6,7 +6,6 @@ from typing import Any, cast, get_args
 
 import pytest
 import torch
-from torch import nn
 
 from components.errors import ConfigError, ShapeError
 from components.generators.base import Generator
@@ -21,7 +20,7 @@ from components.target import TargetSpec
 from components.training.config import TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.parallel import Passes, recomputing
-from tests.support.folders import FolderArtifact
+from tests.support.folders import FolderArtifact, randomize
 from tests.support.generators import Rows, conditions
 from tests.support.toys import worker
 
@@ -90,9 +89,7 @@ def test_activations_that_are_computed_again_give_the_same_gradient(
     config: Any, target: TargetSpec, kind: str, tmp_path: Path
 ) -> None:
     _, generator = build(config, target, kind)
-    weights = torch.Generator().manual_seed(0)
-    for parameter in generator.parameters():  # fresh ones are zero in places
-        nn.init.normal_(parameter, std=0.2, generator=weights)
+    randomize(generator)
     trainable = GeneratorTrainable(generator.train(), None)
     inside = [part for unit in generator.modules() if isinstance(unit, Unit) for part in unit.children()]
     n_calls = [0]
@@ -117,9 +114,7 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(
     config: Any, target: TargetSpec, kind: str, tmp_path: Path
 ) -> None:
     _, generator = build(config, target, kind)
-    weights = torch.Generator().manual_seed(0)
-    for parameter in generator.parameters():  # fresh ones are zero in places
-        nn.init.normal_(parameter, std=0.2, generator=weights)
+    randomize(generator)
     trainable, train = GeneratorTrainable(generator.train(), None), TrainConfig.tiny()
     found = []
     for micro_batch in (None, 3, 1):
