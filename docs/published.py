@@ -5,7 +5,7 @@ since March 2024); FID against the validation set as in its first README; ADM's 
 from the README of openai/guided-diffusion and 2105.05233.
 """
 
-import importlib.util
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 PRESETS = Path(__file__).parents[1] / "presets"
+sys.path.insert(0, str(PRESETS.parent))  # presets is no installed package
 REFERENCE, WEIGHTS = "VIRTUAL_imagenet256_labeled.npz", "pt_inception-2015-12-05-6726825d.pth"
 _AGAINST_VALIDATION = {
     "paper-mage-b": "4.18", "paper-mage-b-guided": "4.31", "paper-mage-b-class-rdm": "4.09",
@@ -100,10 +101,4 @@ def _number(name: str, text: str) -> str:
 
 
 def _rows(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"{name}_presets", PRESETS / f"{name}.py")
-    if spec is None or spec.loader is None:
-        raise ImportError(f"presets/{name}.py is gone")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.ROWS
+    return importlib.import_module(f"presets.{name}").ROWS

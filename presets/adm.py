@@ -1,42 +1,30 @@
 """Write presets/adm-*.yaml: ADM's rows of ImageNet at 64 to 512 pixels, guided by a classifier and made larger.
 
-    python presets/adm.py [--check]
+    python -m presets.adm [--check]
 
 The sections that ADM says nothing about are those of presets/paper.py. Provenance: flags of guided-diffusion's README
 @22e0df8 for models, classifiers, scales and steps of sampling; 2105.05233 for batch sizes and steps of training (of the
 classifiers at 256 and 512 pixels: those at 128, and 500,000 steps).
 """
 
-import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
+
+from presets import paper
 
 FOLDER = Path(__file__).parent
 Section = dict[str, Any]
 
 
-def _paper() -> ModuleType:
-    """presets/paper.py, wherever this one is run from."""
-    spec = importlib.util.spec_from_file_location("paper", FOLDER / "paper.py")
-    if spec is None or spec.loader is None:
-        raise ImportError("presets/paper.py is gone")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-PAPER = _paper()
 BY_CLASS = {"kind": "class", "port": "vector", "drop_prob": 0.0, "missing": "skip"}
 LOW_RES = {"kind": "low_res", "port": "spatial", "drop_prob": 0.0, "noise": 0.0}
 LINEAR, COSINE = ({"kind": kind, "n_times": 1000} for kind in ("linear", "cosine"))
 WIDE, FOUR = {"width": 64}, {"count": 4}
-SAMPLING = PAPER.ANCESTRAL | {"guidance": 0.0}
+SAMPLING = paper.ANCESTRAL | {"guidance": 0.0}
 UNET = {"attention_sides": [32, 16, 8], "groups": 32, "schedule": LINEAR, "latents": "as_stored"}
 ADM = {"kind": "adm", **UNET, "qkv_order": "per_head", "prediction": "eps", "min_snr": None, "variance": "learned"}
 CLASSIFIER = {"kind": "unet_encoder", **UNET, "input": "as_is", "width": 128, "heads": WIDE}
@@ -46,7 +34,7 @@ M512 = [0.5, *M256]
 
 def run(steps: int, batch_size: int, lr: float, *, decay: float = 0.0, schedule: str = "constant") -> Section:
     """A training run of so many steps."""
-    made = PAPER.train(1, batch_size, lr=lr, betas=PAPER.ADAM, decay=decay, precision="bf16", schedule=schedule)
+    made = paper.train(1, batch_size, lr=lr, betas=paper.ADAM, decay=decay, precision="bf16", schedule=schedule)
     return dict(made, steps=steps)
 
 
@@ -126,7 +114,7 @@ ROWS = (
 def params(row: Row, base: Section) -> Section:
     """All sections of a row: those of RCG's ADM without a representation, and ADM's own."""
     size = SIZES[row.px]
-    sections: Section = PAPER.params(PAPER.Row("-none", "adm-256", "", condition="none"), base)
+    sections: Section = paper.params(paper.Row("-none", "adm-256", "", condition="none"), base)
     codec = sections["codec"]
     sections["codec"] = codec | {"model": codec["model"] | {"px": size.px}}
     sections["pixels"] |= {"model": size.model | {"conditions": [BY_CLASS] if row.told else []}, "train": size.train}
@@ -137,7 +125,7 @@ def params(row: Row, base: Section) -> Section:
         px, model, train = UPSAMPLERS[row.px]
         sections["upsampler"] = {
             "numerics": 1, "px": px, "model": model | {"conditions": [LOW_RES, BY_CLASS]}, "seed": 0, "train": train,
-            "ema": PAPER.CONSTANT_EMA, "sampling": SAMPLING, "noise": 0.0, "n_val": 256,
+            "ema": paper.CONSTANT_EMA, "sampling": SAMPLING, "noise": 0.0, "n_val": 256,
         }  # fmt: skip
     return sections
 
@@ -149,9 +137,9 @@ def text(row: Row) -> str:
     guided = f", led by a classifier of scale {row.scale:g}" if row.scale is not None else ""
     larger = f", and ADM-U to {UPSAMPLERS[row.px][0]}" if row.larger else ""
     head = f"# ImageNet at paper scale: ADM at {row.px} pixels {told}{guided}{larger} ({row.published}).\n"
-    body = yaml.dump(params(row, base), Dumper=PAPER.Plain, sort_keys=False, default_flow_style=None, width=118)
+    body = yaml.dump(params(row, base), Dumper=paper.Plain, sort_keys=False, default_flow_style=None, width=118)
     return head + "# Written by presets/adm.py from the published recipe; change it there.\n" + body
 
 
 if __name__ == "__main__":
-    sys.exit(PAPER.written(ROWS, text, sys.argv[1:]))
+    sys.exit(paper.written(ROWS, text, sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Write presets/glide-*.yaml: GLIDE (filtered), from text to 256 pixels, and its inpainter.
 
-    python presets/glide.py [--check]
+    python -m presets.glide [--check]
 
 Sizes and sampling are those of the released models (glide-text2im @69b5307), the recipe is that of the paper
 (2112.10741, sec. 4 and 5): what it says of its larger, unfiltered model. Sections that it says nothing about are those
@@ -8,31 +8,19 @@ of presets/paper.py.
 """
 
 import copy
-import importlib.util
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
+
+from presets import paper
 
 FOLDER = Path(__file__).parent
 Section = dict[str, Any]
 
 
-def _paper() -> ModuleType:
-    """presets/paper.py, wherever this one is run from."""
-    spec = importlib.util.spec_from_file_location("paper", FOLDER / "paper.py")
-    if spec is None or spec.loader is None:
-        raise ImportError("presets/paper.py is gone")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-PAPER = _paper()
 STEPS, BATCH = 2_500_000, 2048
 UPSAMPLER_STEPS, UPSAMPLER_BATCH = 1_600_000, 512
 TUNING_STEPS = 500_000
@@ -73,20 +61,20 @@ def unet(multipliers: list[int], n_blocks: int, schedule: str, conditions: list[
     return {
         "kind": "adm", "conditions": conditions, **INPUTS, "multipliers": multipliers, "n_blocks": n_blocks,
         "attention_sides": [32, 16, 8], "schedule": {"kind": schedule, "n_times": 1000}, "variance": "learned",
-        **PAPER.NOISE,
+        **paper.NOISE,
     }  # fmt: skip
 
 
 def run(steps: int, batch_size: int) -> Section:
     """AdamW as for ADM, in mixed precision."""
-    return dict(PAPER.train(1, batch_size, lr=1e-4, betas=PAPER.ADAM, decay=0.0, precision="bf16"), steps=steps)
+    return dict(paper.train(1, batch_size, lr=1e-4, betas=paper.ADAM, decay=0.0, precision="bf16"), steps=steps)
 
 
 def params(row: Row, base: Section) -> Section:
     """All sections of a row."""
     known, how = [KNOWN] if row.inpaints else [], HOW | {"guidance": row.scale - 1}
     larger = LARGER | {"sampler": "ancestral" if row.inpaints else "ddim"}
-    tokenizer = {"uri": "weights/gpt2/tokenizer.json", "sha256": PAPER.UNRECORDED}
+    tokenizer = {"uri": "weights/gpt2/tokenizer.json", "sha256": paper.UNRECORDED}
     reader = {
         "numerics": 1, "encoder": None, "states": False, "joint": None,
         "bpe": {"file": tokenizer, "n_ids": None, "max_tokens": 128},
@@ -94,20 +82,20 @@ def params(row: Row, base: Section) -> Section:
     sections = copy.deepcopy(base) | {
         "collect": base["collect"] | {"labels": "none", "split": base["collect"]["split"] | {
             "val_share": 0.005, "test_share": 0.005}},
-        "encoder": base["encoder"] | {"model": PAPER.vit("b"), "px": 256, "train": None, "contrastive": None},
+        "encoder": base["encoder"] | {"model": paper.vit("b"), "px": 256, "train": None, "contrastive": None},
         "codec": base["codec"] | {"model": {"kind": "none", "channels": 3, "px": 64}},
         "text": reader,
         "encode": base["encode"] | {"batch_size": 64},
         "rdm": None,
         "pixels": base["pixels"] | {
             "model": unet([1, 2, 3, 4], 3, "cosine", [READER, *known]),
-            "init": f"sha256:{PAPER.UNRECORDED}" if row.inpaints else None,
-            "train": run(TUNING_STEPS if row.inpaints else STEPS, BATCH), "ema": PAPER.CONSTANT_EMA,
+            "init": f"sha256:{paper.UNRECORDED}" if row.inpaints else None,
+            "train": run(TUNING_STEPS if row.inpaints else STEPS, BATCH), "ema": paper.CONSTANT_EMA,
             "preview": {"every": 10000, "n": 32, "sampling": how}},
         "upsampler": {
             "numerics": 1, "px": 256,
             "model": unet([1, 1, 2, 2, 4, 4], 2, "linear", [READER | {"drop_prob": 0.0}, *known, SMALL]), "seed": 0,
-            "train": run(UPSAMPLER_STEPS, UPSAMPLER_BATCH), "ema": PAPER.CONSTANT_EMA, "sampling": larger, "noise": 0.0,
+            "train": run(UPSAMPLER_STEPS, UPSAMPLER_BATCH), "ema": paper.CONSTANT_EMA, "sampling": larger, "noise": 0.0,
             "n_val": 256},
         "sample": base["sample"] | {
             "n": 30000, "batch_size": 64, "representations": None, "rdm": None, "pixels": how},
@@ -124,9 +112,9 @@ def text(row: Row) -> str:
     """The file, its purpose in the first line."""
     base = yaml.safe_load((FOLDER / "digits.yaml").read_text())
     head = f"# {row.head}\n# Written by presets/glide.py from the published recipe; change it there.\n"
-    body = yaml.dump(params(row, base), Dumper=PAPER.Plain, sort_keys=False, default_flow_style=None, width=118)
+    body = yaml.dump(params(row, base), Dumper=paper.Plain, sort_keys=False, default_flow_style=None, width=118)
     return head + body
 
 
 if __name__ == "__main__":
-    sys.exit(PAPER.written(ROWS, text, sys.argv[1:]))
+    sys.exit(paper.written(ROWS, text, sys.argv[1:]))
