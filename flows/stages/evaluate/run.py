@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 
 import numpy as np
@@ -120,7 +120,7 @@ class _Evaluation:
     def _conditioned(self, judge: Judge) -> bool:
         """Whether the judge is the encoder that conditioned the generator. Raises: ConfigError unless that is meant."""
         module, features = getattr(judge.network, "module", None), self.params.features
-        if self.samples.info.dim is None or module is None or not is_same(module, self._encoder().network):
+        if self.samples.info.dim is None or module is None or not is_same(module, self._encoder.network):
             return False
         if isinstance(features, ReadyFeatures) and features.allow_same:
             return True
@@ -183,12 +183,13 @@ class _Evaluation:
         train, held_out = cache.training(columns), cache.held_out(self.params.split, columns)
         return Vectors(_all_representations(train), _all_representations(held_out), drawn)
 
+    @cached_property
     def _encoder(self) -> FrozenEncoder:
         return load_encoder(self.inputs["encoder"]).to(self.worker.device)
 
     def _follows(self, asked: np.ndarray) -> Metrics:
         """Whether the encoder sees in each sample what it was drawn from; samples it has no answer for are left out."""
-        encoder = self._encoder()
+        encoder = self._encoder
         batches = (to_float(images).to(self.worker.device) for images in self.samples.batches())
         seen = torch.cat([encoder(images).cpu() for images in batches]).numpy()
         known = np.isfinite(seen).all(axis=1)
