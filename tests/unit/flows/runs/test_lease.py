@@ -284,10 +284,8 @@ def test_of_many_at_once_one_gets_it(tmp_path: Path) -> None:
     run = Prefix(LocalStore(tmp_path), "runs/rdm/f")
     take(run)
     pretend(run, holder=dead_process())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        with multiprocessing.get_context("fork").Pool(4) as pool:
-            claims = pool.starmap(_take_and_keep, [(tmp_path, time.time() + 0.2)] * 4, chunksize=1)
+    with multiprocessing.get_context("spawn").Pool(4) as pool:  # a fork would take over the locks of other threads
+        claims = pool.starmap(_take_and_keep, [(tmp_path, time.time() + 2)] * 4, chunksize=1)
     assert sorted(claims, key=str) == [2, None, None, None]
     assert attempts(run) == [1, 2]
 
