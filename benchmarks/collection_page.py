@@ -31,10 +31,20 @@ NUMBERS = {
     "rdm": ("representation_fd", "representation_fd_floor"),
     "pixels": ("loss", "val_loss"),
     "evaluate": (
-        "fd", "fd_low", "fd_high", "fd_floor", "precision", "precision_real", "recall", "recall_real",
-        "memorization_share", "memorization_expected", "condition_cosine", "condition_cosine_shuffled",
+        "fd",
+        "fd_low",
+        "fd_high",
+        "fd_floor",
+        "precision",
+        "precision_real",
+        "recall",
+        "recall_real",
+        "memorization_share",
+        "memorization_expected",
+        "condition_cosine",
+        "condition_cosine_shuffled",
     ),
-}  # fmt: skip
+}
 
 
 def write_page(project: Path, name: str, title: str, folder: Path = RESULTS) -> Path:
@@ -42,11 +52,14 @@ def write_page(project: Path, name: str, title: str, folder: Path = RESULTS) -> 
     folder.mkdir(parents=True, exist_ok=True)
     params = yaml.safe_load((project / "params.yaml").read_text())
     lines = [
-        f"# {title}", "",
+        f"# {title}",
+        "",
         f"Written by `python -m benchmarks.collection_page` on {datetime.now(UTC):%Y-%m-%d}, "
-        f"{platform.machine()}. What the numbers mean: [concepts](../concepts.md).", "",
-        f"Sampling: `{json.dumps(params['sample']['pixels'])}`, rdm `{json.dumps(params['sample']['rdm'])}`.", "",
-    ]  # fmt: skip
+        f"{platform.machine()}. What the numbers mean: [concepts](../concepts.md).",
+        "",
+        f"Sampling: `{json.dumps(params['sample']['pixels'])}`, rdm `{json.dumps(params['sample']['rdm'])}`.",
+        "",
+    ]
     for stage, file, caption in PICTURES:
         source = project / "artifacts" / stage / file
         if source.is_file():

@@ -25,15 +25,37 @@ from components.training.worker import Worker
 
 PAPER, DIGITS = "ViT-B/16, 224 px (the paper's)", "preset digits, 8 px"
 _VIT: dict[str, Any] = {
-    "kind": "mocov3", "weights": None, "freeze_patches": False, "output": "projector", "mlp_ratio": 4.0,
-    "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225),
-}  # fmt: skip
+    "kind": "mocov3",
+    "weights": None,
+    "freeze_patches": False,
+    "output": "projector",
+    "mlp_ratio": 4.0,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+}
 ENCODERS: dict[str, dict[str, Any]] = {
-    PAPER: _VIT | {"input_px": 224, "patch_px": 16, "width": 768, "depth": 12, "heads": 12,
-                   "projector_hidden": 4096, "projector_dim": 256},
-    DIGITS: _VIT | {"input_px": 8, "patch_px": 4, "width": 64, "depth": 4, "heads": 2, "mlp_ratio": 2.0,
-                    "projector_hidden": 256, "projector_dim": 64},
-}  # fmt: skip
+    PAPER: _VIT
+    | {
+        "input_px": 224,
+        "patch_px": 16,
+        "width": 768,
+        "depth": 12,
+        "heads": 12,
+        "projector_hidden": 4096,
+        "projector_dim": 256,
+    },
+    DIGITS: _VIT
+    | {
+        "input_px": 8,
+        "patch_px": 4,
+        "width": 64,
+        "depth": 4,
+        "heads": 2,
+        "mlp_ratio": 2.0,
+        "projector_hidden": 256,
+        "projector_dim": 64,
+    },
+}
 RDMS = {PAPER: {"width": 1536, "depth": 12, "time_dim": 256}, DIGITS: {"width": 256, "depth": 6, "time_dim": 64}}
 SIZES = {PAPER: (8, 32, 64), DIGITS: (32, 256)}
 TARGET_CACHE = 15.0
@@ -75,15 +97,34 @@ def _online(step: Callable[[Tensor], object], encoder: FrozenEncoder, images: Te
 
 def _rdm_step(dim: int, batch_size: int, *, width: int, depth: int, time_dim: int) -> Callable[[Tensor], object]:
     schedule = ScheduleConfig(kind="sqrt_linear", n_times=1000)
-    config = RdmConfig(kind="residual_mlp", dim=dim, width=width, depth=depth, time_dim=time_dim,
-                       conditions=(), context_dim=1, schedule=schedule, prediction="x0", min_snr=None,
-                       variance="fixed")  # fmt: skip
+    config = RdmConfig(
+        kind="residual_mlp",
+        dim=dim,
+        width=width,
+        depth=depth,
+        time_dim=time_dim,
+        conditions=(),
+        context_dim=1,
+        schedule=schedule,
+        prediction="x0",
+        min_snr=None,
+        variance="fixed",
+    )
     target = TargetSpec(space="pixels", shape=(1, 8, 8), dtype="uint8", n_codes=None, image_px=8)
     rdm = config.build(GeneratorData(target=target, dim=dim, classes=None))
     trainable = GeneratorTrainable(rdm, EmaConfig(decay=0.9999, rule="ramped"))
     optimizer = OptimConfig(kind="adamw", lr=5.12e-4, betas=(0.9, 0.999), weight_decay=0.01, decay="all")
-    train = TrainConfig(steps=10**6, batch_size=batch_size, seed=0, optimizer=optimizer, warmup_steps=0,
-                        schedule="constant", clip_norm=None, precision="fp32", log_every=100)  # fmt: skip
+    train = TrainConfig(
+        steps=10**6,
+        batch_size=batch_size,
+        seed=0,
+        optimizer=optimizer,
+        warmup_steps=0,
+        schedule="constant",
+        clip_norm=None,
+        precision="fp32",
+        log_every=100,
+    )
     stepper = Stepper(trainable, train, _worker())
     count = iter(range(10**6))
     return lambda z: stepper(next(count), {"representation": z})

@@ -246,9 +246,12 @@ def _synchronize(device: torch.device) -> None:
 def plan(device: torch.device, *, tiny: bool, compiled: bool) -> Iterator[tuple[str, Callable[[], Line]]]:
     """What is timed, in order, by name."""
     for preset, stage, rows in (
-        ("paper-mage-b", "rdm", 256), ("paper-mage-b", "pixels", 64), ("paper-mage-l", "pixels", 32),
-        ("paper-dit-xl-2", "pixels", 32), ("paper-adm-256", "pixels", 8),
-    ):  # fmt: skip
+        ("paper-mage-b", "rdm", 256),
+        ("paper-mage-b", "pixels", 64),
+        ("paper-mage-l", "pixels", 32),
+        ("paper-dit-xl-2", "pixels", 32),
+        ("paper-adm-256", "pixels", 8),
+    ):
         yield f"train {preset}", partial(training, preset, stage, rows, device, tiny=tiny, compiled=compiled)
     for what, rows in zip(_CALLS, (256, 64, 256, 64), strict=True):
         yield what, partial(inference, what, rows, device, tiny=tiny)

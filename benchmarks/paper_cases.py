@@ -214,23 +214,47 @@ FEW = DiffusionSampling(
 )
 PAPER_RDM = RdmConfig.model_validate(params().rdm.model.model_dump())
 CASES: dict[str, Case] = {
-    "rdm-step": Case("RDM step, batch 32: encoder in the loop / cached",
-                     {"plain": plain_rdm_step(32, in_loop=True), "ours": rdm_step(32)}, 25.0, 0.253),
-    "rdm-cached": Case("RDM step, batch 32: cached in both",
-                       {"plain": plain_rdm_step(32, in_loop=False), "ours": rdm_step(32)}, None, 0.00958, 0.5),
-    "rdm-large": Case("RDM step, batch 2048: cached in both",
-                      {"plain": plain_rdm_step(2048, in_loop=False), "ours": rdm_step(2048)}, None, 0.00259, 0.15,
-                      _rdm_shapes(PAPER_RDM, 2048)),
+    "rdm-step": Case(
+        "RDM step, batch 32: encoder in the loop / cached",
+        {"plain": plain_rdm_step(32, in_loop=True), "ours": rdm_step(32)},
+        25.0,
+        0.253,
+    ),
+    "rdm-cached": Case(
+        "RDM step, batch 32: cached in both",
+        {"plain": plain_rdm_step(32, in_loop=False), "ours": rdm_step(32)},
+        None,
+        0.00958,
+        0.5,
+    ),
+    "rdm-large": Case(
+        "RDM step, batch 2048: cached in both",
+        {"plain": plain_rdm_step(2048, in_loop=False), "ours": rdm_step(2048)},
+        None,
+        0.00259,
+        0.15,
+        _rdm_shapes(PAPER_RDM, 2048),
+    ),
     "rdm-sample": Case("RDM, 250 DDIM steps, batch 64", {"plain": plain_ddim, "ours": ddim(REFERENCE)}, 1.3, 0.325),
-    "rdm-few": Case(f"RDM, 250 DDIM steps / {FEW_STEPS} of DPM-Solver++", {"plain": plain_ddim, "ours": ddim(FEW)},
-                    8.0, 0.325),
-    "mage-step": Case("MAGE-B step, batch 4: frozen nets in the loop / cached",
-                      {"plain": plain_mage_step, "ours": mage_step}, 2.0, 3.09),
-    "mage-sample": Case("MAGE-B generation, 4 images, 20 iterations, guidance 1",
-                        {"plain": plain_generation(20), "ours": generation(20)}, 1.25, 27.2),
-    "vit": Case("ViT-B/16 encoding, batch 32", {"plain": plain_vit, "ours": vit}, None, 1 / 3.50, 0.15,
-                _vit_shapes(32)),
+    "rdm-few": Case(
+        f"RDM, 250 DDIM steps / {FEW_STEPS} of DPM-Solver++", {"plain": plain_ddim, "ours": ddim(FEW)}, 8.0, 0.325
+    ),
+    "mage-step": Case(
+        "MAGE-B step, batch 4: frozen nets in the loop / cached",
+        {"plain": plain_mage_step, "ours": mage_step},
+        2.0,
+        3.09,
+    ),
+    "mage-sample": Case(
+        "MAGE-B generation, 4 images, 20 iterations, guidance 1",
+        {"plain": plain_generation(20), "ours": generation(20)},
+        1.25,
+        27.2,
+    ),
+    "vit": Case(
+        "ViT-B/16 encoding, batch 32", {"plain": plain_vit, "ours": vit}, None, 1 / 3.50, 0.15, _vit_shapes(32)
+    ),
     "vqgan": Case("VQGAN decode, batch 4", {"plain": plain_decode, "ours": decode}, 1.2, 1.87),
-}  # fmt: skip
+}
 SHARES = {"rdm-large": 0.90, "vit": 0.85}
 """Least share of the bare matrix products' rate."""

@@ -110,8 +110,16 @@ def rows_of(name: str, found: dict[str, dict[str, Any]]) -> list[Row]:
     void = bool(raw.get("void"))
     rows = [Row(case.what, where, plain["at_160_s"] / ours["at_160_s"], "x", None if void else case.target, raw)]
     if name in SHARES:
-        rows.append(Row(f"{case.what}: matrix products' share", f"target {SHARES[name]}", ours["share"] / SHARES[name],
-                        "x", 1.0, {"share": ours["share"]}))  # fmt: skip
+        rows.append(
+            Row(
+                f"{case.what}: matrix products' share",
+                f"target {SHARES[name]}",
+                ours["share"] / SHARES[name],
+                "x",
+                1.0,
+                {"share": ours["share"]},
+            )
+        )
     return rows
 
 

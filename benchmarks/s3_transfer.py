@@ -117,9 +117,12 @@ def _row(what: str, where: str, turns: list[tuple[float, float]]) -> Row:
 def _write(rows: list[Row], load: tuple[float, float, float]) -> None:
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     document: dict[str, Any] = {
-        "date": date, "server": "versitygw 1.8.0, loopback", "cores": os.cpu_count(), "load_before": load,
+        "date": date,
+        "server": "versitygw 1.8.0, loopback",
+        "cores": os.cpu_count(),
+        "load_before": load,
         "rows": [{"what": r.what, "where": r.where, "ratio": r.value, **r.raw} for r in rows],
-    }  # fmt: skip
+    }
     (RESULTS / "s3-transfer.json").write_text(json.dumps(document, indent=1) + "\n")
 
 

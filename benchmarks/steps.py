@@ -87,10 +87,18 @@ def made_up(scratch: Path) -> Subject:
     z = centers[which] + 0.4 * spread + 0.1 * torch.randn(n, dim, generator=rng)
     z = (z - z.mean(1, keepdim=True)) / z.std(1, keepdim=True)
     config = RdmConfig(
-        kind="residual_mlp", dim=dim, width=192, depth=3, time_dim=64, conditions=(), context_dim=1,
-        prediction="x0", min_snr=None, variance="fixed",
+        kind="residual_mlp",
+        dim=dim,
+        width=192,
+        depth=3,
+        time_dim=64,
+        conditions=(),
+        context_dim=1,
+        prediction="x0",
+        min_snr=None,
+        variance="fixed",
         schedule=ScheduleConfig(kind="sqrt_linear", n_times=1000),
-    )  # fmt: skip
+    )
     target = TargetSpec(space="pixels", shape=(1, 8, 8), dtype="uint8", n_codes=None, image_px=8)
     with seeded_init(0):
         rdm = config.build(GeneratorData(target=target, dim=dim, classes=None))
@@ -98,9 +106,16 @@ def made_up(scratch: Path) -> Subject:
     half = z[: n // 2]
     optimizer = OptimConfig(kind="adamw", lr=2e-3, betas=(0.9, 0.99), weight_decay=0.0, decay="all")
     run = TrainConfig(
-        steps=1000, batch_size=128, seed=0, optimizer=optimizer, warmup_steps=50, schedule="cosine", clip_norm=None,
-        precision="fp32", log_every=500,
-    )  # fmt: skip
+        steps=1000,
+        batch_size=128,
+        seed=0,
+        optimizer=optimizer,
+        warmup_steps=50,
+        schedule="cosine",
+        clip_norm=None,
+        precision="fp32",
+        log_every=500,
+    )
     place = Worker(0, 1, torch.device("cpu"), NoCheckpoints(), lambda _: None, scratch, 10**9, 1)
     train(trainable, lambda rows, _: {"representation": half[rows]}, len(half), run, place)
     real, other = half.numpy(), z[n // 2 :].numpy()
@@ -166,10 +181,15 @@ def main(arguments: list[str]) -> int:
     few = fewest(found)
     RESULTS.mkdir(exist_ok=True)
     document = {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "rdm": subject.name,
-        "n_drawn": _N_DRAWN, "n_real": len(subject.real), "floor": subject.floor, "distances": found,
-        "few_steps": few, "published_steps": PUBLISHED.steps,
-    }  # fmt: skip
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "rdm": subject.name,
+        "n_drawn": _N_DRAWN,
+        "n_real": len(subject.real),
+        "floor": subject.floor,
+        "distances": found,
+        "few_steps": few,
+        "published_steps": PUBLISHED.steps,
+    }
     (RESULTS / "steps.json").write_text(json.dumps(document, indent=1) + "\n")
     plot(subject, found, RESULTS / "steps.png")
     saving = "no count up to 250" if few is None else f"{few} steps, {PUBLISHED.steps / few:.1f} times fewer"

@@ -92,9 +92,11 @@ def required(weights: WeightsFile | None, where: str) -> WeightsFile:
     """Raises: ConfigError for null."""
     if weights is None:
         raise ConfigError(
-            "nothing is trained here, and there are no weights", got=f"{where}: null",
-            expected="{uri: FILE, sha256: DIGEST}", fix="name the file, and its digest as `sha256sum FILE` prints it",
-        )  # fmt: skip
+            "nothing is trained here, and there are no weights",
+            got=f"{where}: null",
+            expected="{uri: FILE, sha256: DIGEST}",
+            fix="name the file, and its digest as `sha256sum FILE` prints it",
+        )
     return weights
 
 
@@ -104,11 +106,19 @@ class _Namespace:
 
 _multiarray: Any = importlib.import_module("numpy._core.multiarray")
 _NUMPY: list[Any] = [
-    np.dtype, np.ndarray, type(np.dtype("f4")), type(np.dtype("f8")), type(np.dtype("i4")), type(np.dtype("i8")),
+    np.dtype,
+    np.ndarray,
+    type(np.dtype("f4")),
+    type(np.dtype("f8")),
+    type(np.dtype("i4")),
+    type(np.dtype("i8")),
     type(np.dtype("?")),
-    *((of, f"numpy.{core}.multiarray.{name}") for core in ("core", "_core") for name, of in
-      (("scalar", _multiarray.scalar), ("_reconstruct", _multiarray._reconstruct))),
-]  # fmt: skip
+    *(
+        (of, f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for name, of in (("scalar", _multiarray.scalar), ("_reconstruct", _multiarray._reconstruct))
+    ),
+]
 """NumPy's plain numbers and arrays, in which training scripts keep a best score: data, no code."""
 
 
@@ -164,8 +174,12 @@ def read_tables(path: Path, sha256: str | None = None) -> Tables:
     if not path.is_file():
         raise WeightsError(f"weights file {path} does not exist", fix="check the path")
     if sha256 is not None and (found := file_sha256(path)) != sha256.lower():
-        raise WeightsError(f"{path} is not the expected file", got=f"sha256 {found}", expected=f"sha256 {sha256}",
-                           fix="download it again, or correct sha256 in params.yaml")  # fmt: skip
+        raise WeightsError(
+            f"{path} is not the expected file",
+            got=f"sha256 {found}",
+            expected=f"sha256 {sha256}",
+            fix="download it again, or correct sha256 in params.yaml",
+        )
     tables = {"": _read_safetensors(path)} if path.suffix == ".safetensors" else _tables_of(load_torch(path), path)
     return {name: _unwrapped(table) for name, table in tables.items()}
 
@@ -188,8 +202,11 @@ def likeliest(tables: Tables, source: str) -> dict[str, Tensor]:
     for name in _CONTAINERS:
         if name in tables:
             return tables[name]
-    raise WeightsError(f"{source} has no table of weights", got=f"tables {_few(sorted(tables))}",
-                       expected=f"names and tensors, at the top or under {', '.join(_CONTAINERS[1:])}")  # fmt: skip
+    raise WeightsError(
+        f"{source} has no table of weights",
+        got=f"tables {_few(sorted(tables))}",
+        expected=f"names and tensors, at the top or under {', '.join(_CONTAINERS[1:])}",
+    )
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -219,9 +236,10 @@ def load_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path} holds more than tensors; loading it would run code from the file",
-            got=f"{error}".partition("\n")[0], expected="a file that torch.load(weights_only=True) accepts",
+            got=f"{error}".partition("\n")[0],
+            expected="a file that torch.load(weights_only=True) accepts",
             fix="convert it to safetensors where you trust it",
-        ) from error  # fmt: skip
+        ) from error
     except Exception as error:  # parsers raise anything at all on damaged bytes
         raise WeightsError(f"{path} is not a whole torch file", got=error, fix="copy or download it again") from error
     return loaded
@@ -236,9 +254,11 @@ def _check_records(path: Path) -> None:
         n_bytes = sum(info.file_size for info in archive.infolist())
     if packed or n_bytes > path.stat().st_size:
         raise WeightsError(
-            f"{path} would unpack to more than it holds", got=f"{n_bytes} bytes; compressed: {_few(packed) or 'none'}",
-            expected="records as torch.save writes them, not compressed", fix="save it again with torch.save",
-        )  # fmt: skip
+            f"{path} would unpack to more than it holds",
+            got=f"{n_bytes} bytes; compressed: {_few(packed) or 'none'}",
+            expected="records as torch.save writes them, not compressed",
+            fix="save it again with torch.save",
+        )
 
 
 def _tables_of(loaded: Any, path: Path) -> Tables:
@@ -246,16 +266,20 @@ def _tables_of(loaded: Any, path: Path) -> Tables:
     candidates = {"": entries, **{str(name): entry for name, entry in entries.items()}}
     tables = {name: dict(table) for name, table in candidates.items() if _is_table(table)}
     if not tables.keys() & set(_CONTAINERS):
-        raise WeightsError(f"{path} has no table of weights", got=f"entries {_few(sorted(map(str, entries)))}",
-                           expected=f"names and tensors, at the top or under {', '.join(_CONTAINERS[1:])}")  # fmt: skip
+        raise WeightsError(
+            f"{path} has no table of weights",
+            got=f"entries {_few(sorted(map(str, entries)))}",
+            expected=f"names and tensors, at the top or under {', '.join(_CONTAINERS[1:])}",
+        )
     return tables
 
 
 def _is_table(entry: Any) -> bool:
     return (
-        isinstance(entry, Mapping) and bool(entry)
+        isinstance(entry, Mapping)
+        and bool(entry)
         and all(isinstance(k, str) and isinstance(v, Tensor) and not _is_swollen(v) for k, v in entry.items())
-    )  # fmt: skip
+    )
 
 
 def _is_swollen(tensor: Tensor) -> bool:

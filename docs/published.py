@@ -17,11 +17,17 @@ PRESETS = Path(__file__).parents[1] / "presets"
 sys.path.insert(0, str(PRESETS.parent))  # presets is no installed package
 REFERENCE, WEIGHTS = "VIRTUAL_imagenet256_labeled.npz", "pt_inception-2015-12-05-6726825d.pth"
 _AGAINST_VALIDATION = {
-    "paper-mage-b": "4.18", "paper-mage-b-guided": "4.31", "paper-mage-b-class-rdm": "4.09",
-    "paper-mage-b-class-rdm-guided": "4.64", "paper-mage-l": "3.56", "paper-mage-l-guided": "3.31",
-    "paper-mage-l-class-rdm": "3.49", "paper-mage-l-class-rdm-guided": "3.90",
-    "paper-adm-256": "7.21 (earlier checkpoint, IS 108.9)", "paper-ldm-8": "9.08",
-}  # fmt: skip
+    "paper-mage-b": "4.18",
+    "paper-mage-b-guided": "4.31",
+    "paper-mage-b-class-rdm": "4.09",
+    "paper-mage-b-class-rdm-guided": "4.64",
+    "paper-mage-l": "3.56",
+    "paper-mage-l-guided": "3.31",
+    "paper-mage-l-class-rdm": "3.49",
+    "paper-mage-l-class-rdm-guided": "3.90",
+    "paper-adm-256": "7.21 (earlier checkpoint, IS 108.9)",
+    "paper-ldm-8": "9.08",
+}
 _SUITE = (("FID", "3.943"), ("sFID", "6.140"), ("IS", "215.84"), ("precision", "0.8265"), ("recall", "0.5309"))
 _HEAD = f"""# Published numbers, and how to check them
 

@@ -30,7 +30,6 @@ def main() -> None:
     print(f"rooms {len({room(m) for m in graph.modules})} · arrows between rooms {len(arrows)}")
     both = sorted((a, b) for a, b in arrows if a < b and (b, a) in arrows)
     print(f"rooms that import each other {len(both)}" + "".join(f"\n  {a} - {b}" for a, b in both))
-    print(f"lines that fight the formatter {sum(t.count('# fmt: skip') for t in text.values())}")
 
 
 if __name__ == "__main__":

@@ -28,9 +28,14 @@ PACKAGE = "openclipart-png"
 PICTURES = Path("usr/share/openclipart/png")
 LEFT_OUT = (
     "shapes",  # hundreds of nearly equal stars
-    "unsorted", "special", "buttons", "logos",  # no class
-    "people/clothing/pantyhose", "signs_and_symbols/flags/historic", "tools/weapons",
-)  # fmt: skip
+    "unsorted",
+    "special",
+    "buttons",
+    "logos",  # no class
+    "people/clothing/pantyhose",
+    "signs_and_symbols/flags/historic",
+    "tools/weapons",
+)
 MIN_PX, MAX_PX, MAX_ASPECT = 64, 2000, 1.5
 MIN_INK = 0.1  # share of pixels that differ from the white background
 MIN_CONTRAST = 20.0  # standard deviation of the bytes

@@ -23,8 +23,17 @@ _GIT = {
     "safe.bareRepository": "explicit",
     "advice.detachedHead": "false",
 }
-_BARE = ("CUDA_VISIBLE_DEVICES", "GOMP_SPINCOUNT", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "NVIDIA_VISIBLE_DEVICES",
-         "OMP_NUM_THREADS", "PATH", "TZ")  # fmt: skip
+_BARE = (
+    "CUDA_VISIBLE_DEVICES",
+    "GOMP_SPINCOUNT",
+    "LANG",
+    "LC_ALL",
+    "LD_LIBRARY_PATH",
+    "NVIDIA_VISIBLE_DEVICES",
+    "OMP_NUM_THREADS",
+    "PATH",
+    "TZ",
+)
 
 
 def python(module: str, *arguments: str) -> list[str]:

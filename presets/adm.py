@@ -58,23 +58,56 @@ def _guide_run(steps: int) -> Section:
 SIZES = {
     size.px: size
     for size in (
-        Size(64, {**ADM, "width": 192, "multipliers": M64, "n_blocks": 3, "heads": WIDE, "schedule": COSINE,
-                  "qkv_order": "stacked"}, run(540_000, 2048, 3e-4),
-             {**CLASSIFIER, "multipliers": M64, "n_blocks": 4, "schedule": COSINE},
-             run(300_000, 1024, 6e-4, decay=0.2, schedule="linear"), 1.0),
-        Size(128, {**ADM, "width": 256, "multipliers": M128, "n_blocks": 2, "heads": FOUR},
-             run(4_360_000, 256, 1e-4), {**CLASSIFIER, "multipliers": M128, "n_blocks": 2}, _guide_run(300_000), 0.5),
-        Size(256, {**ADM, "width": 256, "multipliers": M256, "n_blocks": 2, "heads": WIDE},
-             run(1_980_000, 256, 1e-4), {**CLASSIFIER, "multipliers": M256, "n_blocks": 2}, _guide_run(500_000), 1.0),
-        Size(512, {**ADM, "width": 256, "multipliers": M512, "n_blocks": 2, "heads": WIDE},
-             run(1_940_000, 256, 1e-4), {**CLASSIFIER, "multipliers": M512, "n_blocks": 2}, _guide_run(500_000), 4.0),
+        Size(
+            64,
+            {
+                **ADM,
+                "width": 192,
+                "multipliers": M64,
+                "n_blocks": 3,
+                "heads": WIDE,
+                "schedule": COSINE,
+                "qkv_order": "stacked",
+            },
+            run(540_000, 2048, 3e-4),
+            {**CLASSIFIER, "multipliers": M64, "n_blocks": 4, "schedule": COSINE},
+            run(300_000, 1024, 6e-4, decay=0.2, schedule="linear"),
+            1.0,
+        ),
+        Size(
+            128,
+            {**ADM, "width": 256, "multipliers": M128, "n_blocks": 2, "heads": FOUR},
+            run(4_360_000, 256, 1e-4),
+            {**CLASSIFIER, "multipliers": M128, "n_blocks": 2},
+            _guide_run(300_000),
+            0.5,
+        ),
+        Size(
+            256,
+            {**ADM, "width": 256, "multipliers": M256, "n_blocks": 2, "heads": WIDE},
+            run(1_980_000, 256, 1e-4),
+            {**CLASSIFIER, "multipliers": M256, "n_blocks": 2},
+            _guide_run(500_000),
+            1.0,
+        ),
+        Size(
+            512,
+            {**ADM, "width": 256, "multipliers": M512, "n_blocks": 2, "heads": WIDE},
+            run(1_940_000, 256, 1e-4),
+            {**CLASSIFIER, "multipliers": M512, "n_blocks": 2},
+            _guide_run(500_000),
+            4.0,
+        ),
     )
-}  # fmt: skip
+}
 UPSAMPLERS = {
     64: (256, {**ADM, "width": 192, "multipliers": M256, "n_blocks": 2, "heads": FOUR}, run(500_000, 256, 1e-4)),
-    128: (512, {**ADM, "width": 192, "multipliers": M256, "n_blocks": 2, "heads": WIDE, "attention_sides": [32, 16]},
-          run(1_050_000, 256, 1e-4)),
-}  # fmt: skip
+    128: (
+        512,
+        {**ADM, "width": 192, "multipliers": M256, "n_blocks": 2, "heads": WIDE, "attention_sides": [32, 16]},
+        run(1_050_000, 256, 1e-4),
+    ),
+}
 """By the side that they start from: the side that they make, the model, the training."""
 
 
@@ -124,9 +157,16 @@ def params(row: Row, base: Section) -> Section:
     if row.larger:
         px, model, train = UPSAMPLERS[row.px]
         sections["upsampler"] = {
-            "numerics": 1, "px": px, "model": model | {"conditions": [LOW_RES, BY_CLASS]}, "seed": 0, "train": train,
-            "ema": paper.CONSTANT_EMA, "sampling": SAMPLING, "noise": 0.0, "n_val": 256,
-        }  # fmt: skip
+            "numerics": 1,
+            "px": px,
+            "model": model | {"conditions": [LOW_RES, BY_CLASS]},
+            "seed": 0,
+            "train": train,
+            "ema": paper.CONSTANT_EMA,
+            "sampling": SAMPLING,
+            "noise": 0.0,
+            "n_val": 256,
+        }
     return sections
 
 

@@ -29,9 +29,15 @@ DROP_PROB = 0.2
 """Share of empty captions. The paper tunes a finished model with it; here it is there from the start."""
 INPUTS = {"width": 192, "groups": 32, "heads": {"width": 64}, "qkv_order": "per_head", "sequence_dim": 512}
 READER = {
-    "kind": "text_transformer", "port": "vector_and_sequence", "drop_prob": DROP_PROB, "missing": "null",
-    "width": 512, "depth": 16, "heads": 8, "project": False,
-}  # fmt: skip
+    "kind": "text_transformer",
+    "port": "vector_and_sequence",
+    "drop_prob": DROP_PROB,
+    "missing": "null",
+    "width": 512,
+    "depth": 16,
+    "heads": 8,
+    "project": False,
+}
 KNOWN = {"kind": "masked_image", "port": "spatial", "drop_prob": 0.1}
 SMALL = {"kind": "low_res", "port": "spatial", "drop_prob": 0.0, "noise": 0.0}
 HOW = {"kind": "diffusion", "sampler": "ancestral", "steps": 100, "spacing": "linspace", "eta": 0.0}
@@ -51,18 +57,28 @@ class Row:
 
 ROWS = (
     Row("glide", "GLIDE (filtered): 64 pixels of a text, then 256; scale 3.", 3.0),
-    Row("glide-inpaint", "GLIDE (filtered) as an inpainter, from a finished run of presets/glide.yaml; scale 5.", 5.0,
-        inpaints=True),
-)  # fmt: skip
+    Row(
+        "glide-inpaint",
+        "GLIDE (filtered) as an inpainter, from a finished run of presets/glide.yaml; scale 5.",
+        5.0,
+        inpaints=True,
+    ),
+)
 
 
 def unet(multipliers: list[int], n_blocks: int, schedule: str, conditions: list[Section]) -> Section:
     """One of the two networks; both have attention at 32, 16 and 8 pixels."""
     return {
-        "kind": "adm", "conditions": conditions, **INPUTS, "multipliers": multipliers, "n_blocks": n_blocks,
-        "attention_sides": [32, 16, 8], "schedule": {"kind": schedule, "n_times": 1000}, "variance": "learned",
+        "kind": "adm",
+        "conditions": conditions,
+        **INPUTS,
+        "multipliers": multipliers,
+        "n_blocks": n_blocks,
+        "attention_sides": [32, 16, 8],
+        "schedule": {"kind": schedule, "n_times": 1000},
+        "variance": "learned",
         **paper.NOISE,
-    }  # fmt: skip
+    }
 
 
 def run(steps: int, batch_size: int) -> Section:
@@ -76,34 +92,47 @@ def params(row: Row, base: Section) -> Section:
     larger = LARGER | {"sampler": "ancestral" if row.inpaints else "ddim"}
     tokenizer = {"uri": "weights/gpt2/tokenizer.json", "sha256": paper.UNRECORDED}
     reader = {
-        "numerics": 1, "encoder": None, "states": False, "joint": None,
+        "numerics": 1,
+        "encoder": None,
+        "states": False,
+        "joint": None,
         "bpe": {"file": tokenizer, "n_ids": None, "max_tokens": 128},
-    }  # fmt: skip
+    }
     sections = copy.deepcopy(base) | {
-        "collect": base["collect"] | {"labels": "none", "split": base["collect"]["split"] | {
-            "val_share": 0.005, "test_share": 0.005}},
+        "collect": base["collect"]
+        | {"labels": "none", "split": base["collect"]["split"] | {"val_share": 0.005, "test_share": 0.005}},
         "encoder": base["encoder"] | {"model": paper.vit("b"), "px": 256, "train": None, "contrastive": None},
         "codec": base["codec"] | {"model": {"kind": "none", "channels": 3, "px": 64}},
         "text": reader,
         "encode": base["encode"] | {"batch_size": 64},
         "rdm": None,
-        "pixels": base["pixels"] | {
+        "pixels": base["pixels"]
+        | {
             "model": unet([1, 2, 3, 4], 3, "cosine", [READER, *known]),
             "init": f"sha256:{paper.UNRECORDED}" if row.inpaints else None,
-            "train": run(TUNING_STEPS if row.inpaints else STEPS, BATCH), "ema": paper.CONSTANT_EMA,
-            "preview": {"every": 10000, "n": 32, "sampling": how}},
+            "train": run(TUNING_STEPS if row.inpaints else STEPS, BATCH),
+            "ema": paper.CONSTANT_EMA,
+            "preview": {"every": 10000, "n": 32, "sampling": how},
+        },
         "upsampler": {
-            "numerics": 1, "px": 256,
-            "model": unet([1, 1, 2, 2, 4, 4], 2, "linear", [READER | {"drop_prob": 0.0}, *known, SMALL]), "seed": 0,
-            "train": run(UPSAMPLER_STEPS, UPSAMPLER_BATCH), "ema": paper.CONSTANT_EMA, "sampling": larger, "noise": 0.0,
-            "n_val": 256},
-        "sample": base["sample"] | {
-            "n": 30000, "batch_size": 64, "representations": None, "rdm": None, "pixels": how},
-        "evaluate": base["evaluate"] | {
+            "numerics": 1,
+            "px": 256,
+            "model": unet([1, 1, 2, 2, 4, 4], 2, "linear", [READER | {"drop_prob": 0.0}, *known, SMALL]),
+            "seed": 0,
+            "train": run(UPSAMPLER_STEPS, UPSAMPLER_BATCH),
+            "ema": paper.CONSTANT_EMA,
+            "sampling": larger,
+            "noise": 0.0,
+            "n_val": 256,
+        },
+        "sample": base["sample"] | {"n": 30000, "batch_size": 64, "representations": None, "rdm": None, "pixels": how},
+        "evaluate": base["evaluate"]
+        | {
             "features": {"task": "auto", "px": 64, "width": 64, "dim": 256},
-            "train": base["evaluate"]["train"] | {"steps": 20000}},
+            "train": base["evaluate"]["train"] | {"steps": 20000},
+        },
         "gate": base["gate"] | {"n": 10000},
-    }  # fmt: skip
+    }
     order = ("collect", "encoder", "codec", "text", "encode", "rdm", "pixels", "upsampler")
     return {name: sections.pop(name) for name in order} | sections
 

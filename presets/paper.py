@@ -36,10 +36,16 @@ def train(
 ) -> Section:
     """A training run; constant learning rate without warm-up, decay of everything, fp32, unless `other` says else."""
     run = {
-        "steps": steps(epochs, batch_size), "batch_size": batch_size, "seed": 0,
+        "steps": steps(epochs, batch_size),
+        "batch_size": batch_size,
+        "seed": 0,
         "optimizer": {"kind": "adamw", "lr": lr, "betas": list(betas), "weight_decay": decay, "decay": "all"},
-        "warmup_steps": 0, "schedule": "constant", "clip_norm": None, "precision": "fp32", "log_every": 100,
-    }  # fmt: skip
+        "warmup_steps": 0,
+        "schedule": "constant",
+        "clip_norm": None,
+        "precision": "fp32",
+        "log_every": 100,
+    }
     run["optimizer"]["decay"] = other.pop("decays", "all")
     return run | other
 
@@ -47,33 +53,77 @@ def train(
 def vit(size: str) -> Section:
     """The MoCo v3 encoder, imported: ViT-B for every model but MAGE-L."""
     width, depth, heads, name = {
-        "b": (768, 12, 12, "vit-b-300ep.pth.tar"), "l": (1024, 24, 16, "vitl_moco.pth.tar"),
-    }[size]  # fmt: skip
+        "b": (768, 12, 12, "vit-b-300ep.pth.tar"),
+        "l": (1024, 24, 16, "vitl_moco.pth.tar"),
+    }[size]
     weights = {"uri": f"weights/{name}", "sha256": UNRECORDED}
     return {
-        "kind": "mocov3", "weights": weights, "input_px": 224, "patch_px": 16, "width": width, "depth": depth,
-        "heads": heads, "mlp_ratio": 4.0, "projector_hidden": 4096, "projector_dim": 256, "output": "projector",
-        "freeze_patches": True, **IMAGENET,
-    }  # fmt: skip
+        "kind": "mocov3",
+        "weights": weights,
+        "input_px": 224,
+        "patch_px": 16,
+        "width": width,
+        "depth": depth,
+        "heads": heads,
+        "mlp_ratio": 4.0,
+        "projector_hidden": 4096,
+        "projector_dim": 256,
+        "output": "projector",
+        "freeze_patches": True,
+        **IMAGENET,
+    }
 
 
 AUTOENCODER = {"px": 256, "width": 128, "n_blocks": 2, "groups": 32, "latent_dim": 4, "dtype": "float16"}
 CODECS: dict[str, tuple[Section, str | None]] = {
     "mage": (
-        {"kind": "vqgan", "px": 256, "width": 128, "multipliers": [1, 1, 2, 2, 4], "n_blocks": 2, "groups": 32,
-         "n_codes": 1024, "code_dim": 256, "shortcut": "branch", "space": "tokens"}, "vqgan_jax_strongaug.ckpt"),
+        {
+            "kind": "vqgan",
+            "px": 256,
+            "width": 128,
+            "multipliers": [1, 1, 2, 2, 4],
+            "n_blocks": 2,
+            "groups": 32,
+            "n_codes": 1024,
+            "code_dim": 256,
+            "shortcut": "branch",
+            "space": "tokens",
+        },
+        "vqgan_jax_strongaug.ckpt",
+    ),
     "dit": (
-        {"kind": "kl", **AUTOENCODER, "multipliers": [1, 2, 4, 4], "attention_levels": [], "scale": 0.18215,
-         "posterior": "sample"}, "sd-vae-ft-ema.safetensors"),
+        {
+            "kind": "kl",
+            **AUTOENCODER,
+            "multipliers": [1, 2, 4, 4],
+            "attention_levels": [],
+            "scale": 0.18215,
+            "posterior": "sample",
+        },
+        "sd-vae-ft-ema.safetensors",
+    ),
     "ldm": (
-        {"kind": "vq-f8", **AUTOENCODER, "multipliers": [1, 2, 2, 4], "attention_levels": [3], "n_codes": 16384,
-         "code_dim": 4}, "ldm-vq-f8.ckpt"),
+        {
+            "kind": "vq-f8",
+            **AUTOENCODER,
+            "multipliers": [1, 2, 2, 4],
+            "attention_levels": [3],
+            "n_codes": 16384,
+            "code_dim": 4,
+        },
+        "ldm-vq-f8.ckpt",
+    ),
     "adm": ({"kind": "none", "channels": 3, "px": 256}, None),
-}  # fmt: skip
+}
 
 REPRESENTATION_SAMPLER = {
-    "kind": "diffusion", "sampler": "ddim", "steps": 250, "spacing": "reference", "eta": 1.0, "guidance": 0.0,
-}  # fmt: skip
+    "kind": "diffusion",
+    "sampler": "ddim",
+    "steps": 250,
+    "spacing": "reference",
+    "eta": 1.0,
+    "guidance": 0.0,
+}
 SQRT_LINEAR, LINEAR = ({"kind": kind, "n_times": 1000} for kind in ("sqrt_linear", "linear"))
 NOISE = {"prediction": "eps", "min_snr": None, "latents": "as_stored"}
 UNET = {"width": 256, "n_blocks": 2, "attention_sides": [32, 16, 8], "groups": 32}
@@ -82,9 +132,17 @@ ADAM, MAE = (0.9, 0.999), (0.9, 0.95)
 
 def mage(width: int, depth: int, heads: int) -> Section:
     return {
-        "kind": "mage", "width": width, "depth": depth, "heads": heads, "decoder_depth": 8, "decoder_heads": 16,
-        "mlp_ratio": 4.0, "drop_prob": 0.1, "label_smoothing": 0.1, "mask": {"mean": 0.75, "std": 0.25, "least": 0.5},
-    }  # fmt: skip
+        "kind": "mage",
+        "width": width,
+        "depth": depth,
+        "heads": heads,
+        "decoder_depth": 8,
+        "decoder_heads": 16,
+        "mlp_ratio": 4.0,
+        "drop_prob": 0.1,
+        "label_smoothing": 0.1,
+        "mask": {"mean": 0.75, "std": 0.25, "least": 0.5},
+    }
 
 
 @dataclass(frozen=True)
@@ -102,34 +160,91 @@ class Model:
 
 
 MAGE_TRAIN = train(
-    200, 4096, lr=2.4e-3, betas=MAE, decay=0.05, decays="matrices", warmup_steps=steps(10, 4096), schedule="cosine",
-    clip_norm=3.0, precision="bf16",
-)  # fmt: skip
+    200,
+    4096,
+    lr=2.4e-3,
+    betas=MAE,
+    decay=0.05,
+    decays="matrices",
+    warmup_steps=steps(10, 4096),
+    schedule="cosine",
+    clip_norm=3.0,
+    precision="bf16",
+)
 CONSTANT_EMA, RAMPED_EMA = ({"decay": 0.9999, "rule": rule} for rule in ("constant", "ramped"))
 ANCESTRAL = {"kind": "diffusion", "sampler": "ancestral", "steps": 250, "spacing": "linspace", "eta": 0.0}
 MODELS = {
     model.name: model
     for model in (
-        Model("mage-b", mage(768, 12, 12), MAGE_TRAIN, None, {"kind": "masked", "steps": 20, "temperature": 6.0},
-              drop_prob=0.1),
-        Model("mage-l", mage(1024, 24, 16), MAGE_TRAIN, None, {"kind": "masked", "steps": 20, "temperature": 11.0},
-              encoder="l", drop_prob=0.1),
-        Model("dit-xl-2",
-              {"kind": "dit", "width": 1152, "depth": 28, "heads": 16, "patch": 2, "mlp_ratio": 4.0,
-               "schedule": LINEAR, "variance": "learned", **NOISE},
-              train(400, 2048, lr=1e-4, betas=MAE, decay=0.0), CONSTANT_EMA, ANCESTRAL,
-              drop_prob=0.1),
-        Model("adm-256",
-              {"kind": "adm", **UNET, "multipliers": [1, 1, 2, 2, 4, 4], "heads": {"width": 64}, "schedule": LINEAR,
-               "qkv_order": "per_head", "variance": "learned", **NOISE},
-              train(400, 256, lr=1e-4, betas=ADAM, decay=0.0), CONSTANT_EMA, ANCESTRAL),
-        Model("ldm-8",
-              {"kind": "ldm", **UNET, "multipliers": [1, 2, 4], "heads": {"width": 32}, "context_dim": 256,
-               "schedule": SQRT_LINEAR, "variance": "fixed", **NOISE},
-              train(40, 256, lr=6.4e-5, betas=ADAM, decay=0.01), RAMPED_EMA,
-              {"kind": "diffusion", "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0}),
+        Model(
+            "mage-b",
+            mage(768, 12, 12),
+            MAGE_TRAIN,
+            None,
+            {"kind": "masked", "steps": 20, "temperature": 6.0},
+            drop_prob=0.1,
+        ),
+        Model(
+            "mage-l",
+            mage(1024, 24, 16),
+            MAGE_TRAIN,
+            None,
+            {"kind": "masked", "steps": 20, "temperature": 11.0},
+            encoder="l",
+            drop_prob=0.1,
+        ),
+        Model(
+            "dit-xl-2",
+            {
+                "kind": "dit",
+                "width": 1152,
+                "depth": 28,
+                "heads": 16,
+                "patch": 2,
+                "mlp_ratio": 4.0,
+                "schedule": LINEAR,
+                "variance": "learned",
+                **NOISE,
+            },
+            train(400, 2048, lr=1e-4, betas=MAE, decay=0.0),
+            CONSTANT_EMA,
+            ANCESTRAL,
+            drop_prob=0.1,
+        ),
+        Model(
+            "adm-256",
+            {
+                "kind": "adm",
+                **UNET,
+                "multipliers": [1, 1, 2, 2, 4, 4],
+                "heads": {"width": 64},
+                "schedule": LINEAR,
+                "qkv_order": "per_head",
+                "variance": "learned",
+                **NOISE,
+            },
+            train(400, 256, lr=1e-4, betas=ADAM, decay=0.0),
+            CONSTANT_EMA,
+            ANCESTRAL,
+        ),
+        Model(
+            "ldm-8",
+            {
+                "kind": "ldm",
+                **UNET,
+                "multipliers": [1, 2, 4],
+                "heads": {"width": 32},
+                "context_dim": 256,
+                "schedule": SQRT_LINEAR,
+                "variance": "fixed",
+                **NOISE,
+            },
+            train(40, 256, lr=6.4e-5, betas=ADAM, decay=0.01),
+            RAMPED_EMA,
+            {"kind": "diffusion", "sampler": "ddim", "steps": 200, "spacing": "reference", "eta": 1.0},
+        ),
     )
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -201,28 +316,54 @@ def params(row: Row, base: Section) -> Section:
     views = {"seed": 0, "n_views": 1, "crop_area": [1.0, 1.0], "flip_prob": 0.0}
     views |= {} if kind == "mage" else {"n_views": 2, "flip_prob": 1.0}
     return copy.deepcopy(base) | {
-        "collect": base["collect"] | {"labels": "folder", "split": base["collect"]["split"] | {
-            "val_share": 0.01, "test_share": 0.04}},
+        "collect": base["collect"]
+        | {"labels": "folder", "split": base["collect"]["split"] | {"val_share": 0.01, "test_share": 0.04}},
         "encoder": base["encoder"] | {"model": vit(model.encoder), "px": 256, "train": None, "contrastive": None},
         "codec": base["codec"] | {"model": codec, "weights": named},
         "encode": base["encode"] | {"batch_size": 64, "views": views},
-        "rdm": base["rdm"] | {
-            "model": {"kind": "residual_mlp", "dim": 256, "width": 1536, "depth": 12, "time_dim": 256,
-                      "conditions": CLASS_RDM if row.class_rdm else [], "context_dim": 512, "schedule": SQRT_LINEAR,
-                      "prediction": "x0", "min_snr": None, "variance": "fixed"},
-            "train": train(200, 512, lr=5.12e-4, betas=ADAM, decay=0.01), "ema": RAMPED_EMA,
-            "check": {"n": 10000, "batch_size": 256, "sampling": REPRESENTATION_SAMPLER}} if reads else None,
-        "pixels": base["pixels"] | {
-            "model": model.config | {"conditions": conditions}, "train": model.train, "ema": model.ema,
-            "preview": {"every": 10000, "n": 32, "sampling": how}},
-        "sample": base["sample"] | {
-            "n": 50000, "batch_size": 64, "representations": "rdm" if reads else None,
-            "rdm": REPRESENTATION_SAMPLER if reads else None, "pixels": how},
-        "evaluate": base["evaluate"] | {
+        "rdm": base["rdm"]
+        | {
+            "model": {
+                "kind": "residual_mlp",
+                "dim": 256,
+                "width": 1536,
+                "depth": 12,
+                "time_dim": 256,
+                "conditions": CLASS_RDM if row.class_rdm else [],
+                "context_dim": 512,
+                "schedule": SQRT_LINEAR,
+                "prediction": "x0",
+                "min_snr": None,
+                "variance": "fixed",
+            },
+            "train": train(200, 512, lr=5.12e-4, betas=ADAM, decay=0.01),
+            "ema": RAMPED_EMA,
+            "check": {"n": 10000, "batch_size": 256, "sampling": REPRESENTATION_SAMPLER},
+        }
+        if reads
+        else None,
+        "pixels": base["pixels"]
+        | {
+            "model": model.config | {"conditions": conditions},
+            "train": model.train,
+            "ema": model.ema,
+            "preview": {"every": 10000, "n": 32, "sampling": how},
+        },
+        "sample": base["sample"]
+        | {
+            "n": 50000,
+            "batch_size": 64,
+            "representations": "rdm" if reads else None,
+            "rdm": REPRESENTATION_SAMPLER if reads else None,
+            "pixels": how,
+        },
+        "evaluate": base["evaluate"]
+        | {
             "features": {"task": "auto", "px": 64, "width": 64, "dim": 256},
-            "train": base["evaluate"]["train"] | {"steps": 20000}},
+            "train": base["evaluate"]["train"] | {"steps": 20000},
+        },
         "gate": base["gate"] | {"n": 10000},
-    }  # fmt: skip
+    }
 
 
 def text(row: Row) -> str:

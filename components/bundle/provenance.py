@@ -107,8 +107,10 @@ def read_provenance(data: bytes) -> Provenance:
     if isinstance(version, int) and version > SCHEMA:
         raise ArtifactError(
             "the picture's provenance was written by a newer version of this program",
-            got=f"schema_version {version}", expected=f"at most {SCHEMA}", fix="update this checkout",
-        )  # fmt: skip
+            got=f"schema_version {version}",
+            expected=f"at most {SCHEMA}",
+            fix="update this checkout",
+        )
     try:
         provenance = Provenance.model_validate(values)
     except ValidationError as error:

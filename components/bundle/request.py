@@ -133,9 +133,10 @@ class Request:
             raise ConfigError("so much text is no request", got=got, expected=expected)
         if self.text and self.n % len(self.text):
             raise ConfigError(
-                "each text has as many images", got=f"{self.n} images of {len(self.text)} texts",
+                "each text has as many images",
+                got=f"{self.n} images of {len(self.text)} texts",
                 expected="a multiple of the number of texts",
-            )  # fmt: skip
+            )
 
     def _check_share(self, share: float) -> None:
         if self.between is None and not self.is_mix:

@@ -31,8 +31,11 @@ def open_shard(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
     wanted = shard_schema(fields)
     if table.schema.equals(wanted):
         return table
-    names = [name for name in {**dict.fromkeys(wanted.names), **dict.fromkeys(table.schema.names)}
-             if _column(table.schema, name) != _column(wanted, name)]  # fmt: skip
+    names = [
+        name
+        for name in {**dict.fromkeys(wanted.names), **dict.fromkeys(table.schema.names)}
+        if _column(table.schema, name) != _column(wanted, name)
+    ]
     raise ArtifactError(
         f"the shard {path.name} does not match the fields of its cache",
         got="; ".join(f"{name}: {_column(table.schema, name)}" for name in names) or "columns in another order",

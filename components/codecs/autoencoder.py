@@ -116,11 +116,14 @@ class Encoder(nn.Module):
         self.conv_in = nn.Conv2d(3, config.width, 3, padding=1)
         self.down = nn.ModuleList(
             Level(
-                (c_in, c_out), config.n_blocks, config.groups, attends=i in config.attention_levels,
+                (c_in, c_out),
+                config.n_blocks,
+                config.groups,
+                attends=i in config.attention_levels,
                 resample={"downsample": Downsample(c_out)} if i < last else {},
             )
             for i, (c_in, c_out) in enumerate(zip([config.width, *widths], widths, strict=False))
-        )  # fmt: skip
+        )
         self.mid = Middle(widths[-1], config.groups)
         self.norm_out = nn.GroupNorm(config.groups, widths[-1], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[-1], n_out, 3, padding=1)
@@ -143,11 +146,14 @@ class Decoder(nn.Module):
         self.mid = Middle(widths[-1], config.groups)
         self.up = nn.ModuleList(
             Level(
-                (c_in, c_out), config.n_blocks + 1, config.groups, attends=i in config.attention_levels,
+                (c_in, c_out),
+                config.n_blocks + 1,
+                config.groups,
+                attends=i in config.attention_levels,
                 resample={"upsample": Upsample(c_out)} if i else {},
             )
             for i, (c_in, c_out) in enumerate(zip([*widths[1:], widths[-1]], widths, strict=True))
-        )  # fmt: skip
+        )
         self.norm_out = nn.GroupNorm(config.groups, widths[0], eps=1e-6)
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 

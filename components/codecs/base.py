@@ -45,9 +45,11 @@ class Codec(nn.Module, ABC):
         if images.ndim != 4 or images.shape[1:] != (3, px, px) or not images.is_floating_point():
             got = f"{tuple(images.shape)} {images.dtype}"
             raise ShapeError(
-                "images do not fit the codec", got=got, expected=f"(b, 3, {px}, {px}) floats in [0, 1]",
+                "images do not fit the codec",
+                got=got,
+                expected=f"(b, 3, {px}, {px}) floats in [0, 1]",
                 fix=f"resize them to {px} px, or import or train a codec with another codec.model.px",
-            )  # fmt: skip
+            )
 
     def check_target(self, target: Tensor) -> None:
         spec = self.spec

@@ -85,9 +85,17 @@ class VqganConfig(Config):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            kind="vqgan", px=8, width=4, multipliers=(1, 2), n_blocks=1, groups=2, n_codes=8, code_dim=4,
-            shortcut="branch", space="tokens",
-        )  # fmt: skip
+            kind="vqgan",
+            px=8,
+            width=4,
+            multipliers=(1, 2),
+            n_blocks=1,
+            groups=2,
+            n_codes=8,
+            code_dim=4,
+            shortcut="branch",
+            space="tokens",
+        )
 
     def build(self) -> "Vqgan":
         from components.codecs.vqgan import Vqgan
@@ -159,9 +167,18 @@ class KlConfig(AutoencoderConfig):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            kind="kl", px=8, width=4, multipliers=(1, 2), n_blocks=1, attention_levels=(), groups=2, latent_dim=2,
-            scale=0.5, posterior="mode", dtype="float32",
-        )  # fmt: skip
+            kind="kl",
+            px=8,
+            width=4,
+            multipliers=(1, 2),
+            n_blocks=1,
+            attention_levels=(),
+            groups=2,
+            latent_dim=2,
+            scale=0.5,
+            posterior="mode",
+            dtype="float32",
+        )
 
     def build(self) -> "Kl":
         from components.codecs.kl import Kl
@@ -181,9 +198,18 @@ class VqF8Config(AutoencoderConfig):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            kind="vq-f8", px=8, width=4, multipliers=(1, 2), n_blocks=1, attention_levels=(1,), groups=2, latent_dim=3,
-            n_codes=8, code_dim=2, dtype="float32",
-        )  # fmt: skip
+            kind="vq-f8",
+            px=8,
+            width=4,
+            multipliers=(1, 2),
+            n_blocks=1,
+            attention_levels=(1,),
+            groups=2,
+            latent_dim=3,
+            n_codes=8,
+            code_dim=2,
+            dtype="float32",
+        )
 
     def build(self) -> "VqF8":
         from components.codecs.vq_f8 import VqF8
@@ -270,6 +296,12 @@ class VqganObjective(Config):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            l1=1.0, l2=1.0, commitment=0.25, codebook_decay=0.9, free_steps=1, restart_below=0.1, perceptual=None,
+            l1=1.0,
+            l2=1.0,
+            commitment=0.25,
+            codebook_decay=0.9,
+            free_steps=1,
+            restart_below=0.1,
+            perceptual=None,
             adversarial=None,
-        )  # fmt: skip
+        )

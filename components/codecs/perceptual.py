@@ -109,13 +109,21 @@ def _vit(tensors: Mapping[str, Tensor], heads: int) -> VisionTransformer:
         side = math.isqrt(tensors["pos_embed"].shape[1] - 1)
         hidden = tensors["blocks.0.mlp.fc1.weight"].shape[0]
     except (KeyError, ValueError) as error:
-        raise ConfigError("the perceptual network's file is no ViT with timm's names", got=error,
-                          fix="set codec.objective.perceptual.kind: timm, or name another file") from error  # fmt: skip
+        raise ConfigError(
+            "the perceptual network's file is no ViT with timm's names",
+            got=error,
+            fix="set codec.objective.perceptual.kind: timm, or name another file",
+        ) from error
     depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
     return VisionTransformer(
-        input_px=side * patch, patch_px=patch, dim=width, depth=depth, heads=heads, mlp_ratio=hidden / width,
+        input_px=side * patch,
+        patch_px=patch,
+        dim=width,
+        depth=depth,
+        heads=heads,
+        mlp_ratio=hidden / width,
         freeze_patches=False,
-    )  # fmt: skip
+    )
 
 
 def _timm(name: str, layers: tuple[int, ...]) -> nn.Module:

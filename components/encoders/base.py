@@ -109,8 +109,10 @@ class FrozenEncoder(nn.Module):
         if z.shape != (len(images), self.full_dim):
             raise ConfigError(
                 "the encoder's network gives vectors of another width",
-                got=tuple(z.shape), expected=(len(images), self.full_dim), fix=f"set encoder.model.dim: {z.shape[-1]}",
-            )  # fmt: skip
+                got=tuple(z.shape),
+                expected=(len(images), self.full_dim),
+                fix=f"set encoder.model.dim: {z.shape[-1]}",
+            )
         return z
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002

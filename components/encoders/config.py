@@ -84,10 +84,21 @@ class MoCoV3Config(Config):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            kind="mocov3", weights=None, input_px=8, patch_px=4, width=16, depth=1, heads=2, mlp_ratio=2.0,
-            projector_hidden=24, projector_dim=8, output="projector", freeze_patches=True,
-            mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-        )  # fmt: skip
+            kind="mocov3",
+            weights=None,
+            input_px=8,
+            patch_px=4,
+            width=16,
+            depth=1,
+            heads=2,
+            mlp_ratio=2.0,
+            projector_hidden=24,
+            projector_dim=8,
+            output="projector",
+            freeze_patches=True,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
 
 
 class PublishedVit(Config, ABC):
@@ -161,10 +172,20 @@ class DinoConfig(PublishedVit):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            kind="dino", weights=None, input_px=8, patch_px=4, width=16, depth=1, heads=2, mlp_ratio=2.0,
-            head_hidden=24, bottleneck=8, output="projector",
-            mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-        )  # fmt: skip
+            kind="dino",
+            weights=None,
+            input_px=8,
+            patch_px=4,
+            width=16,
+            depth=1,
+            heads=2,
+            mlp_ratio=2.0,
+            head_hidden=24,
+            bottleneck=8,
+            output="projector",
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
 
 
 class DeitConfig(PublishedVit):
@@ -186,9 +207,19 @@ class DeitConfig(PublishedVit):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            kind="deit", weights=None, input_px=8, patch_px=4, width=16, depth=1, heads=2, mlp_ratio=2.0,
-            n_classes=10, output="cls", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-        )  # fmt: skip
+            kind="deit",
+            weights=None,
+            input_px=8,
+            patch_px=4,
+            width=16,
+            depth=1,
+            heads=2,
+            mlp_ratio=2.0,
+            n_classes=10,
+            output="cls",
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
 
 
 class ClipConfig(PublishedVit):
@@ -212,10 +243,20 @@ class ClipConfig(PublishedVit):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            kind="clip", weights=None, input_px=8, patch_px=4, width=16, depth=1, heads=2, mlp_ratio=2.0,
-            joint_dim=6, quick_gelu=True, output="projector",
-            mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711),
-        )  # fmt: skip
+            kind="clip",
+            weights=None,
+            input_px=8,
+            patch_px=4,
+            width=16,
+            depth=1,
+            heads=2,
+            mlp_ratio=2.0,
+            joint_dim=6,
+            quick_gelu=True,
+            output="projector",
+            mean=(0.48145466, 0.4578275, 0.40821073),
+            std=(0.26862954, 0.26130258, 0.27577711),
+        )
 
 
 class TimmConfig(Config):
@@ -250,9 +291,16 @@ class TimmConfig(Config):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            kind="timm", name="test_vit", weights=None, input_px=32, dim=64, output="cls", resample_positions=False,
-            mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225),
-        )  # fmt: skip
+            kind="timm",
+            name="test_vit",
+            weights=None,
+            input_px=32,
+            dim=64,
+            output="cls",
+            resample_positions=False,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        )
 
 
 EncoderModel = TimmConfig | MoCoV3Config | DinoConfig | DeitConfig | ClipConfig

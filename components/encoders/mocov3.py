@@ -29,9 +29,14 @@ class MoCoV3Network(VisionTransformer):
 
     def __init__(self, config: MoCoV3Config) -> None:
         super().__init__(
-            input_px=config.input_px, patch_px=config.patch_px, dim=config.width, depth=config.depth,
-            heads=config.heads, mlp_ratio=config.mlp_ratio, freeze_patches=config.freeze_patches,
-        )  # fmt: skip
+            input_px=config.input_px,
+            patch_px=config.patch_px,
+            dim=config.width,
+            depth=config.depth,
+            heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            freeze_patches=config.freeze_patches,
+        )
         hidden = config.projector_hidden
         self.head = projection_head((config.width, hidden, hidden, config.projector_dim))
         self.config = config

@@ -15,9 +15,14 @@ class HeadedVit(VisionTransformer):
 
     def __init__(self, config: PublishedVit, make_head: Callable[[], nn.Module]) -> None:
         super().__init__(
-            input_px=config.input_px, patch_px=config.patch_px, dim=config.width, depth=config.depth,
-            heads=config.heads, mlp_ratio=config.mlp_ratio, freeze_patches=False,
-        )  # fmt: skip
+            input_px=config.input_px,
+            patch_px=config.patch_px,
+            dim=config.width,
+            depth=config.depth,
+            heads=config.heads,
+            mlp_ratio=config.mlp_ratio,
+            freeze_patches=False,
+        )
         self.reads_head = config.output == "projector"
         if self.reads_head:
             self.head = make_head()

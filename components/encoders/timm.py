@@ -70,9 +70,16 @@ def described(name: str, weights: WeightsFile) -> TimmConfig:
     with_cls = getattr(network, "cls_token", None) is not None
     width = network.num_features if with_cls else getattr(network, "head_hidden_size", network.num_features)
     return TimmConfig(
-        kind="timm", name=name, weights=weights, input_px=known["input_size"][-1], dim=width,
-        output="cls" if with_cls else "pooled", resample_positions=False, mean=known["mean"], std=known["std"],
-    )  # fmt: skip
+        kind="timm",
+        name=name,
+        weights=weights,
+        input_px=known["input_size"][-1],
+        dim=width,
+        output="cls" if with_cls else "pooled",
+        resample_positions=False,
+        mean=known["mean"],
+        std=known["std"],
+    )
 
 
 def _check_known(name: str) -> None:

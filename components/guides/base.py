@@ -120,9 +120,11 @@ def put_beside(guide: NoiseAware, generator: Generator) -> None:
     for name, (mine, its) in pairs.items():
         if mine != its:
             raise ConfigError(
-                f"the guide was trained for a generator of another {name}", got=mine, expected=its,
+                f"the guide was trained for a generator of another {name}",
+                got=mine,
+                expected=its,
                 fix="train the guide on the same cache, with the schedule of the generator",
-            )  # fmt: skip
+            )
     std = generator.std
     if ((guide.mean - generator.mean).abs() > _SCALE_SLACK * std).any() or (
         (guide.std / std - 1).abs() > _SCALE_SLACK

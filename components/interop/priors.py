@@ -138,20 +138,41 @@ class CorgiLayout(PriorLayout):
     blocks = ("transformer.layers.",)
     rules = (
         ("query", "final_emb"),
-        *_with_parts([(f"{mine}.{n}", f"{file}.{n}") for mine, file, ns in (
-            ("time_embed", "time_embed", (0, 2)), ("index_embed", "pos_embed", (0, 2)),
-            ("token_proj", "t5_proj", (1, 4)), ("x_proj", "x_proj", (0, 3)),
-            ("text_proj", "clip_sentence_proj", (0, 3)), ("out", "out_proj", (0, 2)),
-        ) for n in ns]),
-        *_normed([("token_proj.0", "t5_proj.0"), ("token_proj.3", "t5_proj.3"), ("x_proj.2", "x_proj.2"),
-                  ("text_proj.2", "clip_sentence_proj.2")]),
+        *_with_parts(
+            [
+                (f"{mine}.{n}", f"{file}.{n}")
+                for mine, file, ns in (
+                    ("time_embed", "time_embed", (0, 2)),
+                    ("index_embed", "pos_embed", (0, 2)),
+                    ("token_proj", "t5_proj", (1, 4)),
+                    ("x_proj", "x_proj", (0, 3)),
+                    ("text_proj", "clip_sentence_proj", (0, 3)),
+                    ("out", "out_proj", (0, 2)),
+                )
+                for n in ns
+            ]
+        ),
+        *_normed(
+            [
+                ("token_proj.0", "t5_proj.0"),
+                ("token_proj.3", "t5_proj.3"),
+                ("x_proj.2", "x_proj.2"),
+                ("text_proj.2", "clip_sentence_proj.2"),
+            ]
+        ),
         ("blocks.{i}.norm1.weight", "transformer.layers.{j}.0.0.g"),
         ("blocks.{i}.norm2.weight", "transformer.layers.{k}.0.0.g"),
-        *((f"blocks.{{i}}.attn.{part}.weight", f"transformer.layers.{{j}}.1.{part}.weight")
-          for part in ("to_q", "to_k", "to_v", "to_out")),
-        *_with_parts([("blocks.{i}.mlp.proj", "transformer.layers.{k}.1.net.0.proj"),
-                      ("blocks.{i}.mlp.out", "transformer.layers.{k}.1.net.3")]),
-    )  # fmt: skip
+        *(
+            (f"blocks.{{i}}.attn.{part}.weight", f"transformer.layers.{{j}}.1.{part}.weight")
+            for part in ("to_q", "to_k", "to_v", "to_out")
+        ),
+        *_with_parts(
+            [
+                ("blocks.{i}.mlp.proj", "transformer.layers.{k}.1.net.0.proj"),
+                ("blocks.{i}.mlp.out", "transformer.layers.{k}.1.net.3"),
+            ]
+        ),
+    )
 
     def besides(self, tensors: Tensors) -> dict[str, Tensor]:
         dim = self.dim(tensors)
@@ -223,14 +244,20 @@ class UnclipLayout(PriorLayout):
         ("query", "prd_embedding"),
         ("positions", "positional_embedding"),
         *_with_parts(_LINEAR_PAIRS),
-        *_with_parts([("blocks.{i}.norm1", "transformer_blocks.{i}.norm1"),
-                      ("blocks.{i}.norm2", "transformer_blocks.{i}.norm3"),
-                      *((f"blocks.{{i}}.attn.{part}", f"transformer_blocks.{{i}}.attn1.{part}")
-                        for part in ("to_q", "to_k", "to_v")),
-                      ("blocks.{i}.attn.to_out", "transformer_blocks.{i}.attn1.to_out.0"),
-                      ("blocks.{i}.mlp.proj", "transformer_blocks.{i}.ff.net.0.proj"),
-                      ("blocks.{i}.mlp.out", "transformer_blocks.{i}.ff.net.2")]),
-    )  # fmt: skip
+        *_with_parts(
+            [
+                ("blocks.{i}.norm1", "transformer_blocks.{i}.norm1"),
+                ("blocks.{i}.norm2", "transformer_blocks.{i}.norm3"),
+                *(
+                    (f"blocks.{{i}}.attn.{part}", f"transformer_blocks.{{i}}.attn1.{part}")
+                    for part in ("to_q", "to_k", "to_v")
+                ),
+                ("blocks.{i}.attn.to_out", "transformer_blocks.{i}.attn1.to_out.0"),
+                ("blocks.{i}.mlp.proj", "transformer_blocks.{i}.ff.net.0.proj"),
+                ("blocks.{i}.mlp.out", "transformer_blocks.{i}.ff.net.2"),
+            ]
+        ),
+    )
 
     def besides(self, tensors: Tensors) -> dict[str, Tensor]:
         return {"mean": tensors["clip_mean"][0], "std": tensors["clip_std"][0]}

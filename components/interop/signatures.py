@@ -53,7 +53,7 @@ def recognize(names: Mapping[str, Tensor]) -> str | None:
         raise WeightsError(
             "an encoder that is a ResNet is imported through timm",
             fix="write encoder.model by hand: {kind: timm, name: resnet50, dim: 2048, output: pooled, …}",
-        )  # fmt: skip
+        )
     return "dino" if _has(names, *_BACKBONE) and not _has(names, "blocks.0.ls1.gamma") else None
 
 

@@ -18,10 +18,13 @@ def binomial_tail(hits: int, n: int, share: float) -> float:
     if share <= 0:
         return 0.0
     terms = [
-        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-        + k * math.log(share) + (n - k) * math.log1p(-share)
+        math.lgamma(n + 1)
+        - math.lgamma(k + 1)
+        - math.lgamma(n - k + 1)
+        + k * math.log(share)
+        + (n - k) * math.log1p(-share)
         for k in range(hits, n + 1)
-    ]  # fmt: skip
+    ]
     return min(1.0, math.fsum(map(math.exp, terms)))
 
 

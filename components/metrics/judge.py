@@ -53,9 +53,16 @@ class Judge:
 
 
 def find_judge(
-    config: Features, images: RealImages, classes: list[str] | None, how: TrainConfig | None, worker: Worker,
-    *, batch_size: int, n_held_out: int, seed: int,
-) -> tuple[Judge, np.ndarray]:  # fmt: skip
+    config: Features,
+    images: RealImages,
+    classes: list[str] | None,
+    how: TrainConfig | None,
+    worker: Worker,
+    *,
+    batch_size: int,
+    n_held_out: int,
+    seed: int,
+) -> tuple[Judge, np.ndarray]:
     """The judge and its features (n, k) of the training images.
 
     Raises: ConfigError for more features than n_held_out pictures bear, WeightsError, DataError.

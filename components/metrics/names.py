@@ -1,10 +1,20 @@
 """What numbers are called, and what they mean, on every page and in every table."""
 
 NAMES = {
-    "fid": "FID", "fid_infinity": "FID inf", "fd": "FD", "fd_infinity": "FD inf", "sfid": "sFID",
-    "inception_score": "IS", "precision": "precision", "recall": "recall", "density": "density",
-    "coverage": "coverage", "kid": "KID x1000", "mind": "MIND", "cmmd": "CMMD",
-}  # fmt: skip
+    "fid": "FID",
+    "fid_infinity": "FID inf",
+    "fd": "FD",
+    "fd_infinity": "FD inf",
+    "sfid": "sFID",
+    "inception_score": "IS",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "kid": "KID x1000",
+    "mind": "MIND",
+    "cmmd": "CMMD",
+}
 
 MEANINGS = {
     "fid": "Frechet distance in FID's Inception: how far means and covariances are apart. Lower is better.",

@@ -93,9 +93,13 @@ class _Frame:
 
 
 def intervals(
-    series: Mapping[str, Sequence[Point]], *, title: str, floor: float | None = None, percent: bool = False,
+    series: Mapping[str, Sequence[Point]],
+    *,
+    title: str,
+    floor: float | None = None,
+    percent: bool = False,
     width: int = WIDTH,
-) -> Drawing:  # fmt: skip
+) -> Drawing:
     """Dots with whiskers for each version, side by side where there are several series; `floor` is a dashed line."""
     points = [point for its in series.values() for point in its]
     ends = [end for point in points for end in (point.low, point.high)] + ([floor] if floor is not None else [])
@@ -123,9 +127,15 @@ def _dot(x: float, p: Point, frame: _Frame) -> Markup:
 
 
 def lines(
-    series: Curves, *, title: str, x_name: str = "step", log: Literal["", "x", "xy"] = "", floor: float | None = None,
-    ticks: Mapping[float, str] | None = None, width: int = WIDTH,
-) -> Drawing | None:  # fmt: skip
+    series: Curves,
+    *,
+    title: str,
+    x_name: str = "step",
+    log: Literal["", "x", "xy"] = "",
+    floor: float | None = None,
+    ticks: Mapping[float, str] | None = None,
+    width: int = WIDTH,
+) -> Drawing | None:
     """Curves from the lowest value to a high one that a single early peak does not decide; None without a value.
 
     With `ticks`, places on the x axis and their names, every point has a dot; without, the ends are named.

@@ -25,9 +25,13 @@ def render(template: Path, **values: object) -> str:
 @lru_cache
 def _environment(folder: Path) -> Environment:
     found = Environment(
-        loader=FileSystemLoader([folder, _HERE]), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=FileSystemLoader([folder, _HERE]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     found.filters |= {"fmt": format, "signed": _signed, "day": _day, "indented": _indented, "base64": _base64}
     return found
 

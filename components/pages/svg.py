@@ -49,6 +49,11 @@ class Drawing:
 
     def _element(self, *children: Markup) -> str:
         return tag(
-            "svg", *children, xmlns="http://www.w3.org/2000/svg", class_=self.css, role=self.role,
-            viewBox=f"0 0 {self.width:g} {self.height:g}", aria_label=self.title,
-        )  # fmt: skip
+            "svg",
+            *children,
+            xmlns="http://www.w3.org/2000/svg",
+            class_=self.css,
+            role=self.role,
+            viewBox=f"0 0 {self.width:g} {self.height:g}",
+            aria_label=self.title,
+        )

@@ -46,9 +46,11 @@ def check_slashes(address: str) -> None:
     scheme, colon, rest = address.partition(":")
     if colon and scheme.lower() in ("s3", "file", "gs", "http", "https") and not rest.startswith("//"):
         raise ConfigError(
-            "this address lacks a slash", got=address, expected=f"{scheme.lower()}://{rest.lstrip('/')}",
+            "this address lacks a slash",
+            got=address,
+            expected=f"{scheme.lower()}://{rest.lstrip('/')}",
             fix=f"write ./{address} if it is a folder",
-        )  # fmt: skip
+        )
 
 
 def prove_store(store: Store, *, again: bool = False) -> None:

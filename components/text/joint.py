@@ -22,9 +22,10 @@ class Shared:
     def __init__(self, image_dim: int, text_dim: int) -> None:
         if image_dim != text_dim:
             raise ConfigError(
-                "text encoder and image encoder share no space", got=f"widths {text_dim} and {image_dim}",
+                "text encoder and image encoder share no space",
+                got=f"widths {text_dim} and {image_dim}",
                 fix="import both towers of one file (rcg import-checkpoint FILE), or give text.joint.train a training",
-            )  # fmt: skip
+            )
 
     def of_text(self, t: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         return scaled(t)

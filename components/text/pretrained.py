@@ -60,8 +60,10 @@ class Pretrained(TextEncoder):
         ids, mask = ids.to(device), mask.to(device)
         out: Any = self.network(input_ids=ids, attention_mask=mask.long())
         states = out.last_hidden_state * mask[:, :, None]
-        unknown = [sum(t == self._unknown for t, s in zip(one.ids, one.special_tokens_mask, strict=True) if not s)
-                   for one in whole]  # fmt: skip
+        unknown = [
+            sum(t == self._unknown for t, s in zip(one.ids, one.special_tokens_mask, strict=True) if not s)
+            for one in whole
+        ]
         return Reading(scaled(self._pooled(out, states, mask)), states, [len(one.ids) for one in whole], unknown)
 
     def _pooled(
@@ -104,9 +106,11 @@ def imported(config: PretrainedConfig) -> Pretrained:
     lost = [name for name in told["missing_keys"] if not name.removeprefix("text_model.").startswith(_MAY_LACK)]
     if wrong := sorted([*lost, *(str(name) for name in told["mismatched_keys"])]):
         raise WeightsError(
-            f"{folder} holds another model's weights", got=f"without {', '.join(wrong[:5])}",
-            expected=f"the tensors of {kind.__name__}", fix="use the config.json that belongs to the weights",
-        )  # fmt: skip
+            f"{folder} holds another model's weights",
+            got=f"without {', '.join(wrong[:5])}",
+            expected=f"the tensors of {kind.__name__}",
+            fix="use the config.json that belongs to the weights",
+        )
     return Pretrained(config, network.eval(), files)
 
 
@@ -127,9 +131,10 @@ def folder_digest(folder: Path) -> str:
     files = [folder / "config.json", folder / TOKENIZER, *(weights or [folder / "model.safetensors"])]
     if missing := [path.name for path in files if not path.is_file()]:
         raise WeightsError(
-            "the folder of the text encoder is not whole", got=f"{folder} without {', '.join(missing)}",
+            "the folder of the text encoder is not whole",
+            got=f"{folder} without {', '.join(missing)}",
             fix="download it whole; AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) makes tokenizer.json",
-        )  # fmt: skip
+        )
     lines = [f"{file_sha256(path)}  {path.name}\n" for path in sorted(files)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
@@ -140,9 +145,11 @@ def _check_digest(folder: Path, wanted: str) -> None:
     if found != wanted.lower():
         what = "is not recorded" if wanted == UNRECORDED else "is another one"
         raise WeightsError(
-            f"the digest of the text encoder's folder {what}", got=f"{folder} has {found}",
-            expected=f"that of {WHERE}.sha256", fix=f"if you trust the files, set {WHERE}.sha256 to it",
-        )  # fmt: skip
+            f"the digest of the text encoder's folder {what}",
+            got=f"{folder} has {found}",
+            expected=f"that of {WHERE}.sha256",
+            fix=f"if you trust the files, set {WHERE}.sha256 to it",
+        )
 
 
 def library() -> Any:

@@ -57,9 +57,16 @@ class TrainConfig(Config):
     @classmethod
     def tiny(cls) -> Self:
         return cls(
-            steps=4, batch_size=4, seed=0, optimizer=OptimConfig.tiny(), warmup_steps=1, schedule="constant",
-            clip_norm=None, precision="fp32", log_every=2,
-        )  # fmt: skip
+            steps=4,
+            batch_size=4,
+            seed=0,
+            optimizer=OptimConfig.tiny(),
+            warmup_steps=1,
+            schedule="constant",
+            clip_norm=None,
+            precision="fp32",
+            log_every=2,
+        )
 
 
 _MOST_LEFT = 0.01

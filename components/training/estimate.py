@@ -120,9 +120,17 @@ def without_memory() -> Iterator[None]:
 def _peak(trainable: Trainable, batch: Batch, config: TrainConfig, how: How, *, bf16: bool) -> int:
     """Most bytes that the passes of one optimizer make."""
     worker = Worker(
-        0, 1, torch.device("cpu"), NoCheckpoints(), lambda _report: None, Path(), 1, 1,
-        micro_batch=how.micro_batch, recompute=how.recompute,
-    )  # fmt: skip
+        0,
+        1,
+        torch.device("cpu"),
+        NoCheckpoints(),
+        lambda _report: None,
+        Path(),
+        1,
+        1,
+        micro_batch=how.micro_batch,
+        recompute=how.recompute,
+    )
     passes, peaks = _Passes(trainable, config, worker, bf16=bf16), [0]
     with recomputing(trainable, worker):
         for which in range(len(trainable.optimizer_parameters())):

@@ -42,9 +42,11 @@ class Choice:
             raise ConfigError("there is no such network", got=f"--network {self.kind}", expected=" | ".join(KINDS))
         if self.weights is None:
             raise ConfigError(
-                "the network needs its file", got=f"--network {self.kind}", expected="--weights FILE",
+                "the network needs its file",
+                got=f"--network {self.kind}",
+                expected="--weights FILE",
                 fix="fetch the file once, or use --network trained",
-            )  # fmt: skip
+            )
         if (self.model is not None) != (self.kind == "timm"):
             fix = "--network timm --model resnet50.a1_in1k" if self.kind == "timm" else "leave --model out"
             raise ConfigError("--model names timm's model", got=f"--network {self.kind}", fix=fix)
@@ -90,9 +92,15 @@ def train_on(
     loaded = _Loaded(pictures)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
         worker = Worker(
-            rank=0, world_size=1, device=device, checkpoints=NoCheckpoints(), report=lambda _: None,
-            scratch=Path(scratch), checkpoint_every=how.steps, threads=1,
-        )  # fmt: skip
+            rank=0,
+            world_size=1,
+            device=device,
+            checkpoints=NoCheckpoints(),
+            report=lambda _: None,
+            scratch=Path(scratch),
+            checkpoint_every=how.steps,
+            threads=1,
+        )
         images = RealImages(loaded, features.px)
         net, _ = fit_network(features, "self", images, 0, how, worker, seed=seed)
     return TrainedFeatures(net, "self")

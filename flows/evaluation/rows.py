@@ -46,15 +46,24 @@ def records(judged: Judged) -> Iterator[dict[str, Any]]:
     """The rows as plain data."""
     for row in judged.rows:
         yield {
-            "samples": row.name, "content": row.content, "numbers": row.numbers, "protocol": row.protocol.digest,
-            "conditions": row.protocol.model_dump(mode="json"), "sampled": dict(row.sampled),
-        }  # fmt: skip
+            "samples": row.name,
+            "content": row.content,
+            "numbers": row.numbers,
+            "protocol": row.protocol.digest,
+            "conditions": row.protocol.model_dump(mode="json"),
+            "sampled": dict(row.sampled),
+        }
 
 
 def as_json(judged: Judged) -> str:
     """Equal results give equal text."""
-    value = {"rows": list(records(judged)), "real": {"n": judged.n_real, "numbers": judged.real},
-             "leading": judged.leading, "why": judged.why, "remarks": judged.remarks}  # fmt: skip
+    value = {
+        "rows": list(records(judged)),
+        "real": {"n": judged.n_real, "numbers": judged.real},
+        "leading": judged.leading,
+        "why": judged.why,
+        "remarks": judged.remarks,
+    }
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

@@ -106,9 +106,11 @@ def _same_network(pictures: PictureSet, network: "FeatureNetwork", asked: Asked)
         return []
     if not asked.allow_same:
         raise ConfigError(
-            "the judge is the network that conditioned the pictures, which flatters them", got=pictures.name,
-            expected="another network", fix="name another one, or say --allow-same, and the page says so, too",
-        )  # fmt: skip
+            "the judge is the network that conditioned the pictures, which flatters them",
+            got=pictures.name,
+            expected="another network",
+            fix="name another one, or say --allow-same, and the page says so, too",
+        )
     return [f"the judge conditioned the pictures of {pictures.name}, which flatters them"]
 
 
@@ -122,9 +124,11 @@ def _network(asked: Asked, reference: PictureSet, project: Project) -> tuple["Fe
         return params.features.network.load().to(device), reference, []
     if isinstance(params.features, ReadyFeatures) or params.train is None:
         raise ConfigError(
-            "params.yaml says of no network how it is trained", got="evaluate.features is ready-made, from a file",
-            expected="evaluate.features with px, width and dim, and evaluate.train", fix="leave --network out",
-        )  # fmt: skip
+            "params.yaml says of no network how it is trained",
+            got="evaluate.features is ready-made, from a file",
+            expected="evaluate.features with px, width and dim, and evaluate.train",
+            fix="leave --network out",
+        )
     if not reference.n:
         raise ConfigError("a network cannot be trained on statistics", got=reference.name, fix="--network inception")
     learned, left = Every(reference, 1), Every(reference, 0)
@@ -174,9 +178,10 @@ def _measured_reference(
     if stored is not None and network.identity.kind != "inception":
         if not reference.n:
             raise ConfigError(
-                "the reference's statistics are of FID's Inception", got=f"--network {network.identity.kind}",
+                "the reference's statistics are of FID's Inception",
+                got=f"--network {network.identity.kind}",
                 fix="--network inception, or a reference with pictures",
-            )  # fmt: skip
+            )
         stored = None
     measured = kept.get(reference, network, asked.px, told) if reference.n else None
     if stored is None:
@@ -195,14 +200,22 @@ def _protocol(asked: Asked, network: "FeatureNetwork", reference: PictureSet, n:
         reference=reference.digest,
         n_reference=reference.n or None,
         reference_statistics="stored" if stored else "measured",
-        n=n, seed=asked.seed, k=asked.k, n_bootstrap=asked.n_bootstrap,
-    )  # fmt: skip
+        n=n,
+        seed=asked.seed,
+        k=asked.k,
+        n_bootstrap=asked.n_bootstrap,
+    )
 
 
 def _row(
-    pictures: PictureSet, protocol: Protocol, network: "FeatureNetwork", real: "Measured", asked: Asked, told: Told,
+    pictures: PictureSet,
+    protocol: Protocol,
+    network: "FeatureNetwork",
+    real: "Measured",
+    asked: Asked,
+    told: Told,
     scratch: Path,
-) -> Row:  # fmt: skip
+) -> Row:
     from components.metrics.measured import measure
     from components.metrics.suite import compare
 

@@ -113,9 +113,11 @@ class Npz:
             raise DataError(f"{path} is no whole .npz file", got=error, fix=_FIX_NPZ) from error
         if "arr_0" not in self._members and not {"mu", "sigma"} <= self._members:
             raise DataError(
-                f"{path} holds neither pictures nor statistics", got=", ".join(sorted(self._members)[:8]) or "nothing",
-                expected="arr_0, or mu and sigma", fix=_FIX_NPZ,
-            )  # fmt: skip
+                f"{path} holds neither pictures nor statistics",
+                got=", ".join(sorted(self._members)[:8]) or "nothing",
+                expected="arr_0, or mu and sigma",
+                fix=_FIX_NPZ,
+            )
         self.n = self._checked_shape()[0] if "arr_0" in self._members else 0
 
     @property
@@ -133,8 +135,11 @@ class Npz:
         pairs = [(held[a], held[b]) for a, b in (("mu", "sigma"), ("mu_s", "sigma_s")) if a in held and b in held]
         for mean, cov in pairs:
             if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not np.isfinite(cov).all():
-                raise DataError(f"the statistics of {self.path} are none", got=(mean.shape, cov.shape),
-                                expected="mu (d,) and sigma (d, d), all finite")  # fmt: skip
+                raise DataError(
+                    f"the statistics of {self.path} are none",
+                    got=(mean.shape, cov.shape),
+                    expected="mu (d,) and sigma (d, d), all finite",
+                )
         fitted = [Gaussian(mean, cov) for mean, cov in pairs]
         return StoredStatistics(fitted[0], fitted[1] if len(fitted) > 1 else None)
 
@@ -161,9 +166,11 @@ class Npz:
             raise DataError(f"arr_0 of {self.path} cannot be read", got=error, fix=_FIX_NPZ) from error
         if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or fortran or 0 in shape:
             raise DataError(
-                f"arr_0 of {self.path} does not hold pictures", got=f"{shape} {dtype}{', column by column' * fortran}",
-                expected="(n, h, w, 3) uint8", fix=_FIX_NPZ,
-            )  # fmt: skip
+                f"arr_0 of {self.path} does not hold pictures",
+                got=f"{shape} {dtype}{', column by column' * fortran}",
+                expected="(n, h, w, 3) uint8",
+                fix=_FIX_NPZ,
+            )
         return shape
 
 
@@ -179,8 +186,12 @@ class First:
 
     def __init__(self, pictures: PictureSet, n: int) -> None:
         if pictures.n < n:
-            raise ConfigError("a set has fewer pictures than are asked for", got=f"{pictures.n} in {pictures.name}",
-                              expected=f"{n} or more", fix=f"-n {pictures.n}")  # fmt: skip
+            raise ConfigError(
+                "a set has fewer pictures than are asked for",
+                got=f"{pictures.n} in {pictures.name}",
+                expected=f"{n} or more",
+                fix=f"-n {pictures.n}",
+            )
         self._of, self.n, self.name, self.sampled = pictures, n, pictures.name, pictures.sampled
         self.digest = pictures.digest if n == pictures.n else f"{pictures.digest}, first {n}"
 

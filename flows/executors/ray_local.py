@@ -47,10 +47,15 @@ def local_ray(n_workers: int) -> Iterator[Path]:
         with environment(values, without=("RAY_AUTH_TOKEN",)), _read_again(), _on_loopback():
             try:
                 ray.init(
-                    address="local", num_cpus=n_workers, include_dashboard=False, log_to_driver=False,
-                    object_store_memory=_OBJECT_STORE_BYTES, _temp_dir=str(folder / "r"), _node_ip_address=_LOOPBACK,
+                    address="local",
+                    num_cpus=n_workers,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    _temp_dir=str(folder / "r"),
+                    _node_ip_address=_LOOPBACK,
                     job_config=_OwnCode(_py_driver_sys_path=[str(Path(__file__).parents[2])]),
-                )  # fmt: skip
+                )
                 yield folder
             finally:
                 ray.shutdown()
@@ -125,9 +130,14 @@ class ByFile(_TorchBackend):
         worker_group.execute(_set_torch_distributed_env_vars)
         started = [
             worker_group.execute_single_async(
-                rank, _setup_torch_process_group, backend=backend_config.backend, world_rank=rank, world_size=n,
-                init_method=meeting, timeout_s=backend_config.timeout_s,
+                rank,
+                _setup_torch_process_group,
+                backend=backend_config.backend,
+                world_rank=rank,
+                world_size=n,
+                init_method=meeting,
+                timeout_s=backend_config.timeout_s,
             )
             for rank in range(n)
-        ]  # fmt: skip
+        ]
         ray.get(started)

@@ -214,9 +214,10 @@ def _out_of_memory(error: ray.exceptions.OutOfMemoryError) -> ConfigError:
     """Ray ends a worker shortly before the kernel would, and tells it on some sixty lines."""
     words = re.search(r"Memory usage .*? exceeded threshold of .*", str(error))
     return ConfigError(
-        "a worker needed more memory than there is", got=words[0] if words else _last_line(error),
+        "a worker needed more memory than there is",
+        got=words[0] if words else _last_line(error),
         fix="raise RCG_WORKER_MEMORY (on a cluster), take a smaller batch, or run fewer workers on one machine",
-    )  # fmt: skip
+    )
 
 
 def _unreachable(error: BaseException) -> ConfigError:

@@ -50,9 +50,15 @@ class Reference:
         self.px = params.features.side(px)
         train, self.held_out = RealImages(index.split("train"), px), RealImages(test, px)
         self.judge, features = find_judge(
-            params.features, train, list(index.classes) if index.classes else None, params.train, worker,
-            batch_size=params.batch_size, n_held_out=int((~self.seen).sum()), seed=params.seed,
-        )  # fmt: skip
+            params.features,
+            train,
+            list(index.classes) if index.classes else None,
+            params.train,
+            worker,
+            batch_size=params.batch_size,
+            n_held_out=int((~self.seen).sum()),
+            seed=params.seed,
+        )
         seen, probabilities = self.judge.see(self.held_out.batches(params.batch_size))
         self.real, self.train = Drawn(seen, self._pixels(self.held_out)), Drawn(features, self._pixels(train))
         split = halves(self.held_out.load, len(self.held_out), self._features, seed=params.seed)

@@ -12,8 +12,18 @@ from flows.runs.records import MANIFEST, CommittedRun, load_run
 
 CONTEXT = "context.json"
 """Beside a bundle's files, outside its digest: when, where and from which code everything in it was made."""
-_CIRCUMSTANCES = ("attempt", "world_size", "device", "versions", "host", "context", "started_ms", "ended_ms",
-                  "adopted_from", "adopted_because")  # fmt: skip
+_CIRCUMSTANCES = (
+    "attempt",
+    "world_size",
+    "device",
+    "versions",
+    "host",
+    "context",
+    "started_ms",
+    "ended_ms",
+    "adopted_from",
+    "adopted_because",
+)
 
 
 class Facts(Record):

@@ -126,8 +126,10 @@ class Failure(Record):
     def error(self, what: str) -> RcgError:
         """The error to raise for a failure of another process."""
         kinds: dict[FailureClass, type[RcgError]] = {
-            "config": ConfigError, "data": ArtifactError, "transient": RetryableError
-        }  # fmt: skip
+            "config": ConfigError,
+            "data": ArtifactError,
+            "transient": RetryableError,
+        }
         return kinds.get(self.failure_class, RcgError)(f"{what}: {self.message}")
 
 

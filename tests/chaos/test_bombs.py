@@ -110,7 +110,7 @@ BOMBS: dict[str, Callable[[Path], object]] = {
     "a text that unpacks to 64 MiB": lambda _: decode(png(8, text_bomb()), RECIPE),
     "such a text, verified": lambda _: shown_pixels(png(8, text_bomb())),
     "such a text, read": lambda _: read_provenance(png(8, text_bomb())),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BOMBS)

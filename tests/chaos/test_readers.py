@@ -123,9 +123,19 @@ def _readers(folder: Path) -> dict[str, Reader]:
     event = b'{"images":{},"metrics":{"loss":1.5},"step":3,"time_ms":5,"total_steps":9}\n'
     store.put("runs/rdm/f/events/1/000001.jsonl", event)
     claim = Provenance(
-        schema_version=1, bundle=HEX, parents={}, seed=3, index=7, first=0, n=9, shown=None, columns=None,
-        condition={}, sampling={"batch_size": 4}, platform=None,
-    )  # fmt: skip
+        schema_version=1,
+        bundle=HEX,
+        parents={},
+        seed=3,
+        index=7,
+        first=0,
+        n=9,
+        shown=None,
+        columns=None,
+        condition={},
+        sampling={"batch_size": 4},
+        platform=None,
+    )
     names = ("params.yaml", "profile.yaml", "rayjob.yaml", "w.pt", "w.safetensors", "lock", "p.png")
     places = {name: folder / name for name in names}
     places["params.yaml"].write_bytes((ROOT / "presets/smoke.yaml").read_bytes())
@@ -184,7 +194,7 @@ def _readers(folder: Path) -> dict[str, Reader]:
         "picture": Reader(places["p.png"], png),
         "decoded": Reader(places["p.png"], lambda: decode(places["p.png"].read_bytes(), RECIPE)),
         **{name: Reader(path, lambda path=path: notes(path)) for name, path in found.items()},  # type: ignore[misc]
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")
@@ -192,10 +202,27 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
     return _readers(tmp_path_factory.mktemp("readers"))
 
 
-NAMES = ("bundle rcg.json", "bundle pixels/config.json", "bundle rdm/config.json", "bundle codec/config.json",
-         "bundle rdm/weights.safetensors", "bundle encoder", "lineage", "events", "params", "profile",
-         "template", "images", "torch", "safetensors", "lock", "picture", "decoded", "metadata.csv",
-         "metadata.jsonl")  # fmt: skip
+NAMES = (
+    "bundle rcg.json",
+    "bundle pixels/config.json",
+    "bundle rdm/config.json",
+    "bundle codec/config.json",
+    "bundle rdm/weights.safetensors",
+    "bundle encoder",
+    "lineage",
+    "events",
+    "params",
+    "profile",
+    "template",
+    "images",
+    "torch",
+    "safetensors",
+    "lock",
+    "picture",
+    "decoded",
+    "metadata.csv",
+    "metadata.jsonl",
+)
 
 
 @pytest.mark.parametrize("name", NAMES)

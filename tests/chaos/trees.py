@@ -80,9 +80,16 @@ class _Rig:
             env |= {"CHAOS_ROOT": str(root), "CHAOS_AT": str(at), "CHAOS_HARNESS": str(ROOT)}
             env |= {"CHAOS_COUNT": str(self.folder / "count")}
         done = subprocess.run(
-            command, cwd=root, env=env, capture_output=True, text=True, check=False, timeout=300,
-            start_new_session=True, errors="replace",
-        )  # fmt: skip
+            command,
+            cwd=root,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            start_new_session=True,
+            errors="replace",
+        )
         return done.returncode, done.stdout + done.stderr
 
     def trial(self, at: int) -> Finding:

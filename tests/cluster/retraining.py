@@ -164,14 +164,24 @@ class Retraining:
         """overlays/local with this project's names in an overlay of its own, and the key that may push."""
         files = (("ssh-privatekey", self.server.key), ("known_hosts", self.server.known_hosts))
         secret = kubectl(
-            "-n", SYSTEM, "create", "secret", "generic", "rcg-git", "--dry-run=client", "-o", "yaml",
+            "-n",
+            SYSTEM,
+            "create",
+            "secret",
+            "generic",
+            "rcg-git",
+            "--dry-run=client",
+            "-o",
+            "yaml",
             *(f"--from-file={name}={path}" for name, path in files),
-        )  # fmt: skip
+        )
         kubectl("apply", "--server-side", "-f", "-", stdin=secret)
         names = ("RCG_MLFLOW_EXPERIMENT", "RCG_MODEL_NAME", "RCG_JOB_TTL_S", "RCG_HEAD_MEMORY")
         values = {name: self.project.environment[name] for name in names} | {
-            "RCG_STORE": self.project.uri, "RCG_SOURCE": self.pictures, "GIT_REPOSITORY": self.server.url,
-        }  # fmt: skip
+            "RCG_STORE": self.project.uri,
+            "RCG_SOURCE": self.pictures,
+            "GIT_REPOSITORY": self.server.url,
+        }
         schedule = {"op": "replace", "path": "/spec/schedule", "value": "* * * * *"}
         overlay = {
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -179,12 +189,14 @@ class Retraining:
             "resources": [os.path.relpath(cluster_rig.K8S / "overlays/local", self.folder)],
             "configMapGenerator": [
                 {
-                    "name": CRONJOB, "namespace": SYSTEM, "behavior": "merge",
+                    "name": CRONJOB,
+                    "namespace": SYSTEM,
+                    "behavior": "merge",
                     "literals": [f"{name}={value}" for name, value in values.items()],
                 }
             ],
             "patches": [{"target": {"kind": "CronJob", "name": CRONJOB}, "patch": yaml.safe_dump([schedule])}],
-        }  # fmt: skip
+        }
         (self.folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
         kubectl("apply", "--server-side", "-k", str(self.folder))
 
@@ -205,9 +217,16 @@ class Retraining:
     def _pods(self) -> list[str]:
         """Running pods of the CronJob."""
         return kubectl(
-            "-n", SYSTEM, "get", "pods", "-l", "app.kubernetes.io/component=retrain",
-            "--field-selector=status.phase=Running", "-o", "jsonpath={.items[*].metadata.name}",
-        ).split()  # fmt: skip
+            "-n",
+            SYSTEM,
+            "get",
+            "pods",
+            "-l",
+            "app.kubernetes.io/component=retrain",
+            "--field-selector=status.phase=Running",
+            "-o",
+            "jsonpath={.items[*].metadata.name}",
+        ).split()
 
     def _until_job(self, stage: str, before: list[str]) -> None:
         """Until the stage has one more RayJob than before."""

@@ -73,11 +73,13 @@ POD_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
         "httpGet.host",
     ),
     "host port": (
-        lambda pod: pod["containers"][0].update(ports=[{"containerPort": 1, "hostPort": 1}]), "ports.hostPort",
+        lambda pod: pod["containers"][0].update(ports=[{"containerPort": 1, "hostPort": 1}]),
+        "ports.hostPort",
     ),
     "root": (lambda pod: pod["securityContext"].update(runAsNonRoot=False), "securityContexts"),
     "writable": (
-        lambda pod: pod["containers"][0]["securityContext"].update(readOnlyRootFilesystem=False), "securityContexts",
+        lambda pod: pod["containers"][0]["securityContext"].update(readOnlyRootFilesystem=False),
+        "securityContexts",
     ),
     "no security": (lambda pod: pod.pop("securityContext"), "securityContext"),
     "other Secret": (lambda pod: pod["containers"][0].update(envFrom=[{"secretRef": {"name": "b"}}]), "rcg-bucket"),
@@ -93,7 +95,7 @@ POD_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
         "keys of tolerations",
     ),
     "node label": (lambda pod: pod.update(nodeSelector={"a": "b"}), "nodeSelector stand in"),
-}  # fmt: skip
+}
 VOLUMES: list[Object] = [
     {"secret": {"secretName": "other"}},
     {"projected": {"sources": [{"secret": {"name": "rcg-bucket"}}]}},
@@ -128,7 +130,8 @@ JOB_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "another's cluster": (lambda spec: spec.update(clusterSelector={"ray.io/cluster": "a"}), "spec.clusterSelector"),
     "code": (lambda spec: spec.update(runtimeEnvYAML="pip: [a]"), "spec.runtimeEnvYAML"),
     "shell": (
-        lambda spec: spec["rayClusterSpec"]["headGroupSpec"]["rayStartParams"].update({"num-cpus": "0; id"}), "words",
+        lambda spec: spec["rayClusterSpec"]["headGroupSpec"]["rayStartParams"].update({"num-cpus": "0; id"}),
+        "words",
     ),
     "flag": (
         lambda spec: spec["rayClusterSpec"]["headGroupSpec"]["rayStartParams"].update({"plasma-directory": "a"}),
@@ -137,7 +140,8 @@ JOB_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no token": (lambda spec: spec["rayClusterSpec"].pop("authOptions"), "authOptions is"),
     "other token": (lambda spec: spec["rayClusterSpec"]["authOptions"].update(secretName="a"), "authOptions is"),
     "load balancer": (
-        lambda spec: spec["rayClusterSpec"]["headGroupSpec"].update(serviceType="LoadBalancer"), "group.serviceType",
+        lambda spec: spec["rayClusterSpec"]["headGroupSpec"].update(serviceType="LoadBalancer"),
+        "group.serviceType",
     ),
     "operator's label": (
         lambda spec: spec["submitterPodTemplate"]["metadata"]["labels"].update({"ray.io/a": "b"}),
@@ -147,7 +151,7 @@ JOB_CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda spec: spec["submitterPodTemplate"]["metadata"].update(annotations={"k8s.v1.cni.cncf.io/networks": "a"}),
         "a label or annotation",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", JOB_CHANGES)
@@ -210,10 +214,24 @@ def absent(value: Any, schema: Object, path: tuple[Any, ...] = ()) -> Iterator[t
 
 
 HARMLESS = {
-    "suspend", "numOfHosts", "annotations", "ports", "scheme", "initialDelaySeconds", "successThreshold", "subPath",
-    "nodeSelector", "restartPolicy", "fsGroupChangePolicy", "tolerationSeconds", "value", "medium", "sizeLimit",
-    "readOnly", "scaleStrategy",
-}  # fmt: skip
+    "suspend",
+    "numOfHosts",
+    "annotations",
+    "ports",
+    "scheme",
+    "initialDelaySeconds",
+    "successThreshold",
+    "subPath",
+    "nodeSelector",
+    "restartPolicy",
+    "fsGroupChangePolicy",
+    "tolerationSeconds",
+    "value",
+    "medium",
+    "sizeLimit",
+    "readOnly",
+    "scaleStrategy",
+}
 """Queues suspend; the rest is empty here, or says how and not what."""
 
 

@@ -42,9 +42,11 @@ def test_full_image_holds_this_code_and_all_that_it_needs() -> None:
     container |= {"name": "facts", "image": cluster_rig.FULL, "command": ["python", "-c", _FACTS]}
     container["resources"] = {"requests": {"cpu": "100m", "memory": "200Mi"}, "limits": {"memory": "2Gi"}}
     pod = {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name},
         "spec": template | {"restartPolicy": "Never", "containers": [container]},
-    }  # fmt: skip
+    }
     kubectl("-n", JOBS, "create", "--validate=strict", "-f", "-", stdin=json.dumps(pod))
     try:
         phase = wait_until(lambda: _ended(name), f"the end of {name}", 400)

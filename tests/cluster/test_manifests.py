@@ -46,9 +46,11 @@ def test_api_server_accepts_it(folder: str) -> None:
 @pytest.mark.parametrize("namespace", [JOBS, SYSTEM])
 def test_pod_that_breaks_restricted_is_refused(namespace: str) -> None:
     pod = {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "rcg-root", "namespace": namespace},
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "rcg-root", "namespace": namespace},
         "spec": {"containers": [{"name": "main", "image": IMAGE, "securityContext": {"privileged": True}}]},
-    }  # fmt: skip
+    }
     with pytest.raises(RuntimeError, match='violates PodSecurity "restricted'):
         submit(pod)
 
@@ -119,9 +121,19 @@ def test_driver_may_do_what_its_roles_say_and_nothing_else(driver: client.ApiCli
             granted |= {(verb, resource, place) for verb in rule["verbs"] for resource in rule["resources"]}
     verbs = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection")
     resources = (
-        "rayjobs", "rayjobs/status", "rayclusters", "pods", "pods/log", "pods/exec", "events", "secrets", "configmaps",
-        "serviceaccounts", "serviceaccounts/token", "leases",
-    )  # fmt: skip
+        "rayjobs",
+        "rayjobs/status",
+        "rayclusters",
+        "pods",
+        "pods/log",
+        "pods/exec",
+        "events",
+        "secrets",
+        "configmaps",
+        "serviceaccounts",
+        "serviceaccounts/token",
+        "leases",
+    )
     places = (JOBS, SYSTEM, "default", "kube-system")
     asked = {(verb, resource, place) for verb in verbs for resource in resources for place in places}
     assert granted <= asked

@@ -85,9 +85,16 @@ def test_training_moves_every_weight_of_every_embedder(name: str, tmp_path: Path
     generator, rows = _built(tmp_path / "cache", name, drop_prob=0.3)
     before = {key: value.clone() for key, value in generator.conditioner.named_parameters()}
     config = TrainConfig(
-        steps=3, batch_size=8, seed=0, warmup_steps=0, schedule="constant", clip_norm=None, precision="fp32",
-        log_every=1, optimizer=OptimConfig(kind="adamw", lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, decay="all"),
-    )  # fmt: skip
+        steps=3,
+        batch_size=8,
+        seed=0,
+        warmup_steps=0,
+        schedule="constant",
+        clip_norm=None,
+        precision="fp32",
+        log_every=1,
+        optimizer=OptimConfig(kind="adamw", lr=1e-3, betas=(0.9, 0.99), weight_decay=0.0, decay="all"),
+    )
     curve = train(GeneratorTrainable(generator, None), rows.fetch, len(rows), config, worker(tmp_path)).curve
     assert np.isfinite([record["loss"] for record in curve]).all()
     unmoved = [key for key, value in generator.conditioner.named_parameters() if torch.equal(value, before[key])]

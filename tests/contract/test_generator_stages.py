@@ -36,9 +36,15 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     make_encode(root / "in/encode", draw_bars(len(SPLITS))[0], SPLITS)
     sampler = SAMPLERS[CONFIGS.index(config) % len(SAMPLERS)]
     section = PixelsParams(
-        numerics=1, model=config, seed=0, weights=None, init=None, train=TrainConfig.tiny(), ema=EmaConfig.tiny(),
+        numerics=1,
+        model=config,
+        seed=0,
+        weights=None,
+        init=None,
+        train=TrainConfig.tiny(),
+        ema=EmaConfig.tiny(),
         preview=PreviewConfig(every=3, n=4, sampling=_how(sampler)),
-    )  # fmt: skip
+    )
     metrics = train_pixels(section, FolderInputs(root / "in"), FolderArtifact(root / "in/pixels"), worker(root))
     assert metrics["val_loss"] > 0
     return FolderInputs(root / "in")
@@ -47,9 +53,15 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_train_then_draw(trained: FolderInputs, sampler: str, tmp_path: Path) -> None:
     sampling = SampleParams(
-        numerics=1, n=5, batch_size=3, seed=1, representations="rdm", grid=4, rdm=DiffusionSampling.tiny(),
+        numerics=1,
+        n=5,
+        batch_size=3,
+        seed=1,
+        representations="rdm",
+        grid=4,
+        rdm=DiffusionSampling.tiny(),
         pixels=_how(sampler),
-    )  # fmt: skip
+    )
     out = FolderArtifact(tmp_path / "sample")
     draw(sampling, trained, out, worker(tmp_path))
     images = Samples(out).images(np.arange(5))

@@ -54,8 +54,12 @@ def _shards(root: Path) -> Path:
 
 
 MAKERS: dict[str, Callable[[Path], Path]] = {
-    "folder": _folder, "tar": _tar, "zip": _zip, "parquet": _parquet, "shards": _shards,
-}  # fmt: skip
+    "folder": _folder,
+    "tar": _tar,
+    "zip": _zip,
+    "parquet": _parquet,
+    "shards": _shards,
+}
 
 
 @pytest.fixture(scope="module")

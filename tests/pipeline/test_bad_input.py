@@ -225,9 +225,16 @@ def one_color(p: Project) -> None:
     """A network without biases makes nothing of a black picture."""
     p.add("black.png", Image.new("RGB", (20, 20)))
     model = TimmConfig(
-        kind="timm", name="test_resnet", weights=None, input_px=32, dim=96, output="pooled",
-        resample_positions=False, mean=(0, 0, 0), std=(1, 1, 1),
-    )  # fmt: skip
+        kind="timm",
+        name="test_resnet",
+        weights=None,
+        input_px=32,
+        dim=96,
+        output="pooled",
+        resample_positions=False,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+    )
     p.set(encoder__model=model.model_dump(mode="json"), rdm__model__dim=96)
     _import(p, model.build().network.state_dict())
     for stage in ("collect", "encoder", "codec"):
@@ -261,15 +268,40 @@ PARAMS = [
     case("unknown key", lambda p: p.set(rdm__wdith=3), "run collect", 2, "rdm.wdith: unknown key"),
     case("missing key", lambda p: p.set(rdm__seed=...), "run collect", 2, "rdm.seed: missing"),
     case("wrong type", lambda p: p.set(rdm__seed="many"), "run collect", 2, "rdm.seed", "integer", "got 'many'"),
-    case("out of range", lambda p: p.set(collect__max_reject_share=1.5), "run collect", 2,
-         "collect.max_reject_share", "less than 1", "got 1.5"),
-    case("dimensions", lambda p: p.set(rdm__model__dim=17), "run encoder", 2,
-         "encoder's dimension is 16 but rdm.model.dim is 17", "set rdm.model.dim: 16"),
-    case("uneven steps of the rdm", lambda p: p.set(sample__rdm__steps=7, sample__rdm__spacing="reference"), "run rdm",
-         2, "sample.rdm", "(got: 7; valid: near it: 4, 5, 8, 10)"),
-    case("uneven steps of dit", lambda p: p.set(sample__pixels__steps=3, sample__pixels__spacing="reference"),
-         "run rdm", 2, "sample.pixels", "(got: 3; valid: near it: 1, 2, 4, 5)"),
-]  # fmt: skip
+    case(
+        "out of range",
+        lambda p: p.set(collect__max_reject_share=1.5),
+        "run collect",
+        2,
+        "collect.max_reject_share",
+        "less than 1",
+        "got 1.5",
+    ),
+    case(
+        "dimensions",
+        lambda p: p.set(rdm__model__dim=17),
+        "run encoder",
+        2,
+        "encoder's dimension is 16 but rdm.model.dim is 17",
+        "set rdm.model.dim: 16",
+    ),
+    case(
+        "uneven steps of the rdm",
+        lambda p: p.set(sample__rdm__steps=7, sample__rdm__spacing="reference"),
+        "run rdm",
+        2,
+        "sample.rdm",
+        "(got: 7; valid: near it: 4, 5, 8, 10)",
+    ),
+    case(
+        "uneven steps of dit",
+        lambda p: p.set(sample__pixels__steps=3, sample__pixels__spacing="reference"),
+        "run rdm",
+        2,
+        "sample.pixels",
+        "(got: 3; valid: near it: 1, 2, 4, 5)",
+    ),
+]
 PICTURES = [
     case("empty folder", lambda p: p.empty(), "snapshot", 3, "holds no pictures", "at least 3"),
     case("one image", lambda p: (p.empty(), scene(0).save(p.pictures / "a.png")), "snapshot", 3, "holds 1 picture\n"),
@@ -279,37 +311,95 @@ PICTURES = [
     case("folder vanishes later", vanishing, "run encoder", 3, "the folder of pictures is gone", "pictures"),
     case("changed after the snapshot", changed, "run collect", 3, "0003.png has changed since the snapshot"),
     case("text named png", lambda p: p.add("note.png", b"not a picture"), "run collect", 3, "note.png (not a picture"),
-    case("a bomb", lambda p: p.add("bomb.png", Image.new("1", (10_000, 10_000))), "run collect", 3,
-         "1 of 15 files", "bomb.png (", "pixels, above collect.decode.max_pixels = 50000000"),
-    case("constant image", one_color, "run encode", 3,
-         f"1 of {N_PICTURES + 1} pictures have a representation without variance", "black.png"),
-]  # fmt: skip
+    case(
+        "a bomb",
+        lambda p: p.add("bomb.png", Image.new("1", (10_000, 10_000))),
+        "run collect",
+        3,
+        "1 of 15 files",
+        "bomb.png (",
+        "pixels, above collect.decode.max_pixels = 50000000",
+    ),
+    case(
+        "constant image",
+        one_color,
+        "run encode",
+        3,
+        f"1 of {N_PICTURES + 1} pictures have a representation without variance",
+        "black.png",
+    ),
+]
 WEIGHTS = [
-    case("wrong sha256", lambda p: p.import_encoder(b"x", sha256="1" * 64), "run encoder", 3,
-         "w.safetensors is not the expected file", "sha256 " + "1" * 64),
+    case(
+        "wrong sha256",
+        lambda p: p.import_encoder(b"x", sha256="1" * 64),
+        "run encoder",
+        3,
+        "w.safetensors is not the expected file",
+        "sha256 " + "1" * 64,
+    ),
     case("no file", lambda p: p.import_encoder(b"x", uri="none.pt"), "run encoder", 3, "does not exist", "none.pt"),
     case("wrong shapes", wrong_shapes, "run encoder", 3, "wrong shape: norm.weight (23,) for (24,)"),
     case("missing keys", missing_keys, "run encoder", 3, "missing: norm.bias"),
     case("torn", lambda p: p.import_encoder(b"\x08" + bytes(9)), "run encoder", 3, "not a whole safetensors file"),
-    case("pickle payload", lambda p: p.import_encoder(pickle.dumps(Payload()), "w.pt"), "run encoder", 3,
-         "would run code from the file"),
-]  # fmt: skip
+    case(
+        "pickle payload",
+        lambda p: p.import_encoder(pickle.dumps(Payload()), "w.pt"),
+        "run encoder",
+        3,
+        "would run code from the file",
+    ),
+]
 PLACES = [
-    case("no space left", lambda p: p.mount("-o", "size=32k"), "run collect", 3,
-         "No space left on device", "free disk space", marks=as_root),
-    case("read-only store", lambda p: p.mount("-o", "ro"), "run collect", 3, "mounted read-only", "RCG_STORE",
-         marks=as_root),
-    case("store below a file", lambda p: p.use_store(p.root / "params.yaml" / "s"), "run collect", 3,
-         "the store cannot write", "RCG_STORE"),
+    case(
+        "no space left",
+        lambda p: p.mount("-o", "size=32k"),
+        "run collect",
+        3,
+        "No space left on device",
+        "free disk space",
+        marks=as_root,
+    ),
+    case(
+        "read-only store",
+        lambda p: p.mount("-o", "ro"),
+        "run collect",
+        3,
+        "mounted read-only",
+        "RCG_STORE",
+        marks=as_root,
+    ),
+    case(
+        "store below a file",
+        lambda p: p.use_store(p.root / "params.yaml" / "s"),
+        "run collect",
+        3,
+        "the store cannot write",
+        "RCG_STORE",
+    ),
     case("store of no kind", lambda p: p.use_store("ftp://host/x"), "run collect", 2, "no store for this address"),
     case("manifest edited in the store", edited_in_the_store, "run encoder", 3, "is not the one that was committed"),
-    case("manifest edited in artifacts", lambda p: _edit(p.root / "artifacts/collect/manifest.json"), "run encoder", 3,
-         "artifacts/collect/manifest.json", "edited by hand", "rcg run collect"),
-    case("newer MLflow", newer_mlflow, "sample --model models:/rcg@challenger", 2, "newer MLflow", "feedfacecafe",
-         "RCG_MLFLOW_URI"),
+    case(
+        "manifest edited in artifacts",
+        lambda p: _edit(p.root / "artifacts/collect/manifest.json"),
+        "run encoder",
+        3,
+        "artifacts/collect/manifest.json",
+        "edited by hand",
+        "rcg run collect",
+    ),
+    case(
+        "newer MLflow",
+        newer_mlflow,
+        "sample --model models:/rcg@challenger",
+        2,
+        "newer MLflow",
+        "feedfacecafe",
+        "RCG_MLFLOW_URI",
+    ),
     case("second stage first", lambda p: p.forget(), "run encoder", 3, "run collect first: rcg run collect"),
     case("later stage first", Project.results, "run rdm", 3, "run encode first: rcg run encode"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("spoil", "command", "code", "words"), [*PARAMS, *PICTURES, *WEIGHTS, *PLACES])

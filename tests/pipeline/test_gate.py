@@ -38,9 +38,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*
 ROOT = Path(__file__).parents[2]
 SPLITS = ["train"] * 60 + ["val"] * 10 + ["test"] * 40
 GATE = {
-    "seed": 1, "n": 12, "n_bootstrap": 20, "level": 0.95, "margin": 1e6, "margin_known": None,
-    "min_precision": 0.0, "min_recall": 0.0, "max_memorization": 1.0,
-}  # fmt: skip
+    "seed": 1,
+    "n": 12,
+    "n_bootstrap": 20,
+    "level": 0.95,
+    "margin": 1e6,
+    "margin_known": None,
+    "min_precision": 0.0,
+    "min_recall": 0.0,
+    "max_memorization": 1.0,
+}
 
 
 class World:
@@ -60,9 +67,11 @@ class World:
     @property
     def project(self) -> Project:
         settings = Settings(
-            store=str(self.root / "store"), source=str(self.root / "pictures"), mlflow_uri=URI,
+            store=str(self.root / "store"),
+            source=str(self.root / "pictures"),
+            mlflow_uri=URI,
             device="cpu",
-        )  # fmt: skip
+        )
         return Project(self.root, settings)
 
     @property
@@ -180,8 +189,12 @@ def _check_story(world: World) -> None:
 def _check_records(world: World) -> None:
     made = world.decisions.all()
     assert [(d.challenger.version, d.verdict) for d in made] == [
-        (1, "promoted"), (2, "promoted"), (3, "refused"), (3, "promoted"), (3, "promoted")
-    ]  # fmt: skip
+        (1, "promoted"),
+        (2, "promoted"),
+        (3, "refused"),
+        (3, "promoted"),
+        (3, "promoted"),
+    ]
     assert made[0].champion is None
     assert made[1].champion is not None
     assert made[1].differences["all"].n_real == SPLITS.count("test")
@@ -364,13 +377,21 @@ def test_good_images_beat_noise_and_a_batch_of_noise_does_not_make_noise_good(tm
 
     checked = check_params(params, "smoke")
     evaluate = checked.evaluate.model_copy(
-        update={"features": checked.evaluate.features.model_copy(update={"dim": 4}),
-                "train": checked.evaluate.train.model_copy(update={"steps": 150})}
-    )  # fmt: skip
+        update={
+            "features": checked.evaluate.features.model_copy(update={"dim": 4}),
+            "train": checked.evaluate.train.model_copy(update={"steps": 150}),
+        }
+    )
     worker = Worker(
-        rank=0, world_size=1, device=torch.device("cpu"), checkpoints=NoCheckpoints(), report=lambda _: None,
-        scratch=tmp_path, checkpoint_every=10**9, threads=1,
-    )  # fmt: skip
+        rank=0,
+        world_size=1,
+        device=torch.device("cpu"),
+        checkpoints=NoCheckpoints(),
+        report=lambda _: None,
+        scratch=tmp_path,
+        checkpoint_every=10**9,
+        threads=1,
+    )
     reference = Reference(evaluate, noisy, FolderArtifact(tmp_path / "old"), source, worker, 8)
     gate = checked.gate.model_copy(update={"margin": 0.3, "margin_known": 0.5, "n_bootstrap": 100})
     bars, other = (_dimmed(draw_bars(300, seed=seed)[0]) for seed in (7, 8))
@@ -412,9 +433,19 @@ def _with_noise(root: Path, splits: list[str]) -> tuple[FolderArtifact, str]:
         Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(path)
         data = path.read_bytes()
         rows.append(
-            {"key": path.name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "width": 8, "height": 8,
-             "hash": bytes(16), "constant": False, "split": split, "label": None, "caption": None}
-        )  # fmt: skip
+            {
+                "key": path.name,
+                "sha256": hashlib.sha256(data).hexdigest(),
+                "size": len(data),
+                "width": 8,
+                "height": 8,
+                "hash": bytes(16),
+                "constant": False,
+                "split": split,
+                "label": None,
+                "caption": None,
+            }
+        )
     with out.file(index_name("c00001")) as path, pa.ipc.new_file(str(path), index_schema()) as file:
         file.write_table(pa.Table.from_pylist(rows, schema=index_schema()))
     listing = json.loads(out.read_bytes("collection.json"))

@@ -17,8 +17,13 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     out = tmp_path_factory.mktemp("golden") / "measured.json"
     done = subprocess.run(
         [sys.executable, "-m", "tests.support.golden", "--out", str(out)],
-        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return golden.read(out)
 

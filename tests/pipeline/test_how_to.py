@@ -26,9 +26,17 @@ from tests.support.generators import build_rdm
 PAGE = Path(__file__).parents[2] / "docs/how-to/compare-with-the-reference.md"
 DIM = 8
 VQGAN = VqganConfig(
-    kind="vqgan", px=256, width=32, multipliers=(1, 1, 1, 1, 1), n_blocks=1, groups=32, n_codes=1024, code_dim=8,
-    shortcut="branch", space="tokens",
-)  # fmt: skip
+    kind="vqgan",
+    px=256,
+    width=32,
+    multipliers=(1, 1, 1, 1, 1),
+    n_blocks=1,
+    groups=32,
+    n_codes=1024,
+    code_dim=8,
+    shortcut="branch",
+    space="tokens",
+)
 KL = KlConfig.tiny().model_copy(
     update={"px": 256, "width": 32, "multipliers": (1, 1, 1, 1), "groups": 32, "latent_dim": 4}
 )
@@ -50,17 +58,34 @@ FILES: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     ),
     "vqgan_jax_strongaug.ckpt": ("vqgan", VQGAN.build),
     "sd-vae-ft-ema.safetensors": ("kl", KL.build),
-    "rdm.pth": ("rdm", lambda: build_rdm(RdmConfig.model_validate(
-        RdmConfig.tiny().model_dump() | {"dim": DIM, "schedule": {"kind": "sqrt_linear", "n_times": 1000}}), None)),
-    "mage-b.pth": ("mage", _generator(
-        MageConfig.tiny().model_copy(update={"width": 64, "heads": 1, "decoder_heads": 1}), VQGAN.build().spec)),
-    "dit-xl-2.pth": ("dit", _generator(
-        DitConfig.tiny().model_copy(update={"width": 64, "heads": 1, "variance": "learned", "prediction": "eps"}),
-        KL.build().spec)),
+    "rdm.pth": (
+        "rdm",
+        lambda: build_rdm(
+            RdmConfig.model_validate(
+                RdmConfig.tiny().model_dump() | {"dim": DIM, "schedule": {"kind": "sqrt_linear", "n_times": 1000}}
+            ),
+            None,
+        ),
+    ),
+    "mage-b.pth": (
+        "mage",
+        _generator(
+            MageConfig.tiny().model_copy(update={"width": 64, "heads": 1, "decoder_heads": 1}), VQGAN.build().spec
+        ),
+    ),
+    "dit-xl-2.pth": (
+        "dit",
+        _generator(
+            DitConfig.tiny().model_copy(update={"width": 64, "heads": 1, "variance": "learned", "prediction": "eps"}),
+            KL.build().spec,
+        ),
+    ),
     "adm.pth": ("adm", _generator(_unet(AdmConfig, "adm", width=64, multipliers=[1] * 6), PIXELS)),
-    "ldm.pth": ("ldm", _generator(
-        _unet(LdmConfig, "ldm", width=32, multipliers=[1] * 3, context_dim=DIM), KL.build().spec)),
-}  # fmt: skip
+    "ldm.pth": (
+        "ldm",
+        _generator(_unet(LdmConfig, "ldm", width=32, multipliers=[1] * 3, context_dim=DIM), KL.build().spec),
+    ),
+}
 
 
 def test_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

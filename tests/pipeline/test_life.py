@@ -22,9 +22,16 @@ pytestmark = pytest.mark.long
 STEPS = ("lock", "snapshot", "branch", "repro", "results", "gate", "forward", "close")
 N_FIRST, N_NEW, N_POISON = 300, 30, 300
 GATE = {
-    "seed": 1, "n": 200, "n_bootstrap": 100, "level": 0.95, "margin": 0.5, "margin_known": 0.5,
-    "min_precision": 0.0, "min_recall": 0.0, "max_memorization": 1.0,
-}  # fmt: skip
+    "seed": 1,
+    "n": 200,
+    "n_bootstrap": 100,
+    "level": 0.95,
+    "margin": 0.5,
+    "margin_known": 0.5,
+    "min_precision": 0.0,
+    "min_recall": 0.0,
+    "max_memorization": 1.0,
+}
 
 
 class Life:
@@ -48,9 +55,11 @@ class Life:
         env = {k: v for k, v in os.environ.items() if not k.startswith("RCG_")}
         env |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
         return env | {
-            "RCG_STORE": str(self.store), "RCG_SOURCE": str(self.pictures), "RCG_MLFLOW_URI": "sqlite:///mlflow.db",
+            "RCG_STORE": str(self.store),
+            "RCG_SOURCE": str(self.pictures),
+            "RCG_MLFLOW_URI": "sqlite:///mlflow.db",
             "RCG_THREADS": "1",
-        }  # fmt: skip
+        }
 
     def do(self, what: str, **more: str) -> dict[str, Any]:
         """What the command told."""

@@ -41,9 +41,14 @@ def make_spec(tmp_path: Path, **params: Any) -> Spec:
     given = {"numerics": 1, "train": TRAIN, "driver": 0, "marks": str(marks)} | nothing | params
     identity = Identity(schema_version=SCHEMA, stage="toy", params=given, inputs={}, modules={})
     return Spec(
-        schema_version=SCHEMA, fingerprint="f" * 64, identity=identity, inputs={}, source="demo", collection_lock=None,
+        schema_version=SCHEMA,
+        fingerprint="f" * 64,
+        identity=identity,
+        inputs={},
+        source="demo",
+        collection_lock=None,
         module="tests.support.ray_stage",
-    )  # fmt: skip
+    )
 
 
 class Log:

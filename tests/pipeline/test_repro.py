@@ -55,9 +55,13 @@ def test_what_a_killed_dvc_left_is_mended(project: Project) -> None:
     whole = lock.read_bytes()
     for left, text, n_kept in (
         (b'{"write": {"a', "file of locks was torn", 900),
-        (b'{"read": {"%s": [{"pid": 1, "cmd": "dvc repro"}]}, "write": {"%s": {"pid": 1, "cmd": "dvc repro"}}}'
-         % ((str(project.root / "artifacts/rdm").encode(),) * 2), "named processes that have ended", 0),
-    ):  # fmt: skip
+        (
+            b'{"read": {"%s": [{"pid": 1, "cmd": "dvc repro"}]}, "write": {"%s": {"pid": 1, "cmd": "dvc repro"}}}'
+            % ((str(project.root / "artifacts/rdm").encode(),) * 2),
+            "named processes that have ended",
+            0,
+        ),
+    ):
         rwlock.write_bytes(left)
         project.run("dvc", "repro", "--force", "--single-item", "rdm", code=255)
         lock.write_bytes(whole[:n_kept])

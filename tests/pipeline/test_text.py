@@ -237,10 +237,16 @@ def painted(project: Path) -> Path:
     params["sample"] |= {"representations": None, "rdm": None}
     sampling = params["sample"]["pixels"] | {"guidance": 0.0}
     params["upsampler"] = {
-        "numerics": 1, "px": 16, "seed": 0, "noise": 0.0, "n_val": 4, "ema": None, "sampling": sampling,
+        "numerics": 1,
+        "px": 16,
+        "seed": 0,
+        "noise": 0.0,
+        "n_val": 4,
+        "ema": None,
+        "sampling": sampling,
         "model": params["pixels"]["model"] | {"conditions": [READER, LOW_RES]},
         "train": params["pixels"]["train"] | {"steps": 4, "batch_size": 4},
-    }  # fmt: skip
+    }
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for stage in ("pixels", "upsampler", "sample", "evaluate", "bundle"):
         app(["run", stage], standalone_mode=False)

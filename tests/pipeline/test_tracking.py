@@ -43,11 +43,16 @@ def tracking(tmp_path: Path) -> Tracking:
 
 def _record(tmp_path: Path, stage: str = "rdm", **changes: Any) -> StageRecord:
     values: dict[str, Any] = {
-        "pipeline": "p" * 64, "stage": stage, "fingerprint": digest_of(stage.encode()),
-        "store": f"{tmp_path}/store", "reused": False,
-        "params": {"train": {"lr": 0.1, "steps": 20}, "numerics": 1}, "pipeline_params": {stage: {"numerics": 1}},
-        "inputs": {"encode": "e" * 64}, "tags": {"git_commit": "abc"},
-    }  # fmt: skip
+        "pipeline": "p" * 64,
+        "stage": stage,
+        "fingerprint": digest_of(stage.encode()),
+        "store": f"{tmp_path}/store",
+        "reused": False,
+        "params": {"train": {"lr": 0.1, "steps": 20}, "numerics": 1},
+        "pipeline_params": {stage: {"numerics": 1}},
+        "inputs": {"encode": "e" * 64},
+        "tags": {"git_commit": "abc"},
+    }
     return StageRecord(**values | changes)
 
 
@@ -72,10 +77,22 @@ def _commit(record: StageRecord, metrics: dict[str, float]) -> str:
 
     def run_record(digest: str) -> RunRecord:
         return RunRecord(
-            schema_version=SCHEMA, stage=record.stage, fingerprint=record.fingerprint, digest=digest, attempt=1,
-            keys={"metrics.json": key}, world_size=1, device="cpu", versions={}, host="here", context={},
-            started_ms=1_600_000_000_000, ended_ms=1_700_000_000_000, adopted_from=None, adopted_because=None,
-        )  # fmt: skip
+            schema_version=SCHEMA,
+            stage=record.stage,
+            fingerprint=record.fingerprint,
+            digest=digest,
+            attempt=1,
+            keys={"metrics.json": key},
+            world_size=1,
+            device="cpu",
+            versions={},
+            host="here",
+            context={},
+            started_ms=1_600_000_000_000,
+            ended_ms=1_700_000_000_000,
+            adopted_from=None,
+            adopted_because=None,
+        )
 
     entry = FileEntry(size=len(data), sha256=digest_of(data))
     return commit(store, record.prefix, {"metrics.json": entry}, run_record).digest

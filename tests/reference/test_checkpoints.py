@@ -84,13 +84,19 @@ CASES = {
     "corgi": Case(
         "corgi",
         lambda: expected_layout("corgi") | expected_layout("corgi_index") | expected_layout("corgi_learned"),
-        _prior, 195, 1_120_541_696, 1_120_541_696 + 2_560,  # and our two nulls
+        _prior,
+        195,
+        1_120_541_696,
+        1_120_541_696 + 2_560,  # and our two nulls
     ),
     "rdm": Case("rdm", lambda: _with_shadow(RDM), _rdm, 143 + 132, 62_733_792 + 62_721_282, 62_721_280),
     "rdm-class": Case(
         "rdm",
         lambda: _with_shadow(RDM | expected_layout("rdm_class")),
-        _rdm, 167 + 156, 72_176_896 * 2 + 12_002 + 512_000, 72_176_896 + 512_000 + 512,  # and our null
+        _rdm,
+        167 + 156,
+        72_176_896 * 2 + 12_002 + 512_000,
+        72_176_896 + 512_000 + 512,  # and our null
     ),
     "mocov3-b": Case(
         "mocov3", lambda: expected_layout("mocov3_b"), _encoder, 166, 106_803_459, 85_798_656 + 20_987_904
@@ -104,10 +110,14 @@ CASES = {
     "mage-b": Case("mage", lambda: _plain("mage_b_tensors.txt"), _pixels((16, 16), "tokens"), 268, 146_672_106),
     "mage-l": Case("mage", lambda: expected_layout("mage_l"), _pixels((16, 16), "tokens"), 412, 410_155_242),
     "dit-xl-2": Case(
-        "dit", lambda: expected_layout("dit_xl_2"), _pixels((4, 32, 32), "latents"), 295, 674_273_952,
+        "dit",
+        lambda: expected_layout("dit_xl_2"),
+        _pixels((4, 32, 32), "latents"),
+        295,
+        674_273_952,
         674_273_952 - 1152,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(params=CASES, scope="module")
@@ -238,11 +248,17 @@ def test_schedule_buffers() -> None:
         variance = beta * (1 - before) / (1 - ab)
         if t in (0, 1, 499, 999):
             expected = {
-                "betas": beta, "alphas_cumprod": ab, "alphas_cumprod_prev": before, "sqrt_alphas_cumprod": ab**0.5,
-                "sqrt_one_minus_alphas_cumprod": (1 - ab) ** 0.5, "log_one_minus_alphas_cumprod": math.log(1 - ab),
-                "sqrt_recip_alphas_cumprod": ab**-0.5, "sqrt_recipm1_alphas_cumprod": (1 / ab - 1) ** 0.5,
-                "posterior_variance": variance, "posterior_log_variance_clipped": math.log(max(variance, 1e-20)),
+                "betas": beta,
+                "alphas_cumprod": ab,
+                "alphas_cumprod_prev": before,
+                "sqrt_alphas_cumprod": ab**0.5,
+                "sqrt_one_minus_alphas_cumprod": (1 - ab) ** 0.5,
+                "log_one_minus_alphas_cumprod": math.log(1 - ab),
+                "sqrt_recip_alphas_cumprod": ab**-0.5,
+                "sqrt_recipm1_alphas_cumprod": (1 / ab - 1) ** 0.5,
+                "posterior_variance": variance,
+                "posterior_log_variance_clipped": math.log(max(variance, 1e-20)),
                 "posterior_mean_coef1": beta * before**0.5 / (1 - ab),
                 "posterior_mean_coef2": (1 - before) * (1 - beta) ** 0.5 / (1 - ab),
-            }  # fmt: skip
+            }
             assert {name: float(values[t]) for name, values in ours.items()} == pytest.approx(expected, rel=1e-5)

@@ -32,11 +32,25 @@ from tests.support.folders import FolderArtifact
 
 MERGES = ["r e", "re d</w>", "a p", "ap p", "l e</w>", "app le</w>"]
 N_TOKENS = 2 * 256 + len(MERGES) + 2
-TEXT = {"vocab_size": N_TOKENS, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "max_position_embeddings": 9, "eos_token_id": N_TOKENS - 1,
-        "bos_token_id": N_TOKENS - 2, "pad_token_id": 0}  # fmt: skip
-VISION = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2,
-          "image_size": 16, "patch_size": 8}  # fmt: skip
+TEXT = {
+    "vocab_size": N_TOKENS,
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 9,
+    "eos_token_id": N_TOKENS - 1,
+    "bos_token_id": N_TOKENS - 2,
+    "pad_token_id": 0,
+}
+VISION = {
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
 LAYOUTS = ("huggingface", "openai", "open_clip", "torchscript")
 
 

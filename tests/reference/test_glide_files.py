@@ -33,9 +33,15 @@ from flows.stages.upsampler.params import UpsamplerParams
 from tests.support.folders import randomize
 
 READER = {
-    "kind": "text_transformer", "port": "vector_and_sequence", "drop_prob": 0.2, "missing": "null", "width": 512,
-    "depth": 16, "heads": 8, "project": False,
-}  # fmt: skip
+    "kind": "text_transformer",
+    "port": "vector_and_sequence",
+    "drop_prob": 0.2,
+    "missing": "null",
+    "width": 512,
+    "depth": 16,
+    "heads": 8,
+    "project": False,
+}
 KNOWN_PART = {"kind": "masked_image", "port": "spatial", "drop_prob": 0.0}
 SMALL = {"kind": "low_res", "port": "spatial", "drop_prob": 0.0, "noise": 0.0}
 TEXT_TOWER = 76_695_808
@@ -67,11 +73,22 @@ class File(NamedTuple):
     @property
     def model(self) -> dict[str, Any]:
         return {
-            "kind": "adm", "conditions": self.conditions, "width": 192, "multipliers": list(self.multipliers),
-            "n_blocks": self.n_blocks, "attention_sides": [32, 16, 8], "groups": 32, "heads": {"width": 64},
-            "qkv_order": "per_head", "sequence_dim": 512, "schedule": {"kind": self.schedule, "n_times": 1000},
-            "prediction": "eps", "min_snr": None, "variance": "learned", "latents": "as_stored",
-        }  # fmt: skip
+            "kind": "adm",
+            "conditions": self.conditions,
+            "width": 192,
+            "multipliers": list(self.multipliers),
+            "n_blocks": self.n_blocks,
+            "attention_sides": [32, 16, 8],
+            "groups": 32,
+            "heads": {"width": 64},
+            "qkv_order": "per_head",
+            "sequence_dim": 512,
+            "schedule": {"kind": self.schedule, "n_times": 1000},
+            "prediction": "eps",
+            "min_snr": None,
+            "variance": "learned",
+            "latents": "as_stored",
+        }
 
 
 UP: Any = {"schedule": "linear", "n_blocks": 2, "multipliers": (1, 1, 2, 2, 4, 4)}

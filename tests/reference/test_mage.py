@@ -14,14 +14,27 @@ from tests.support.inventory import expected_tensors
 
 TOKENS = TargetSpec(space="tokens", shape=(16, 16), dtype="int32", n_codes=1024, image_px=256)
 BASE = MageConfig(
-    kind="mage", conditions=conditions("representation"), width=768, depth=12,
-    heads=12, decoder_depth=8, decoder_heads=16, mlp_ratio=4, drop_prob=0.1, label_smoothing=0.1,
+    kind="mage",
+    conditions=conditions("representation"),
+    width=768,
+    depth=12,
+    heads=12,
+    decoder_depth=8,
+    decoder_heads=16,
+    mlp_ratio=4,
+    drop_prob=0.1,
+    label_smoothing=0.1,
     mask=MaskConfig(mean=0.75, std=0.25, least=0.5),
-)  # fmt: skip
+)
 NEVER_READ = (
-    "cls_token", "mask_token", "pos_embed", "decoder_pos_embed", "patch_embed.", "decoder_pred.",
+    "cls_token",
+    "mask_token",
+    "pos_embed",
+    "decoder_pos_embed",
+    "patch_embed.",
+    "decoder_pred.",
     "token_emb.position_ids",
-)  # fmt: skip
+)
 RENAMED = {
     "latent_prior_proj.weight": "conditioner.representation.project.weight",
     "latent_prior_proj.bias": "conditioner.representation.project.bias",
@@ -53,8 +66,27 @@ def test_tensors_of_the_base_model() -> None:
 
 def test_masked_counts_of_20_iterations() -> None:
     assert masked_counts(256, 20) == [
-        255, 252, 248, 243, 236, 228, 218, 207, 194, 181, 166, 150, 133, 116, 97, 79, 59, 40, 20, 1,
-    ]  # fmt: skip
+        255,
+        252,
+        248,
+        243,
+        236,
+        228,
+        218,
+        207,
+        194,
+        181,
+        166,
+        150,
+        133,
+        116,
+        97,
+        79,
+        59,
+        40,
+        20,
+        1,
+    ]
 
 
 def test_mask_ratio_statistics() -> None:

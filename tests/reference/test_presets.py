@@ -135,23 +135,28 @@ def test_two_optimizer_steps_at_reduced_depth(path: Path, tmp_path: Path) -> Non
     assert not all(torch.equal(old, new) for old, new in zip(before, small, strict=True))
 
 
-@pytest.mark.parametrize("path", [p for p in PATHS if p.stem in ("paper-mage-b", "paper-mage-b-class-rdm")],
-                         ids=lambda p: p.stem)  # fmt: skip
+@pytest.mark.parametrize(
+    "path", [p for p in PATHS if p.stem in ("paper-mage-b", "paper-mage-b-class-rdm")], ids=lambda p: p.stem
+)
 def test_the_rdm_takes_two_optimizer_steps(path: Path, tmp_path: Path) -> None:
     section = params(path).rdm
     assert section is not None
     rdm = build_rdm(section.model.model_copy(update={"depth": 1}), len(CLASSES))
     rng = torch.Generator().manual_seed(0)
-    batch = {"target": torch.zeros(2), "representation": torch.randn(2, 256, generator=rng),
-             "class": torch.tensor([0, 999])}  # fmt: skip
+    batch = {
+        "target": torch.zeros(2),
+        "representation": torch.randn(2, 256, generator=rng),
+        "class": torch.tensor([0, 999]),
+    }
     losses = two_steps(rdm, section, batch, tmp_path)
     assert losses[0] == pytest.approx(float(batch["representation"].square().mean()), rel=1e-5)
 
 
 def test_training_recipes() -> None:
     """The sheet's numbers, by name."""
-    b, dit, adm, ldm = (params(ROOT / f"presets/paper-{name}.yaml").pixels for name in
-                        ("mage-b", "dit-xl-2", "adm-256", "ldm-8"))  # fmt: skip
+    b, dit, adm, ldm = (
+        params(ROOT / f"presets/paper-{name}.yaml").pixels for name in ("mage-b", "dit-xl-2", "adm-256", "ldm-8")
+    )
     assert b.train is not None
     assert (b.train.steps, b.train.warmup_steps, b.train.clip_norm, b.ema) == (62556, 3127, 3.0, None)
     assert b.train.optimizer.lr == pytest.approx(1.5e-4 * 4096 / 256)

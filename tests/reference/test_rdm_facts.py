@@ -21,9 +21,18 @@ from tests.support.generators import BY_CLASS, build_rdm
 
 SCHEDULE = ScheduleConfig(kind="sqrt_linear", n_times=1000)
 PUBLISHED = RdmConfig(
-    kind="residual_mlp", dim=256, width=1536, depth=12, time_dim=256, conditions=(), context_dim=512,
-    schedule=SCHEDULE, prediction="x0", min_snr=None, variance="fixed",
-)  # fmt: skip
+    kind="residual_mlp",
+    dim=256,
+    width=1536,
+    depth=12,
+    time_dim=256,
+    conditions=(),
+    context_dim=512,
+    schedule=SCHEDULE,
+    prediction="x0",
+    min_snr=None,
+    variance="fixed",
+)
 
 
 def _shapes(config: RdmConfig, n_classes: int | None) -> dict[str, tuple[int, ...]]:
@@ -48,16 +57,29 @@ def test_the_class_table_has_a_row_of_512_per_class() -> None:
 def test_parameter_names_and_shapes() -> None:
     shapes = _shapes(PUBLISHED, None)
     wide = {
-        "in_layers.0.weight": (1536,), "in_layers.0.bias": (1536,), "in_layers.2.weight": (1536, 1536),
-        "in_layers.2.bias": (1536,), "emb_layers.1.weight": (1536, 256), "emb_layers.1.bias": (1536,),
-        "out_layers.0.weight": (1536,), "out_layers.0.bias": (1536,), "out_layers.3.weight": (1536, 1536),
+        "in_layers.0.weight": (1536,),
+        "in_layers.0.bias": (1536,),
+        "in_layers.2.weight": (1536, 1536),
+        "in_layers.2.bias": (1536,),
+        "emb_layers.1.weight": (1536, 256),
+        "emb_layers.1.bias": (1536,),
+        "out_layers.0.weight": (1536,),
+        "out_layers.0.bias": (1536,),
+        "out_layers.3.weight": (1536, 1536),
         "out_layers.3.bias": (1536,),
-    }  # fmt: skip
+    }
     expected = {
-        "time_embed.0.weight": (256, 1536), "time_embed.0.bias": (256,), "time_embed.2.weight": (256, 256),
-        "time_embed.2.bias": (256,), "input_proj.weight": (1536, 256), "input_proj.bias": (1536,),
-        "out.0.weight": (1536,), "out.0.bias": (1536,), "out.2.weight": (256, 1536), "out.2.bias": (256,),
-    }  # fmt: skip
+        "time_embed.0.weight": (256, 1536),
+        "time_embed.0.bias": (256,),
+        "time_embed.2.weight": (256, 256),
+        "time_embed.2.bias": (256,),
+        "input_proj.weight": (1536, 256),
+        "input_proj.bias": (1536,),
+        "out.0.weight": (1536,),
+        "out.0.bias": (1536,),
+        "out.2.weight": (256, 1536),
+        "out.2.bias": (256,),
+    }
     expected |= {f"res_blocks.{i}.{name}": shape for i in range(12) for name, shape in wide.items()}
     assert shapes == expected
 

@@ -171,9 +171,7 @@ def test_the_hybrid_loss_trains_the_mean_by_the_error_alone_and_the_variance_by_
     out, x0 = torch.randn(5, 4, 4, 4, generator=generator), torch.randn(5, 2, 4, 4, generator=generator)
     gradients = {}
     for variance, c in (("fixed", 2), ("learned", 4)):
-        config = DiffusionConfig(
-            conditions=(), schedule=LINEAR, prediction="eps", min_snr=None, variance=variance
-        )  # fmt: skip
+        config = DiffusionConfig(conditions=(), schedule=LINEAR, prediction="eps", min_snr=None, variance=variance)
         net = Answer(out[:, :c].clone())
         nothing = Conditions((), net, ())
         model = Diffusion(config, data, spec=target, network=net, conditions=nothing)

@@ -71,11 +71,19 @@ def test_adm_256() -> None:
     n_null = by_z.null.numel()
     assert sum(p.numel() for p in model.parameters()) - n_null == 553_077_254
     top = {
-        "time_embed.0.weight": (1024, 256), "time_embed.0.bias": (1024,), "time_embed.2.weight": (1024, 1024),
-        "time_embed.2.bias": (1024,), "rep_proj.weight": (1024, 256), "rep_proj.bias": (1024,),
-        "input_blocks.0.0.weight": (256, 3, 3, 3), "input_blocks.0.0.bias": (256,), "out.0.weight": (256,),
-        "out.0.bias": (256,), "out.2.weight": (6, 256, 3, 3), "out.2.bias": (6,),
-    }  # fmt: skip
+        "time_embed.0.weight": (1024, 256),
+        "time_embed.0.bias": (1024,),
+        "time_embed.2.weight": (1024, 1024),
+        "time_embed.2.bias": (1024,),
+        "rep_proj.weight": (1024, 256),
+        "rep_proj.bias": (1024,),
+        "input_blocks.0.0.weight": (256, 3, 3, 3),
+        "input_blocks.0.0.bias": (256,),
+        "out.0.weight": (256,),
+        "out.0.bias": (256,),
+        "out.2.weight": (6, 256, 3, 3),
+        "out.2.bias": (6,),
+    }
     assert top.items() <= (shapes | projected).items()
 
 

@@ -21,9 +21,17 @@ from tests.support.toys import worker
 PRESETS = Path(__file__).parents[2] / "presets"
 
 PAPER = VqganConfig(
-    kind="vqgan", px=256, width=128, multipliers=(1, 1, 2, 2, 4), n_blocks=2, groups=32, n_codes=1024, code_dim=256,
-    shortcut="branch", space="tokens",
-)  # fmt: skip
+    kind="vqgan",
+    px=256,
+    width=128,
+    multipliers=(1, 1, 2, 2, 4),
+    n_blocks=2,
+    groups=32,
+    n_codes=1024,
+    code_dim=256,
+    shortcut="branch",
+    space="tokens",
+)
 
 
 def test_tensors_of_the_published_tokenizer() -> None:

@@ -28,7 +28,14 @@ def test_every_network_is_compared_and_every_line_has_numbers(tmp_path: Path) ->
     assert {"dit", "hybrid", "adm", "ldm", "mage", "residual_mlp", "transformer"} <= compared
     timed = [line for line in lines if line["examples_per_s"] is not None]
     assert [line["what"] for line in timed] == [
-        "train residual_mlp", "train mage", "train mage", "train dit", "train adm",
-        "encode, ViT-B", "decode, VQGAN", "sample rdm of mage-b", "sample pixels of mage-b",
-    ]  # fmt: skip
+        "train residual_mlp",
+        "train mage",
+        "train mage",
+        "train dit",
+        "train adm",
+        "encode, ViT-B",
+        "decode, VQGAN",
+        "sample rdm of mage-b",
+        "sample pixels of mage-b",
+    ]
     assert all(line["tflops_per_s"] > 0 for line in timed)

@@ -15,8 +15,12 @@ from tests.support.manifests import K8S, Object, built, kubectl, objects, pod_sp
 ROOT = Path(__file__).parents[2]
 FILES = sorted(path for path in K8S.rglob("*.yaml") if path.name != "profile.yaml")
 BASE = [found for path in sorted((K8S / "base").glob("*.yaml")) for found in objects(path)]
-PODS = [(f"{found['kind']} {found['metadata']['name']}{where}", spec)
-        for found in BASE if found["kind"] != "Kustomization" for where, spec in pod_specs(found)]  # fmt: skip
+PODS = [
+    (f"{found['kind']} {found['metadata']['name']}{where}", spec)
+    for found in BASE
+    if found["kind"] != "Kustomization"
+    for where, spec in pod_specs(found)
+]
 RAYJOB = objects(K8S / "base/rayjob.yaml")[0]
 CALLS = {
     "create_namespaced_custom_object": ("rayjobs", "create"),
@@ -211,9 +215,7 @@ def _container(part: str) -> Any:
 
 
 def _rights(namespace: str) -> set[tuple[str, str]]:
-    (role,) = (
-        found for found in BASE if found["kind"] == "Role" and found["metadata"]["namespace"] == namespace
-    )  # fmt: skip
+    (role,) = (found for found in BASE if found["kind"] == "Role" and found["metadata"]["namespace"] == namespace)
     return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
 
 

@@ -98,9 +98,21 @@ def commit_bundle(store: Store, bundle: FolderArtifact) -> CommittedRun:
 
     def record(digest: str) -> RunRecord:
         return RunRecord(
-            schema_version=SCHEMA, stage="bundle", fingerprint=bundle.digest, digest=digest, attempt=1, keys=keys,
-            world_size=1, device="cpu", versions={}, host="here", context={}, started_ms=1, ended_ms=2,
-            adopted_from=None, adopted_because=None,
-        )  # fmt: skip
+            schema_version=SCHEMA,
+            stage="bundle",
+            fingerprint=bundle.digest,
+            digest=digest,
+            attempt=1,
+            keys=keys,
+            world_size=1,
+            device="cpu",
+            versions={},
+            host="here",
+            context={},
+            started_ms=1,
+            ended_ms=2,
+            adopted_from=None,
+            adopted_because=None,
+        )
 
     return commit(store, prefix, files, record)

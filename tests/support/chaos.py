@@ -25,18 +25,27 @@ from tests.support.pipelines import stages_of
 ROOT = Path(__file__).parents[2]
 STAGES = list(stages_of("smoke"))
 CONSUMER = {
-    "collect": "encoder", "encoder": "encode", "codec": "encode", "encode": "rdm", "rdm": "sample", "pixels": "sample",
-    "sample": "evaluate", "evaluate": "bundle",
-}  # fmt: skip
+    "collect": "encoder",
+    "encoder": "encode",
+    "codec": "encode",
+    "encode": "rdm",
+    "rdm": "sample",
+    "pixels": "sample",
+    "sample": "evaluate",
+    "evaluate": "bundle",
+}
 """Stage -> the first that reads what it makes; the bundle is read by `rcg sample`."""
 NAMED = {2, 3, 75}
 """Exit codes of the project's errors."""
 _MOST_OF_A_KIND = 40
 """Operations of a stage at which a fault of one kind comes, evenly spaced."""
 _SETTINGS = {
-    "RCG_STORE": "store", "RCG_MLFLOW_URI": "off", "RCG_DEVICE": "cpu", "RCG_EVENT_INTERVAL_S": "0",
+    "RCG_STORE": "store",
+    "RCG_MLFLOW_URI": "off",
+    "RCG_DEVICE": "cpu",
+    "RCG_EVENT_INTERVAL_S": "0",
     "RCG_CHECKPOINT_EVERY": "2",
-}  # fmt: skip
+}
 _STEPS = {"steps": 6, "warmup_steps": 1, "log_every": 2}
 
 

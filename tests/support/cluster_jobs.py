@@ -88,9 +88,14 @@ class Checkout:
         output = self.root / f"out-{uuid.uuid4().hex[:6]}.txt"
         with output.open("w") as file:
             process = subprocess.Popen(
-                [str(Path(sys.executable).with_name("rcg")), *arguments], cwd=self.root, stdin=subprocess.DEVNULL,
-                stdout=file, stderr=subprocess.STDOUT, env=base | self.environment | mine, start_new_session=True,
-            )  # fmt: skip
+                [str(Path(sys.executable).with_name("rcg")), *arguments],
+                cwd=self.root,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env=base | self.environment | mine,
+                start_new_session=True,
+            )
         self._drivers.append(Driver(process, output))
         return self._drivers[-1]
 
@@ -141,9 +146,16 @@ class Checkout:
         cluster = self.jobs(stage)[-1]["status"]["rayClusterName"]
         selector = f"ray.io/cluster={cluster},ray.io/node-type={role}"
         return kubectl(
-            "-n", JOBS, "get", "pods", "-l", selector, "--field-selector=status.phase=Running",
-            "-o", "jsonpath={.items[*].metadata.name}",
-        ).split()  # fmt: skip
+            "-n",
+            JOBS,
+            "get",
+            "pods",
+            "-l",
+            selector,
+            "--field-selector=status.phase=Running",
+            "-o",
+            "jsonpath={.items[*].metadata.name}",
+        ).split()
 
     def steps_done(self, stage: str = "encoder") -> int:
         """The newest step that the run's events tell of."""

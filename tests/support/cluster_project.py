@@ -98,9 +98,12 @@ def make_project(root: Path, environment: Mapping[str, str]) -> Made:
     for item in demo.list():
         bucket.put(item.key, demo.read(item.key))
     settings = {
-        "RCG_MLFLOW_URI": cluster_rig.MLFLOW_URI, "RCG_MLFLOW_EXPERIMENT": fresh_name("pipeline"),
-        "RCG_MODEL_NAME": fresh_name("rcg"), "RCG_WORKERS": "2", "RCG_JOB_TTL_S": "5",
-    }  # fmt: skip
+        "RCG_MLFLOW_URI": cluster_rig.MLFLOW_URI,
+        "RCG_MLFLOW_EXPERIMENT": fresh_name("pipeline"),
+        "RCG_MODEL_NAME": fresh_name("rcg"),
+        "RCG_WORKERS": "2",
+        "RCG_JOB_TTL_S": "5",
+    }
     project = ClusterProject(root, fresh_name("s3://rcg/test"), {**environment, **SMALL, **settings})
     project.copy_code()
     project.run("rcg", "preset", "use", "smoke")

@@ -157,16 +157,25 @@ def make_encode(root: Path, images: np.ndarray, splits: Sequence[str], *, labele
     """A cache with one view per image."""
     out, fields = FolderArtifact(root), cache_fields(DIM, SPEC, CLASSES if labeled else None)
     rows = [
-        {"key": f"{i:04d}.png", "sha256": "0" * 64, "split": split, "caption": None, "view": 0,
-         "class": CLASSES[i % 2] if labeled else None}
+        {
+            "key": f"{i:04d}.png",
+            "sha256": "0" * 64,
+            "split": split,
+            "caption": None,
+            "view": 0,
+            "class": CLASSES[i % 2] if labeled else None,
+        }
         for i, split in enumerate(splits)
-    ]  # fmt: skip
+    ]
     with out.file(shard_name("c00000")) as path, ShardWriter(path, fields) as shard:
         shard.add(rows, {"representation": represent(images), "target": images[..., :1].transpose(0, 3, 1, 2)})
     info = CacheInfo(
-        fields=fields, target=SPEC, n_views=1,
-        counts={name: list(splits).count(name) for name in ("train", "val", "test")}, chunks=["c00000"],
-    )  # fmt: skip
+        fields=fields,
+        target=SPEC,
+        n_views=1,
+        counts={name: list(splits).count(name) for name in ("train", "val", "test")},
+        chunks=["c00000"],
+    )
     out.write_json("cache.json", info.model_dump(mode="json"))
 
 

@@ -53,10 +53,16 @@ class GitServer:
         _run("git", "init", "--quiet", "--bare", "--initial-branch=main", str(self.repository))
         Path("/run/sshd").mkdir(exist_ok=True)
         options = {
-            "Port": _PORT, "ListenAddress": cluster_rig.HOST, "HostKey": self.folder / "host", "PidFile": "none",
-            "AuthorizedKeysFile": allowed, "StrictModes": "no", "UsePAM": "no", "PasswordAuthentication": "no",
+            "Port": _PORT,
+            "ListenAddress": cluster_rig.HOST,
+            "HostKey": self.folder / "host",
+            "PidFile": "none",
+            "AuthorizedKeysFile": allowed,
+            "StrictModes": "no",
+            "UsePAM": "no",
+            "PasswordAuthentication": "no",
             "PermitRootLogin": "prohibit-password",
-        }  # fmt: skip
+        }
         flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
         with (self.folder / "sshd.log").open("wb") as log:
             self._process = subprocess.Popen([str(_SSHD), "-D", "-e", "-f", os.devnull, *flags], stderr=log)

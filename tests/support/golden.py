@@ -100,15 +100,24 @@ def _few_steps(steps: int, *sections: str) -> dict[str, Any]:
 
 def _sampling(**options: Any) -> dict[str, Any]:
     """Every place that says how pixels are sampled."""
-    return {place: {"kind": "diffusion", **options} for place in (
-        "pixels.preview.sampling", "sample.pixels",
-    )}  # fmt: skip
+    return {
+        place: {"kind": "diffusion", **options}
+        for place in (
+            "pixels.preview.sampling",
+            "sample.pixels",
+        )
+    }
 
 
 _UNET = {
-    "width": 8, "multipliers": [1, 2], "n_blocks": 1, "groups": 4, "heads": {"width": 4}, "attention_sides": [4],
+    "width": 8,
+    "multipliers": [1, 2],
+    "n_blocks": 1,
+    "groups": 4,
+    "heads": {"width": 4},
+    "attention_sides": [4],
     "min_snr": None,
-}  # fmt: skip
+}
 CLIPART_STEPS = {
     **_few_steps(6, "encoder"),
     **_few_steps(12, "codec", "pixels", "evaluate"),
@@ -121,45 +130,68 @@ CASES: dict[str, Case] = {
     "smoke": Case("smoke", "blobs", {"collect.labels": "folder"}),
     # An RDM conditioned on classes; a UNet conditioned on classes and representations, with a learned variance and
     # ancestral sampling with guidance.
-    "adm": Case("smoke", "blobs", {
-        "collect.labels": "folder",
-        "rdm.model.conditions": [{"kind": "class", "port": "vector", "drop_prob": 0.0, "missing": "skip"}],
-        "pixels.model": {
-            "kind": "adm", **_UNET,
-            "conditions": [
-                {"kind": "class", "port": "vector", "drop_prob": 0.1, "missing": "null"},
-                {"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": True},
-            ],
-            "schedule": {"kind": "linear", "n_times": 1000}, "prediction": "eps", "variance": "learned",
-            "qkv_order": "per_head", "latents": "as_stored",
+    "adm": Case(
+        "smoke",
+        "blobs",
+        {
+            "collect.labels": "folder",
+            "rdm.model.conditions": [{"kind": "class", "port": "vector", "drop_prob": 0.0, "missing": "skip"}],
+            "pixels.model": {
+                "kind": "adm",
+                **_UNET,
+                "conditions": [
+                    {"kind": "class", "port": "vector", "drop_prob": 0.1, "missing": "null"},
+                    {"kind": "representation", "port": "vector", "drop_prob": 0.0, "project": True},
+                ],
+                "schedule": {"kind": "linear", "n_times": 1000},
+                "prediction": "eps",
+                "variance": "learned",
+                "qkv_order": "per_head",
+                "latents": "as_stored",
+            },
+            **_sampling(sampler="ancestral", steps=5, spacing="linspace", eta=0.0, guidance=0.5),
         },
-        **_sampling(sampler="ancestral", steps=5, spacing="linspace", eta=0.0, guidance=0.5),
-    }),
-    "digits": Case("digits", "demo", {
-        **_few_steps(4, "encoder"),
-        **_few_steps(16, "rdm", "pixels", "evaluate"),
-        "encoder.probe.max_images": 500,
-        "rdm.check.n": 200,
-        "rdm.check.batch_size": 100,
-        "pixels.preview.every": 8,
-        "pixels.preview.n": 16,
-        "sample.n": 100,
-    }),
+    ),
+    "digits": Case(
+        "digits",
+        "demo",
+        {
+            **_few_steps(4, "encoder"),
+            **_few_steps(16, "rdm", "pixels", "evaluate"),
+            "encoder.probe.max_images": 500,
+            "rdm.check.n": 200,
+            "rdm.check.batch_size": 100,
+            "pixels.preview.every": 8,
+            "pixels.preview.n": 16,
+            "sample.n": 100,
+        },
+    ),
     "clipart": Case("clipart-test", "clipart", CLIPART_STEPS),
     # Standardized latents of the codec, clusters, min-SNR, stochastic ddim with guidance.
-    "ldm": Case("clipart-test", "clipart", {
-        **{path: value for path, value in CLIPART_STEPS.items() if not path.startswith("rdm.")},
-        "codec.model.space": "latents",
-        "rdm": None, "sample.representations": None, "sample.rdm": None,
-        "pixels.model": {
-            "kind": "ldm", **_UNET,
-            "conditions": [{"kind": "cluster", "port": "vector", "drop_prob": 0.1, "n_clusters": 4}],
-            "context_dim": 16, "schedule": {"kind": "sqrt_linear", "n_times": 1000}, "prediction": "v",
-            "variance": "fixed", "latents": "standardized", "min_snr": 5.0,
+    "ldm": Case(
+        "clipart-test",
+        "clipart",
+        {
+            **{path: value for path, value in CLIPART_STEPS.items() if not path.startswith("rdm.")},
+            "codec.model.space": "latents",
+            "rdm": None,
+            "sample.representations": None,
+            "sample.rdm": None,
+            "pixels.model": {
+                "kind": "ldm",
+                **_UNET,
+                "conditions": [{"kind": "cluster", "port": "vector", "drop_prob": 0.1, "n_clusters": 4}],
+                "context_dim": 16,
+                "schedule": {"kind": "sqrt_linear", "n_times": 1000},
+                "prediction": "v",
+                "variance": "fixed",
+                "latents": "standardized",
+                "min_snr": 5.0,
+            },
+            **_sampling(sampler="ddim", steps=5, spacing="trailing", eta=1.0, guidance=0.5),
         },
-        **_sampling(sampler="ddim", steps=5, spacing="trailing", eta=1.0, guidance=0.5),
-    }),
-}  # fmt: skip
+    ),
+}
 
 
 def environment() -> str:

@@ -29,9 +29,11 @@ START_MS = 1_750_000_000_000
 OWN = ("rdm", "pixels", "sample", "evaluate", "bundle")
 CHUNKS = [{"name": "c00000", "count": 512, "sha256": "a" * 64}, {"name": "c00001", "count": 40, "sha256": "b" * 64}]
 CONTEXT = {
-    "git_commit": "0123456789abcdef0123456789abcdef01234567", "git_dirty": "false",
-    "image": "registry.example/rcg@sha256:" + "c" * 64, "rayjob": "rcg-stage-0123456789-abcd-a1",
-}  # fmt: skip
+    "git_commit": "0123456789abcdef0123456789abcdef01234567",
+    "git_dirty": "false",
+    "image": "registry.example/rcg@sha256:" + "c" * 64,
+    "rayjob": "rcg-stage-0123456789-abcd-a1",
+}
 
 
 def some_pictures(n: int, seed: int, noise: float = 0.2) -> np.ndarray:
@@ -48,12 +50,25 @@ def metrics_of(version: int) -> dict[str, float]:
     """Better with each version."""
     fd = 2.0 / version
     return {
-        "fd": fd, "fd_low": fd * 0.8, "fd_high": fd * 1.3, "fd_floor": 0.4, "fd_ratio": fd / 0.4,
-        "precision": 1 - 0.3 / version, "precision_real": 0.9, "recall": 1 - 0.5 / version, "recall_real": 0.87,
-        "memorization_share": 0.06, "memorization_expected": 0.05, "memorization_ratio": 0.9,
-        "memorization_share_pixels": 0.05, "representation_fd": 1.1, "representation_fd_floor": 0.5,
-        "n_generated": 1000, "n_held_out": 399, "n_train": 1145,
-    }  # fmt: skip
+        "fd": fd,
+        "fd_low": fd * 0.8,
+        "fd_high": fd * 1.3,
+        "fd_floor": 0.4,
+        "fd_ratio": fd / 0.4,
+        "precision": 1 - 0.3 / version,
+        "precision_real": 0.9,
+        "recall": 1 - 0.5 / version,
+        "recall_real": 0.87,
+        "memorization_share": 0.06,
+        "memorization_expected": 0.05,
+        "memorization_ratio": 0.9,
+        "memorization_share_pixels": 0.05,
+        "representation_fd": 1.1,
+        "representation_fd_floor": 0.5,
+        "n_generated": 1000,
+        "n_held_out": 399,
+        "n_train": 1145,
+    }
 
 
 class MadeProject:
@@ -95,20 +110,31 @@ class MadeProject:
         return runs
 
     def commit(
-        self, name: str, params: Mapping[str, Any], parents: Mapping[str, CommittedRun], files: Mapping[str, bytes],
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        parents: Mapping[str, CommittedRun],
+        files: Mapping[str, bytes],
         started_ms: int,
-    ) -> CommittedRun:  # fmt: skip
+    ) -> CommittedRun:
         """One run with its spec and record; an equal one is found."""
         needs = [need.stage for need in STAGES[name].needs]
         identity = Identity(
-            schema_version=SCHEMA, stage=name, params=dict(params), modules={f"flows.stages.{name}.run": "d" * 64},
+            schema_version=SCHEMA,
+            stage=name,
+            params=dict(params),
+            modules={f"flows.stages.{name}.run": "d" * 64},
             inputs={parent: parents[parent].digest for parent in needs} or {LOCK: "e" * 64},
-        )  # fmt: skip
+        )
         spec = Spec(
-            schema_version=SCHEMA, fingerprint=identity.fingerprint, identity=identity, source="demo",
+            schema_version=SCHEMA,
+            fingerprint=identity.fingerprint,
+            identity=identity,
+            source="demo",
             inputs={p: InputSpec(prefix=parents[p].prefix, digest=parents[p].digest) for p in needs},
-            collection_lock=None, module=f"flows.stages.{name}.run",
-        )  # fmt: skip
+            collection_lock=None,
+            module=f"flows.stages.{name}.run",
+        )
         folder = Prefix(self.store, spec.prefix)
         folder.put("spec.json", spec.to_json())
         folder.put("attempts/1.json", b"{}")
@@ -119,11 +145,22 @@ class MadeProject:
 
         def record(digest: str) -> RunRecord:
             return RunRecord(
-                schema_version=SCHEMA, stage=name, fingerprint=spec.fingerprint, digest=digest, attempt=1, keys=keys,
-                world_size=2, device="cpu", versions={"python": "3.11.7", "torch": "2.15.0"}, host="node-7",
-                context=CONTEXT, started_ms=started_ms, ended_ms=started_ms + HOUR_MS // 2, adopted_from=None,
+                schema_version=SCHEMA,
+                stage=name,
+                fingerprint=spec.fingerprint,
+                digest=digest,
+                attempt=1,
+                keys=keys,
+                world_size=2,
+                device="cpu",
+                versions={"python": "3.11.7", "torch": "2.15.0"},
+                host="node-7",
+                context=CONTEXT,
+                started_ms=started_ms,
+                ended_ms=started_ms + HOUR_MS // 2,
+                adopted_from=None,
                 adopted_because=None,
-            )  # fmt: skip
+            )
 
         return commit(self.store, spec.prefix, entries, record)
 
@@ -151,6 +188,9 @@ class MadeProject:
         parents: dict[str, Any] = {need.stage: {"content": runs[need.stage].digest} for need in STAGES["bundle"].needs}
         parents["evaluate"]["metrics"] = dict(metrics)
         lineage = {
-            "schema_version": 1, "collection": {"chunks": CHUNKS, "classes": None}, "parents": parents, "params": {}
-        }  # fmt: skip
+            "schema_version": 1,
+            "collection": {"chunks": CHUNKS, "classes": None},
+            "parents": parents,
+            "params": {},
+        }
         return {"lineage.json": json.dumps(lineage).encode(), "rcg.json": b"{}", "MLmodel": b"{}"}

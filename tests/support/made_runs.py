@@ -26,10 +26,22 @@ def a_spec(stage: str, *, source: str = "demo", **changes: Any) -> Spec:
 
 def a_record(stage: str, fingerprint: str, digest: str, keys: Mapping[str, str], attempt: int = 1) -> RunRecord:
     return RunRecord(
-        schema_version=1, stage=stage, fingerprint=fingerprint, digest=digest, attempt=attempt, keys=dict(keys),
-        world_size=1, device="cpu", versions={}, host="here", context={}, started_ms=1, ended_ms=2,
-        adopted_from=None, adopted_because=None,
-    )  # fmt: skip
+        schema_version=1,
+        stage=stage,
+        fingerprint=fingerprint,
+        digest=digest,
+        attempt=attempt,
+        keys=dict(keys),
+        world_size=1,
+        device="cpu",
+        versions={},
+        host="here",
+        context={},
+        started_ms=1,
+        ended_ms=2,
+        adopted_from=None,
+        adopted_because=None,
+    )
 
 
 def make_run(

@@ -9,9 +9,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 _PARTS = (
-    "flows", "components", "presets", "k8s/base", "dvc.yaml", ".dvcignore", ".dvc/config", ".dvc/.gitignore",
+    "flows",
+    "components",
+    "presets",
+    "k8s/base",
+    "dvc.yaml",
+    ".dvcignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
     ".gitignore",
-)  # fmt: skip
+)
 
 
 def copy_code(root: Path) -> None:

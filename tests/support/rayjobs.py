@@ -21,9 +21,14 @@ def spec(stage: str = "parts", **params: Any) -> Spec:
     identity = Identity(schema_version=1, stage=stage, params=values, inputs={}, modules=module_digests(MODULE))
     assert identity.code == code_digest(MODULE)
     return Spec(
-        schema_version=1, fingerprint=identity.fingerprint, identity=identity, inputs={}, source="demo",
-        collection_lock="", module=MODULE,
-    )  # fmt: skip
+        schema_version=1,
+        fingerprint=identity.fingerprint,
+        identity=identity,
+        inputs={},
+        source="demo",
+        collection_lock="",
+        module=MODULE,
+    )
 
 
 class MemoryCluster:

@@ -84,15 +84,24 @@ def evaluation_page(
 ) -> str:
     """The page of an evaluation of made-up numbers, whose classes and parents have hostile names."""
     info = SamplesInfo(
-        n=1200, batch_size=25, px=8, dim=None, has_class=False, sampling={"representations": "rdm", "why": HOSTILE},
-        pixels={"model": {"kind": "dit", "conditions": [{"kind": "representation"}]}}, rdm=None, parents={},
-    )  # fmt: skip
+        n=1200,
+        batch_size=25,
+        px=8,
+        dim=None,
+        has_class=False,
+        sampling={"representations": "rdm", "why": HOSTILE},
+        pixels={"model": {"kind": "dit", "conditions": [{"kind": "representation"}]}},
+        rdm=None,
+        parents={},
+    )
     params = load_params(Path(__file__).parents[2] / "presets/smoke.yaml").evaluate
     content: dict[str, Any] = {
-        "reading": page.Reading(JUDGE, blind, advice), "shown": Pictures(PNG, PNG, PNG, PNG, None),
+        "reading": page.Reading(JUDGE, blind, advice),
+        "shown": Pictures(PNG, PNG, PNG, PNG, None),
         "parents": {"sample": HOSTILE},
         "plots": [
-            page.control_plot(metrics), page.class_plot(np.array([0, 1]), np.array([0, 1]), [HOSTILE, "b"]),
+            page.control_plot(metrics),
+            page.class_plot(np.array([0, 1]), np.array([0, 1]), [HOSTILE, "b"]),
         ],
-    }  # fmt: skip
+    }
     return page.page(info, params, metrics=metrics, **(content | changes))

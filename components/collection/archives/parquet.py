@@ -26,10 +26,19 @@ _KEPT_BYTES = 32 * 2**20
 _NAME = r"^[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*(/[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*)*$"
 _SUFFIX = rf"(?i)[.]({'|'.join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))})$"
 _MAGIC = (
-    (b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"GIF8", ".gif"), (b"BM", ".bmp"), (b"II*\0", ".tif"),
-    (b"MM\0*", ".tif"), (b"P1", ".pbm"), (b"P4", ".pbm"), (b"P2", ".pgm"), (b"P5", ".pgm"), (b"P3", ".ppm"),
+    (b"\x89PNG", ".png"),
+    (b"\xff\xd8\xff", ".jpg"),
+    (b"GIF8", ".gif"),
+    (b"BM", ".bmp"),
+    (b"II*\0", ".tif"),
+    (b"MM\0*", ".tif"),
+    (b"P1", ".pbm"),
+    (b"P4", ".pbm"),
+    (b"P2", ".pgm"),
+    (b"P5", ".pgm"),
+    (b"P3", ".ppm"),
     (b"P6", ".ppm"),
-)  # fmt: skip
+)
 
 
 class ParquetArchive:

@@ -148,6 +148,8 @@ def _check(tensors: Mapping[str, Tensor], names: Mapping[str, str], *, is_graph:
         check_tensors(tensors, wanted, source=source, model="FID's Inception")
     except WeightsError as error:
         raise WeightsError(
-            f"{source} is not FID's Inception", got=error.got, expected=error.expected,
+            f"{source} is not FID's Inception",
+            got=error.got,
+            expected=error.expected,
             fix="use the file that pytorch-fid or torch-fidelity fetch; torchvision's and timm's Inceptions are others",
-        ) from error  # fmt: skip
+        ) from error

@@ -33,40 +33,78 @@ def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int,
         if survey.encoder
         else _encoder(size, steps["encoder"], _batch("encoder", survey), color=color),
         "codec": {
-            "numerics": 2, "model": {"kind": "none", "channels": survey.channels, "px": size}, "seed": 0,
-            "weights": None, "train": None, "objective": None,
+            "numerics": 2,
+            "model": {"kind": "none", "channels": survey.channels, "px": size},
+            "seed": 0,
+            "weights": None,
+            "train": None,
+            "objective": None,
         },
-        "encode": {
-            "numerics": 1,
-            "batch_size": 128,
-            "views": {
-                "seed": 0, "n_views": n_views, "crop_area": [0.8, 1.0] if color else [0.9, 1.0],
-                "flip_prob": 0.5 if color else 0.0,
-            },
-            "max_reject_share": _allowed(survey.constant, 0.01),
-        },
+        "encode": _encode(survey, n_views),
         "rdm": _rdm(steps["rdm"], _batch("rdm", survey), dim(survey)),
         "pixels": _pixels(size, steps["pixels"], _batch("pixels", survey)),
         "sample": {
-            "numerics": 1, "n": n_samples, "batch_size": 50, "seed": 0, "representations": "rdm",
-            "grid": min(100, n_samples), "rdm": _sampling("ddim", RDM_STEPS),
+            "numerics": 1,
+            "n": n_samples,
+            "batch_size": 50,
+            "seed": 0,
+            "representations": "rdm",
+            "grid": min(100, n_samples),
+            "rdm": _sampling("ddim", RDM_STEPS),
             "pixels": _sampling("dpm_solver_2m", PAINTER_STEPS),
         },
         "evaluate": {
-            "numerics": 4, "split": "test", "seed": 0,
+            "numerics": 4,
+            "split": "test",
+            "seed": 0,
             **_judge(survey, size, steps),
-            "batch_size": 256, "k_neighbors": 3, "n_bootstrap": 100, "percentile": 5.0,
+            "batch_size": 256,
+            "k_neighbors": 3,
+            "n_bootstrap": 100,
+            "percentile": 5.0,
         },
         "bundle": {"numerics": 1, "with_encoder": True},
+        **_promotion(survey, n_samples),
+    }
+
+
+def _encode(survey: Survey, n_views: int) -> dict[str, Any]:
+    color = survey.channels == 3
+    return {
+        "numerics": 1,
+        "batch_size": 128,
+        "views": {
+            "seed": 0,
+            "n_views": n_views,
+            "crop_area": [0.8, 1.0] if color else [0.9, 1.0],
+            "flip_prob": 0.5 if color else 0.0,
+        },
+        "max_reject_share": _allowed(survey.constant, 0.01),
+    }
+
+
+def _promotion(survey: Survey, n_samples: int) -> dict[str, Any]:
+    """The sections of champions: when one gives way, and when a new one is trained."""
+    return {
         "gate": {
-            "seed": 1, "n": max(200, n_samples), "n_bootstrap": 400, "level": 0.95, "margin": 0.2,
-            "margin_known": 0.3, "min_precision": 0.3, "min_recall": 0.1, "max_memorization": 0.2,
+            "seed": 1,
+            "n": max(200, n_samples),
+            "n_bootstrap": 400,
+            "level": 0.95,
+            "margin": 0.2,
+            "margin_known": 0.3,
+            "min_precision": 0.3,
+            "min_recall": 0.1,
+            "max_memorization": 0.2,
         },
         "retrain": {
-            "min_new_images": max(10, survey.n // 20), "refit": "never", "refit_images": max(100, survey.n // 2),
-            "max_drift": 4.0, "init": "none",
+            "min_new_images": max(10, survey.n // 20),
+            "refit": "never",
+            "refit_images": max(100, survey.n // 2),
+            "max_drift": 4.0,
+            "init": "none",
         },
-    }  # fmt: skip
+    }
 
 
 def sizes(survey: Survey) -> tuple[int, ...]:
@@ -117,11 +155,13 @@ def _batch(stage: str, survey: Survey) -> int:
 
 def _collect(survey: Survey) -> dict[str, Any]:
     return {
-        "numerics": 1, "base": "all", "labels": survey.labels,
+        "numerics": 1,
+        "base": "all",
+        "labels": survey.labels,
         "split": {"seed": 0, "val_share": 0.15, "test_share": test_share(survey), "near_bits": 4},
         "decode": {"background": [255, 255, 255], "max_pixels": 50_000_000},
         "max_reject_share": _allowed(survey.unreadable, 0.02),
-    }  # fmt: skip
+    }
 
 
 def _encoder(size: int, steps: int, batch: int, *, color: bool) -> dict[str, Any]:
@@ -129,19 +169,32 @@ def _encoder(size: int, steps: int, batch: int, *, color: bool) -> dict[str, Any
     return {
         "numerics": 2,
         "model": {
-            "kind": "mocov3", "weights": None, "input_px": px, "patch_px": px // 4, "width": 96, "depth": 4,
-            "heads": 6, "mlp_ratio": 2.0, "projector_hidden": 512, "projector_dim": DIM, "output": "projector",
-            "freeze_patches": False, **(_IMAGENET if color else {"mean": [0.5] * 3, "std": [0.5] * 3}),
+            "kind": "mocov3",
+            "weights": None,
+            "input_px": px,
+            "patch_px": px // 4,
+            "width": 96,
+            "depth": 4,
+            "heads": 6,
+            "mlp_ratio": 2.0,
+            "projector_hidden": 512,
+            "projector_dim": DIM,
+            "output": "projector",
+            "freeze_patches": False,
+            **(_IMAGENET if color else {"mean": [0.5] * 3, "std": [0.5] * 3}),
         },
         "px": px,
         "seed": 0,
         "train": _train(steps, batch, 1.5e-3, betas=[0.9, 0.95], weight_decay=0.05, clip_norm=None),
         "contrastive": {
-            "kind": "contrastive", "temperature": 0.2, "momentum": 0.99, "predictor_hidden": 512,
+            "kind": "contrastive",
+            "temperature": 0.2,
+            "momentum": 0.99,
+            "predictor_hidden": 512,
             "views": _color_views() if color else _gray_views(),
         },
         "probe": dict(_PROBE),
-    }  # fmt: skip
+    }
 
 
 def _brought(model: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
@@ -149,21 +202,23 @@ def _brought(model: Mapping[str, Any], survey: Survey) -> dict[str, Any]:
     axes = dim(survey)
     reduce = {"reduce": {"kind": "pca", "dim": axes, "whiten": True}} if axes < model["dim"] else {}
     return {
-        "numerics": 2, "model": {**model, **reduce}, "px": min(model["input_px"], max(SIZES[0], survey.side)),
-        "seed": 0, "train": None, "contrastive": None,
+        "numerics": 2,
+        "model": {**model, **reduce},
+        "px": min(model["input_px"], max(SIZES[0], survey.side)),
+        "seed": 0,
+        "train": None,
+        "contrastive": None,
         "probe": dict(_PROBE),
-    }  # fmt: skip
+    }
 
 
 def _color_views() -> list[list[dict[str, Any]]]:
     common: list[dict[str, Any]] = [
         {"kind": "crop", "area": [0.35, 1.0], "aspect": [0.75, 1.33]},
         {"kind": "flip", "prob": 0.5},
-        {
-            "kind": "color_jitter", "prob": 0.8, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05
-        },
+        {"kind": "color_jitter", "prob": 0.8, "brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.05},
         {"kind": "grayscale", "prob": 0.1},
-    ]  # fmt: skip
+    ]
     blurs: list[dict[str, Any]] = [{"kind": "blur", "prob": prob, "sigma_px": [0.3, 1.5]} for prob in (0.5, 0.1)]
     return [[*common, blurs[0]], [*common, blurs[1], {"kind": "solarize", "prob": 0.1, "threshold": 0.5}]]
 
@@ -173,11 +228,17 @@ def _gray_views() -> list[list[dict[str, Any]]]:
     view: list[dict[str, Any]] = [
         {"kind": "crop", "area": [0.5, 1.0], "aspect": [0.75, 1.33]},
         {
-            "kind": "warp", "rotate_deg": 10.0, "scale": [0.9, 1.1], "stretch": 0.1, "shear": 0.1, "shift": 0.05,
-            "elastic": 0.03, "fill": None,
+            "kind": "warp",
+            "rotate_deg": 10.0,
+            "scale": [0.9, 1.1],
+            "stretch": 0.1,
+            "shear": 0.1,
+            "shift": 0.05,
+            "elastic": 0.03,
+            "fill": None,
         },
         {"kind": "noise", "std": [0.0, 0.05]},
-    ]  # fmt: skip
+    ]
     return [view, view]
 
 
@@ -185,15 +246,25 @@ def _rdm(steps: int, batch: int, dim: int) -> dict[str, Any]:
     return {
         "numerics": 2,
         "model": {
-            "kind": "residual_mlp", "dim": dim, "width": 256, "depth": 4, "time_dim": 128, "conditions": [],
-            "context_dim": 64, "schedule": {"kind": "sqrt_linear", "n_times": 1000}, "prediction": "x0",
-            "min_snr": None, "variance": "fixed",
+            "kind": "residual_mlp",
+            "dim": dim,
+            "width": 256,
+            "depth": 4,
+            "time_dim": 128,
+            "conditions": [],
+            "context_dim": 64,
+            "schedule": {"kind": "sqrt_linear", "n_times": 1000},
+            "prediction": "x0",
+            "min_snr": None,
+            "variance": "fixed",
         },
-        "seed": 0, "weights": None, "init": None,
+        "seed": 0,
+        "weights": None,
+        "init": None,
         "train": _train(steps, batch, 3e-3, betas=[0.9, 0.999], decay="all", clip_norm=None),
         "ema": _ema(steps),
         "check": {"n": 500, "batch_size": 250, "sampling": _sampling("ddim", RDM_STEPS)},
-    }  # fmt: skip
+    }
 
 
 def _pixels(size: int, steps: int, batch: int) -> dict[str, Any]:
@@ -202,14 +273,22 @@ def _pixels(size: int, steps: int, batch: int) -> dict[str, Any]:
         "model": {
             "kind": "hybrid",
             "conditions": [{"kind": "representation", "port": "vector", "drop_prob": 0.1, "project": True}],
-            **_painter(size), "mlp_ratio": 4.0, "schedule": {"kind": "cosine", "n_times": 1000},
-            "prediction": "x0", "min_snr": None, "weighting": "v", "variance": "fixed", "latents": "standardized",
+            **_painter(size),
+            "mlp_ratio": 4.0,
+            "schedule": {"kind": "cosine", "n_times": 1000},
+            "prediction": "x0",
+            "min_snr": None,
+            "weighting": "v",
+            "variance": "fixed",
+            "latents": "standardized",
         },
-        "seed": 0, "weights": None, "init": None,
+        "seed": 0,
+        "weights": None,
+        "init": None,
         "train": _train(steps, batch, 1.5e-3),
         "ema": _ema(steps),
         "preview": {"every": max(1, steps // 3), "n": 32, "sampling": _sampling("dpm_solver_2m", PAINTER_STEPS)},
-    }  # fmt: skip
+    }
 
 
 def _painter(size: int) -> dict[str, int]:
@@ -229,13 +308,22 @@ def _train(
     clip_norm: float | None = 1.0,
 ) -> dict[str, Any]:
     return {
-        "steps": steps, "batch_size": batch, "seed": 0,
+        "steps": steps,
+        "batch_size": batch,
+        "seed": 0,
         "optimizer": {
-            "kind": "adamw", "lr": lr, "betas": betas or [0.9, 0.99], "weight_decay": weight_decay, "decay": decay
+            "kind": "adamw",
+            "lr": lr,
+            "betas": betas or [0.9, 0.99],
+            "weight_decay": weight_decay,
+            "decay": decay,
         },
-        "warmup_steps": min(100, steps // 10), "schedule": "cosine", "clip_norm": clip_norm, "precision": "fp32",
+        "warmup_steps": min(100, steps // 10),
+        "schedule": "cosine",
+        "clip_norm": clip_norm,
+        "precision": "fp32",
         "log_every": max(1, min(50, steps // 50)),
-    }  # fmt: skip
+    }
 
 
 def _ema(steps: int) -> dict[str, Any]:

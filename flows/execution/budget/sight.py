@@ -41,8 +41,11 @@ def ready_judge(file: Path | None, name: str | None, encoder: Mapping[str, Any] 
         raise WeightsError("the weights file of the judge does not exist", got=path)
     pin = WeightsFile(uri=str(path), sha256=file_sha256(path))
     if encoder is not None and encoder["weights"]["sha256"] == pin.sha256:
-        raise ConfigError("the encoder conditions the pictures, so it does not judge them", got=f"--judge {path}",
-                          fix="name the file of another model, or leave --judge out")  # fmt: skip
+        raise ConfigError(
+            "the encoder conditions the pictures, so it does not judge them",
+            got=f"--judge {path}",
+            fix="name the file of another model, or leave --judge out",
+        )
     known = described(model, pin)
     input_px = min(_PX, known.input_px) if known.output == "pooled" else None
     config = TimmNetwork(kind="timm", name=model, input_px=input_px, weights=pin)

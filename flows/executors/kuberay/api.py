@@ -112,9 +112,14 @@ class KubeApi:
     def log(self, pod: str, container: str) -> Iterator[str]:
         with self._errors("get", "pods/log"):
             response = self._core.read_namespaced_pod_log(
-                pod, self.namespace, container=container, follow=True, timestamps=True,
-                _preload_content=False, _request_timeout=_LOG_TIMEOUT_S,
-            )  # fmt: skip
+                pod,
+                self.namespace,
+                container=container,
+                follow=True,
+                timestamps=True,
+                _preload_content=False,
+                _request_timeout=_LOG_TIMEOUT_S,
+            )
             rest = b""
             for piece in response.stream(4096, decode_content=True):
                 *lines, rest = (rest + piece).split(b"\n")
@@ -123,25 +128,36 @@ class KubeApi:
     def last_lines(self, pod: str, container: str, n: int) -> list[str]:
         with self._errors("get", "pods/log"):
             response = self._core.read_namespaced_pod_log(
-                pod, self.namespace, container=container, tail_lines=n, limit_bytes=_LAST_BYTES,
-                _preload_content=False, _request_timeout=_TIMEOUT_S,
-            )  # fmt: skip
+                pod,
+                self.namespace,
+                container=container,
+                tail_lines=n,
+                limit_bytes=_LAST_BYTES,
+                _preload_content=False,
+                _request_timeout=_TIMEOUT_S,
+            )
             return str(response.data.decode(errors="replace")).splitlines()
 
     def warnings(self, name: str) -> list[str]:
         with self._errors("list", "events"):
             response = self._core.list_namespaced_event(
-                self.namespace, field_selector=f"involvedObject.name={name},type=Warning",
-                _preload_content=False, _request_timeout=_TIMEOUT_S,
-            )  # fmt: skip
+                self.namespace,
+                field_selector=f"involvedObject.name={name},type=Warning",
+                _preload_content=False,
+                _request_timeout=_TIMEOUT_S,
+            )
             events = json.loads(response.data)["items"]
         events.sort(key=lambda event: event.get("lastTimestamp") or event.get("eventTime") or "")
         return [event["message"] for event in events if event.get("message")]
 
     def may(self, verb: str, group: str, resource: str, part: str = "") -> bool:
         attributes = {
-            "namespace": self.namespace, "verb": verb, "group": group, "resource": resource, "subresource": part
-        }  # fmt: skip
+            "namespace": self.namespace,
+            "verb": verb,
+            "group": group,
+            "resource": resource,
+            "subresource": part,
+        }
         body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview"}
         with self._errors("create", "selfsubjectaccessreviews"):
             answer = self._rights.create_self_subject_access_review(
@@ -156,9 +172,10 @@ class KubeApi:
             yield
         except urllib3.exceptions.HTTPError as error:
             raise UnreachableError(
-                "the Kubernetes API server does not answer", got=f"{self.server}: {error}",
+                "the Kubernetes API server does not answer",
+                got=f"{self.server}: {error}",
                 fix="check the network and the kubeconfig (KUBECONFIG, RCG_KUBE_CONTEXT)",
-            ) from error  # fmt: skip
+            ) from error
         except ApiException as error:
             raise self._translated(error, verb, resource) from error
 
@@ -197,9 +214,11 @@ def _configuration(context: str | None) -> Any:
             config.load_kube_config(context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError, ValueError, TypeError, KeyError) as error:
         raise ConfigError(
-            "no access to a Kubernetes cluster", got=error, expected="a kubeconfig that kubectl works with",
+            "no access to a Kubernetes cluster",
+            got=error,
+            expected="a kubeconfig that kubectl works with",
             fix="set KUBECONFIG and, if it has several, RCG_KUBE_CONTEXT",
-        ) from error  # fmt: skip
+        ) from error
     return settings
 
 

@@ -65,17 +65,21 @@ def _check_settings(settings: Settings, spec: Spec) -> None:
         raise ConfigError("kuberay needs an image", fix="`make image`, then set RCG_IMAGE to what it prints")
     if not settings.cluster.image_by_tag and not _PINNED.fullmatch(settings.cluster.image):
         raise ConfigError(
-            "the image is not pinned, so attempts at one stage might run different code", got=settings.cluster.image,
-            expected="name@sha256:digest", fix="set RCG_IMAGE to what `make image` prints, or RCG_IMAGE_BY_TAG=true",
-        )  # fmt: skip
+            "the image is not pinned, so attempts at one stage might run different code",
+            got=settings.cluster.image,
+            expected="name@sha256:digest",
+            fix="set RCG_IMAGE to what `make image` prints, or RCG_IMAGE_BY_TAG=true",
+        )
     if settings.worker.device == "cuda" and not settings.worker.gpus_per_worker:
         raise ConfigError("the pods would have no GPU", got="RCG_DEVICE=cuda", fix="set RCG_GPUS_PER_WORKER=1")
     for name, place in (("store", settings.store), ("source", spec.source)):
         if place not in PACKAGED and not _seen_by_pods(place, settings.cluster.shared_folder):
             raise ConfigError(
-                f"pods cannot see this {name}", got=place, expected="s3://bucket/prefix",
+                f"pods cannot see this {name}",
+                got=place,
+                expected="s3://bucket/prefix",
                 fix=f"set RCG_{name.upper()}, or RCG_SHARED_FOLDER for a folder that the RayJob template mounts",
-            )  # fmt: skip
+            )
 
 
 def _seen_by_pods(place: str, shared: Path | None) -> bool:
@@ -178,9 +182,10 @@ class _Launched:
         self.best_step = max(self.best_step, followed.step)
         if self.n_lost >= self.executor.settings.cluster.attempts:
             raise RetryableError(
-                f"{self.n_lost} RayJobs in a row were lost", got=f"{followed.name}: {ending.message}",
+                f"{self.n_lost} RayJobs in a row were lost",
+                got=f"{followed.name}: {ending.message}",
                 fix="run the same command again: it continues from the checkpoint",
-            )  # fmt: skip
+            )
         self.say(f"{followed.name} was lost, the next attempt goes on from its checkpoint: {ending.message}")
         return None
 

@@ -183,23 +183,35 @@ def _write_pyfunc(sampling: SystemSampling, *, guided: str | None, more: Iterabl
     )
     out.write_json("input_example.json", {"inputs": example, "params": n})
     out.write_json("serving_input_example.json", {"dataframe_split": example, "params": n})
-    out.write_json("MLmodel", {
-        "flavors": {"python_function": {
-            "code": None, "env": {"virtualenv": "python_env.yaml"}, "loader_module": "mlflow.pyfunc.loaders.code_model",
-            "model_code_path": "model.py", "python_version": python, "streamable": False,
-        }},
-        "mlflow_version": version("mlflow"),
-        "saved_input_example_info": {
-            "artifact_path": "input_example.json", "pandas_orient": "split", "params": "true",
-            "serving_input_path": "serving_input_example.json", "type": "dataframe",
+    out.write_json(
+        "MLmodel",
+        {
+            "flavors": {
+                "python_function": {
+                    "code": None,
+                    "env": {"virtualenv": "python_env.yaml"},
+                    "loader_module": "mlflow.pyfunc.loaders.code_model",
+                    "model_code_path": "model.py",
+                    "python_version": python,
+                    "streamable": False,
+                }
+            },
+            "mlflow_version": version("mlflow"),
+            "saved_input_example_info": {
+                "artifact_path": "input_example.json",
+                "pandas_orient": "split",
+                "params": "true",
+                "serving_input_path": "serving_input_example.json",
+                "type": "dataframe",
+            },
+            "signature": {
+                "inputs": json.dumps([{"required": False, **column} for column in REQUEST_COLUMNS.values()]),
+                "outputs": json.dumps([{"required": True, **column} for column in RESPONSE_COLUMNS.values()]),
+                "params": json.dumps(request_params(sampling, guided)),
+            },
+            "utc_time_created": "1970-01-01 00:00:00",
         },
-        "signature": {
-            "inputs": json.dumps([{"required": False, **column} for column in REQUEST_COLUMNS.values()]),
-            "outputs": json.dumps([{"required": True, **column} for column in RESPONSE_COLUMNS.values()]),
-            "params": json.dumps(request_params(sampling, guided)),
-        },
-        "utc_time_created": "1970-01-01 00:00:00",
-    })  # fmt: skip
+    )
 
 
 def _public(text: str) -> str:

@@ -252,8 +252,9 @@ def _warn_of_groups(params: CollectParams, tally: _Tally) -> None:
     if tally.groups.most_common(1)[0][1] > smallest * n:
         _log.warning(
             "%s, and a split may have no more than %d: the shares of collect.split cannot be kept; name smaller groups",
-            tally.largest, round(smallest * n),
-        )  # fmt: skip
+            tally.largest,
+            round(smallest * n),
+        )
     if tally.alone:
         alone = n - tally.groups.total()
         more = ", …" if alone > len(tally.alone) else ""

@@ -79,9 +79,11 @@ def _fit(
         raise ConfigError("only mocov3 is trained here", got=params.model.kind)
     if config.batch_size > len(images) or config.batch_size < 2:
         raise ConfigError(
-            "a contrastive batch holds different images", got=f"encoder.train.batch_size {config.batch_size}",
-            expected=f"2 to {len(images)}, the number of training images", fix="set encoder.train.batch_size to that",
-        )  # fmt: skip
+            "a contrastive batch holds different images",
+            got=f"encoder.train.batch_size {config.batch_size}",
+            expected=f"2 to {len(images)}, the number of training images",
+            fix="set encoder.train.batch_size to that",
+        )
     with seeded_init(params.seed):
         trainer = MoCoV3Trainer(params.model, method)
 

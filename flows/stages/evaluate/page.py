@@ -113,10 +113,11 @@ def class_plot(drawn: np.ndarray, real: np.ndarray, classes: Sequence[str]) -> P
         "A generator that is not class-conditional has never seen a label.",
         charts.bars(
             {name: dict(zip(classes, its, strict=True)) for name, its in shares.items()},
-            title="Share of each class among drawn and real pictures", percent=True,
+            title="Share of each class among drawn and real pictures",
+            percent=True,
         ),
         [{"class": label, "set": name, "share": shares[name][i]} for name in SETS for i, label in enumerate(classes)],
-    )  # fmt: skip
+    )
 
 
 def control_plot(m: Metrics) -> Plot:

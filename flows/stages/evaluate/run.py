@@ -70,9 +70,15 @@ class _Evaluation:
     def find(self) -> _Findings:
         params = self.params
         judge, train = find_judge(
-            params.features, self.train, self.classes, params.train, self.worker,
-            batch_size=params.batch_size, n_held_out=len(self.held_out), seed=params.seed,
-        )  # fmt: skip
+            params.features,
+            self.train,
+            self.classes,
+            params.train,
+            self.worker,
+            batch_size=params.batch_size,
+            n_held_out=len(self.held_out),
+            seed=params.seed,
+        )
         same = self._conditioned(judge)
         held_out, p_held_out = judge.see(self.held_out.batches(params.batch_size))
         generated, p_generated = judge.see(self.samples.batches())
@@ -126,9 +132,10 @@ class _Evaluation:
             return True
         raise ConfigError(
             "the judge is the encoder that conditions the generator, which flatters its pictures",
-            got=judge.network.identity.model, expected="another network in evaluate.features",
+            got=judge.network.identity.model,
+            expected="another network in evaluate.features",
             fix="name another one, or set evaluate.features.allow_same: true, and the page says so",
-        )  # fmt: skip
+        )
 
     def _sight(self, judge: Judge, generated: np.ndarray) -> tuple[Sight, Metrics]:
         """Whether the network can see, and where the samples stand between its controls."""
@@ -168,8 +175,9 @@ class _Evaluation:
         px, size = self.params.features.side(self.samples.info.px), self.params.batch_size
         vectors = on_disk(
             chain(pixel_vectors(self.samples.batches(), px), pixel_vectors(self.held_out.batches(size), px)),
-            len(self.samples) + len(self.held_out), self.worker.scratch / "pixels.npy",
-        )  # fmt: skip
+            len(self.samples) + len(self.held_out),
+            self.worker.scratch / "pixels.npy",
+        )
         train = pixel_vectors(self.train.batches(4096), px)
         return memorized(vectors, len(self.samples), train, percentile=self.params.percentile)
 
@@ -211,10 +219,14 @@ def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> 
     evaluation = _Evaluation(params, inputs, worker.alone())
     found = evaluation.find()
     shown = page.pictures(
-        evaluation.samples.images, evaluation.held_out.load, evaluation.train.load,
-        sizes=(len(evaluation.samples), len(evaluation.held_out)), copies=found.copies, painted=found.painted,
+        evaluation.samples.images,
+        evaluation.held_out.load,
+        evaluation.train.load,
+        sizes=(len(evaluation.samples), len(evaluation.held_out)),
+        copies=found.copies,
+        painted=found.painted,
         seed=params.seed,
-    )  # fmt: skip
+    )
     for name in ("real", "closest", "neighbors", "own"):
         if (png := getattr(shown, name)) is not None:
             out.write_bytes(f"pictures/{name}.png", png)
@@ -224,9 +236,14 @@ def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> 
     info = evaluation.samples.info
     parents = {stage: inputs[stage].digest for stage in ("sample", "encode", "encoder", "collect")} | info.parents
     told = page.page(
-        info, params, metrics=found.metrics, reading=page.Reading(found.judge, found.sight.reasons, found.advice),
-        shown=shown, plots=plots, parents=parents,
-    )  # fmt: skip
+        info,
+        params,
+        metrics=found.metrics,
+        reading=page.Reading(found.judge, found.sight.reasons, found.advice),
+        shown=shown,
+        plots=plots,
+        parents=parents,
+    )
     out.write_bytes("report.html", told.encode())
     return found.metrics
 

@@ -86,8 +86,11 @@ def _examine(params: GuideParams, graded: Mapping[str, NoiseAware], split: Cache
     if metrics[f"{guide.metric}_q1"] <= chance:
         _log.warning(
             "the guide has not learned: where there is least noise its %s is %.2f, and %.2f without a look; %s",
-            guide.metric, metrics[f"{guide.metric}_q1"], chance, _mend(params),
-        )  # fmt: skip
+            guide.metric,
+            metrics[f"{guide.metric}_q1"],
+            chance,
+            _mend(params),
+        )
     return metrics
 
 

@@ -15,19 +15,30 @@ from components.printable import one_line, printable, redacted
         ("https://ghp_token@github.com/a", "https://***@github.com/a"),
         ("postgresql+psycopg2://mlflow:x@db/m", "postgresql+psycopg2://***@db/m"),
         ("ssh://git@host/x and ssh://git:x@host", "ssh://git@host/x and ssh://***@host"),
-        ("s3://b/k?X-Amz-Signature=ab&X-Amz-Credential=c&part=2", "s3://b/k?X-Amz-Signature=***&X-Amz-Credential=***&part=2"),
+        (
+            "s3://b/k?X-Amz-Signature=ab&X-Amz-Credential=c&part=2",
+            "s3://b/k?X-Amz-Signature=***&X-Amz-Credential=***&part=2",
+        ),
         ("http://h/?token=abc", "http://h/?token=***"),
     ],
-)  # fmt: skip
+)
 def test_secrets_of_uris_are_left_out(text: str, shown: str) -> None:
     assert redacted(text) == shown
 
 
 @pytest.mark.parametrize(
     "text",
-    ["models:/rcg@champion", "file:///home/a@b/c", "http://host:8080/x@y", "s3://bucket/a@b", "git@host:x", "a: b@c",
-     "http://h:80 me@x", "sqlite:////a/b.db"],
-)  # fmt: skip
+    [
+        "models:/rcg@champion",
+        "file:///home/a@b/c",
+        "http://host:8080/x@y",
+        "s3://bucket/a@b",
+        "git@host:x",
+        "a: b@c",
+        "http://h:80 me@x",
+        "sqlite:////a/b.db",
+    ],
+)
 def test_other_text_stays(text: str) -> None:
     assert redacted(text) == text
 

@@ -58,9 +58,10 @@ def emoji(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         "emoji-datasource-twitter-16.0.0.tgz": {**twemoji, "img/twitter/64/readme.txt": b"no picture"},
         "lobehub-fluent-emoji-3d-1.1.0.tgz": fluent,
         "emojibase-data-17.0.0.tgz": {
-            "en/data.json": json.dumps(said).encode(), "meta/groups.json": json.dumps(groups).encode()
+            "en/data.json": json.dumps(said).encode(),
+            "meta/groups.json": json.dumps(groups).encode(),
         },
-    }  # fmt: skip
+    }
     digests = {name: _pack(folder / name, content) for name, content in files.items()}
     pinned = {
         role: (spec, digest)

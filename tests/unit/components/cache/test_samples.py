@@ -28,9 +28,16 @@ class Folder:
 def _write(root: Path, *, n: int = 7, batch_size: int = 3, conditioned: bool = True) -> np.ndarray:
     images = np.random.default_rng(0).integers(0, 256, (n, 4, 4, 3)).astype(np.uint8)
     info = SamplesInfo(
-        n=n, batch_size=batch_size, px=4, dim=2 if conditioned else None, has_class=conditioned,
-        sampling={}, pixels={}, rdm=None, parents={},
-    )  # fmt: skip
+        n=n,
+        batch_size=batch_size,
+        px=4,
+        dim=2 if conditioned else None,
+        has_class=conditioned,
+        sampling={},
+        pixels={},
+        rdm=None,
+        parents={},
+    )
     (root / "images").mkdir()
     (root / INDEX).write_text(info.model_dump_json())
     for shard in range(info.n_shards):

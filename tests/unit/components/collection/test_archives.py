@@ -97,9 +97,15 @@ def test_a_folder_with_pictures_stays_one_and_archives_are_left_out(tmp_path: Pa
 
 def test_hidden_members_links_and_pipes_are_no_pictures(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        for name, kind in (("./a.pgm", tarfile.REGTYPE), ("link.pgm", tarfile.SYMTYPE), ("hard.pgm", tarfile.LNKTYPE),
-                           ("pipe.pgm", tarfile.FIFOTYPE), ("d.pgm", tarfile.DIRTYPE), (".x/b.pgm", tarfile.REGTYPE),
-                           ("__MACOSX/._a.pgm", tarfile.REGTYPE)):  # fmt: skip
+        for name, kind in (
+            ("./a.pgm", tarfile.REGTYPE),
+            ("link.pgm", tarfile.SYMTYPE),
+            ("hard.pgm", tarfile.LNKTYPE),
+            ("pipe.pgm", tarfile.FIFOTYPE),
+            ("d.pgm", tarfile.DIRTYPE),
+            (".x/b.pgm", tarfile.REGTYPE),
+            ("__MACOSX/._a.pgm", tarfile.REGTYPE),
+        ):
             member = tarfile.TarInfo(name)
             member.type, member.linkname = kind, "/etc/passwd"
             member.size = 3 if kind == tarfile.REGTYPE else 0

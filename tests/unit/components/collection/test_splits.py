@@ -188,8 +188,9 @@ def test_the_hash_is_a_known_function() -> None:
 
 GROUPED = st.lists(
     st.lists(st.tuples(NEAR, st.one_of(st.none(), st.sampled_from("ABCDEFGH"))), min_size=1, max_size=12),
-    min_size=1, max_size=6,
-)  # fmt: skip
+    min_size=1,
+    max_size=6,
+)
 
 
 def _assign_grouped(chunks: list[list[tuple[bytes, str | None]]]) -> list[list[str]]:

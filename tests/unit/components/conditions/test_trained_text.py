@@ -125,10 +125,14 @@ def test_the_transformer_is_glides(monkeypatch: pytest.MonkeyPatch) -> None:
         return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
 
     for row in range(len(READ)):
-        x = torch.stack([
-            w["token_embedding.weight"][READ[row, i]] + w["positional_embedding"][i]
-            if mask[row, i] else w["padding_embedding"][i] for i in range(M)
-        ])  # fmt: skip
+        x = torch.stack(
+            [
+                w["token_embedding.weight"][READ[row, i]] + w["positional_embedding"][i]
+                if mask[row, i]
+                else w["padding_embedding"][i]
+                for i in range(M)
+            ]
+        )
         for i in range(2):
             name = f"transformer.resblocks.{i}"
             qkv = linear(norm(x, f"{name}.ln_1"), f"{name}.attn.c_qkv")

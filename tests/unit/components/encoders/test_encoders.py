@@ -27,9 +27,15 @@ from components.weights import fetch_weights, read_tensors, save_weights
 from components.weights_file import WeightsFile
 
 VIT_B: dict[str, Any] = {
-    "input_px": 224, "patch_px": 16, "width": 768, "depth": 12, "heads": 12, "mlp_ratio": 4.0,
-    "projector_hidden": 4096, "projector_dim": 256,
-}  # fmt: skip
+    "input_px": 224,
+    "patch_px": 16,
+    "width": 768,
+    "depth": 12,
+    "heads": 12,
+    "mlp_ratio": 4.0,
+    "projector_hidden": 4096,
+    "projector_dim": 256,
+}
 
 
 class Folder:

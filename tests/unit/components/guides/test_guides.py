@@ -46,9 +46,16 @@ def test_the_papers_classifiers_have_their_published_sizes(
     px: int, multipliers: Any, n_blocks: int, parameters: int
 ) -> None:
     config = UNetGuideConfig(
-        kind="unet_encoder", width=128, multipliers=multipliers, n_blocks=n_blocks, attention_sides=(32, 16, 8),
-        heads=HeadWidth(width=64), groups=32, schedule=SCHEDULE, latents="as_stored",
-    )  # fmt: skip
+        kind="unet_encoder",
+        width=128,
+        multipliers=multipliers,
+        n_blocks=n_blocks,
+        attention_sides=(32, 16, 8),
+        heads=HeadWidth(width=64),
+        groups=32,
+        schedule=SCHEDULE,
+        latents="as_stored",
+    )
     target = TargetSpec(space="pixels", shape=(3, px, px), dtype="uint8", n_codes=None, image_px=px)
     with torch.device("meta"):
         guide = config.build(GeneratorData(target=target, dim=2, classes=tuple(map(str, range(1000)))))

@@ -22,9 +22,7 @@ from components.images.config import (
 from components.rng import BatchRng
 
 MEMBERS = get_args(get_args(AugmentConfig)[0])
-STILL = Warp(
-    kind="warp", rotate_deg=0, scale=(1, 1), stretch=0, shear=0, shift=0, elastic=0, fill=0.0
-)  # fmt: skip
+STILL = Warp(kind="warp", rotate_deg=0, scale=(1, 1), stretch=0, shear=0, shift=0, elastic=0, fill=0.0)
 
 
 class Fixed:

@@ -29,8 +29,10 @@ def test_a_single_small_picture_leaves_room_for_its_text() -> None:
     assert captioned_rows([("x", images(5, 0))], columns=2).shape[0] > 3 * SHOWN_PX
 
 
-@pytest.mark.parametrize(("caption", "n"), [("short", 1), ("two lines of some words that go on for a bit", 2),
-                                            ("word " * 60, 3), ("x" * 200, 3)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("caption", "n"),
+    [("short", 1), ("two lines of some words that go on for a bit", 2), ("word " * 60, 3), ("x" * 200, 3)],
+)
 def test_long_texts_are_broken_and_cut(caption: str, n: int) -> None:
     font = ImageFont.load_default(15)
     lines = _broken(caption.strip(), 240, font)

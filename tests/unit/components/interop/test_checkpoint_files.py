@@ -220,8 +220,10 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda p: torch.save({"model": export_tensors("mage", module("mage"))}, p),
         r"is a mage file(.|\n)*`pixels`",
     ),
-    "another size": (lambda p: _rdm_file(p, lambda t: t.update({k: v[..., :-1] for k, v in t.items() if "out.2" in k})),
-                     r"wrong shape: model\.diffusion_model\.out\.2"),
+    "another size": (
+        lambda p: _rdm_file(p, lambda t: t.update({k: v[..., :-1] for k, v in t.items() if "out.2" in k})),
+        r"wrong shape: model\.diffusion_model\.out\.2",
+    ),
     "a missing tensor": (lambda p: _rdm_file(p, lambda t: t.pop("betas")), "missing: betas"),
     "no average": (
         lambda p: _rdm_file(p, lambda t: [t.pop(n) for n in list(t) if n.startswith("model_ema.")]),
@@ -238,14 +240,16 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "unknown names": (lambda p: torch.save({"model": {"a": torch.ones(1)}}, p), "missing: .*; not in the model: a"),
     "no tensors": (lambda p: torch.save({"model": {"a": 1}, "epoch": 2}, p), "no table of weights"),
     "a payload": (lambda p: torch.save({"model": Payload(p.with_name("ran"))}, p), "would run code"),
-    "a bare payload": (lambda p: p.write_bytes(pickle.dumps(Payload(p.with_name("ran")), protocol=2)) and None,  # type: ignore[func-returns-value]
-                       "would run code"),
+    "a bare payload": (
+        lambda p: p.write_bytes(pickle.dumps(Payload(p.with_name("ran")), protocol=2)) and None,  # type: ignore[func-returns-value]
+        "would run code",
+    ),
     "sneaky options": (lambda p: torch.save({"model": {"a": torch.ones(1)}, "args": Sneaky()}, p), "would run code"),
     "options that hold more": (
         lambda p: torch.save({"model": {}, "args": argparse.Namespace(a=Payload(p.with_name("ran")))}, p),
         "would run code",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)

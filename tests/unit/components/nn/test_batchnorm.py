@@ -30,10 +30,15 @@ def _work(rank: int, _n: int) -> dict[str, Any]:
     everywhere = sum_over_ranks(rows.square().sum() * (rank + 1))
     (gradient,) = torch.autograd.grad(everywhere, mine)
     return {
-        "y": y.detach(), "x": mine.grad, "weight": layer.weight.grad, "bias": layer.bias.grad,
-        "rows": rows.detach(), "start": start, "gathered": gradient,
+        "y": y.detach(),
+        "x": mine.grad,
+        "weight": layer.weight.grad,
+        "bias": layer.bias.grad,
+        "rows": rows.detach(),
+        "start": start,
+        "gathered": gradient,
         "running": (layer.running_mean, layer.running_var, layer.num_batches_tracked),
-    }  # fmt: skip
+    }
 
 
 @pytest.fixture(scope="module")

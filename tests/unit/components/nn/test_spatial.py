@@ -96,10 +96,14 @@ def _naive(module: HeadedAttention, x: Tensor, context: Tensor, mask: Tensor | N
         counted = context[b] if mask is None else context[b][mask[b]]
         q, k, v = module.to_q(x[b]), module.to_k(counted), module.to_v(counted)
         heads = [slice(i, i + D) for i in range(0, C, D)]
-        rows.append(torch.stack([
-            torch.cat([_weighted(q[n, part], list(k[:, part]), list(v[:, part])) for part in heads])
-            for n in range(x.shape[1])
-        ]))  # fmt: skip
+        rows.append(
+            torch.stack(
+                [
+                    torch.cat([_weighted(q[n, part], list(k[:, part]), list(v[:, part])) for part in heads])
+                    for n in range(x.shape[1])
+                ]
+            )
+        )
     out: Tensor = module.to_out(torch.stack(rows))
     return out
 

@@ -13,8 +13,14 @@ from components.nn.vit import VisionTransformer, seeded_init
 
 def _vit(**changes: object) -> VisionTransformer:
     sizes: dict[str, Any] = {
-        "input_px": 8, "patch_px": 4, "dim": 16, "depth": 2, "heads": 2, "mlp_ratio": 2.0, "freeze_patches": False,
-    }  # fmt: skip
+        "input_px": 8,
+        "patch_px": 4,
+        "dim": 16,
+        "depth": 2,
+        "heads": 2,
+        "mlp_ratio": 2.0,
+        "freeze_patches": False,
+    }
     with seeded_init(0):
         return VisionTransformer(**{**sizes, **changes})
 

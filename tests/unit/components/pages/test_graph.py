@@ -41,9 +41,15 @@ def test_parents_are_in_higher_layers(parents: dict[str, list[str]]) -> None:
 
 def test_the_pipeline() -> None:
     assert layers(direct_parents(PARENTS)) == [
-        ["collect"], ["encoder", "codec"], ["text"], ["encode", "upsampler"], ["rdm", "pixels", "guide"], ["sample"],
-        ["evaluate"], ["bundle"],
-    ]  # fmt: skip
+        ["collect"],
+        ["encoder", "codec"],
+        ["text"],
+        ["encode", "upsampler"],
+        ["rdm", "pixels", "guide"],
+        ["sample"],
+        ["evaluate"],
+        ["bundle"],
+    ]
     text = graph([Node(name, "0" * 10, tuple(its)) for name, its in PARENTS.items()], title="all").__html__()
     corners = [(float(x), float(y)) for x, y in re.findall(r'<rect x="([\d.]+)" y="([\d.]+)"', text)]
     assert len(set(corners)) == len(KINDS)

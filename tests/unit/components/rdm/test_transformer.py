@@ -77,8 +77,17 @@ def by_hand(file: dict[str, Tensor], family: str, x: Tensor, t: Tensor, given: P
         width = file["prd_embedding"].shape[2]
         time = linear("time_embedding.linear_2", tf.silu(linear("time_embedding.linear_1", sinusoids(t, width))))
         parts = [linear("embedding_proj", given.vector), time, linear("proj_in", x)]
-        h = torch.cat([linear("encoder_hidden_states_proj", given.sequence), torch.stack(parts, 1),
-                       file["prd_embedding"].expand(len(x), -1, -1)], 1) + file["positional_embedding"]  # fmt: skip
+        h = (
+            torch.cat(
+                [
+                    linear("encoder_hidden_states_proj", given.sequence),
+                    torch.stack(parts, 1),
+                    file["prd_embedding"].expand(len(x), -1, -1),
+                ],
+                1,
+            )
+            + file["positional_embedding"]
+        )
         for i in range(2):
             name = f"transformer_blocks.{i}"
             h = h + attend(f"{name}.attn1", norm(f"{name}.norm1", h), "to_out.0")

@@ -19,22 +19,48 @@ from tests.support.folders import FolderArtifact
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "red", "blue", "apple"]
 TOKENIZER = {
-    "version": "1.0", "truncation": None, "padding": None, "decoder": None,
-    "added_tokens": [{"id": i, "content": word, "single_word": False, "lstrip": False, "rstrip": False,
-                      "normalized": False, "special": True} for i, word in enumerate(WORDS[:4])],
-    "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True, "strip_accents": None,
-                   "lowercase": True},
+    "version": "1.0",
+    "truncation": None,
+    "padding": None,
+    "decoder": None,
+    "added_tokens": [
+        {
+            "id": i,
+            "content": word,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for i, word in enumerate(WORDS[:4])
+    ],
+    "normalizer": {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": True,
+        "strip_accents": None,
+        "lowercase": True,
+    },
     "pre_tokenizer": {"type": "BertPreTokenizer"},
     "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
-    "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-              "max_input_chars_per_word": 100, "vocab": {word: i for i, word in enumerate(WORDS)}},
-}  # fmt: skip
+    "model": {
+        "type": "WordPiece",
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+        "vocab": {word: i for i, word in enumerate(WORDS)},
+    },
+}
 SIZES = {"vocab_size": len(WORDS), "max_position_embeddings": 16}
 BERT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 T5 = {"d_model": 8, "d_kv": 4, "d_ff": 16, "num_layers": 1, "num_heads": 2}
 CLIP = BERT | {"projection_dim": 6, "eos_token_id": 3, "bos_token_id": 2, "pad_token_id": 0}
-MODELS = {"BertModel": ("BertConfig", BERT | SIZES), "T5EncoderModel": ("T5Config", T5 | SIZES),
-          "CLIPTextModelWithProjection": ("CLIPTextConfig", CLIP | SIZES)}  # fmt: skip
+MODELS = {
+    "BertModel": ("BertConfig", BERT | SIZES),
+    "T5EncoderModel": ("T5Config", T5 | SIZES),
+    "CLIPTextModelWithProjection": ("CLIPTextConfig", CLIP | SIZES),
+}
 
 
 def _library() -> Any:
@@ -58,10 +84,16 @@ def _config(folder: Path, sha256: str | None = None, **changes: Any) -> Pretrain
     return PretrainedConfig(**{"kind": "pretrained", "folder": file, "pooling": "mean", "max_tokens": 6} | changes)
 
 
-@pytest.mark.parametrize(("model", "pooling", "dim"), [
-    ("BertModel", "mean", 8), ("BertModel", "cls", 8), ("BertModel", "model", 8), ("T5EncoderModel", "mean", 8),
-    ("CLIPTextModelWithProjection", "model", 6),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "pooling", "dim"),
+    [
+        ("BertModel", "mean", 8),
+        ("BertModel", "cls", 8),
+        ("BertModel", "model", 8),
+        ("T5EncoderModel", "mean", 8),
+        ("CLIPTextModelWithProjection", "model", 6),
+    ],
+)
 def test_an_encoder_is_read_and_lives_in_its_artifact(model: str, pooling: str, dim: int, tmp_path: Path) -> None:
     config = _config(_folder(tmp_path / "published", model), pooling=pooling)
     made, out = TextModel(config.build(), states=True), FolderArtifact(tmp_path / "artifact")

@@ -70,18 +70,28 @@ def test_a_snapshot_is_of_now(tmp_path: Path) -> None:
 def test_any_dtype_and_layout_comes_back(tmp_path: Path) -> None:
     directory = checkpoints(tmp_path)
     tensors = {
-        "a.half": torch.randn(2, 3).half(), "a.double": torch.tensor([1 / 3], dtype=torch.float64),
-        "count": torch.tensor(2**40), "flags": torch.tensor([True, False]), "empty": torch.zeros(0, 4),
-        "last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last), "turned": torch.randn(3, 2).T,
-    }  # fmt: skip
+        "a.half": torch.randn(2, 3).half(),
+        "a.double": torch.tensor([1 / 3], dtype=torch.float64),
+        "count": torch.tensor(2**40),
+        "flags": torch.tensor([True, False]),
+        "empty": torch.zeros(0, 4),
+        "last": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "turned": torch.randn(3, 2).T,
+    }
     directory.save(1, tensors, None, wait=True)
     found = {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
     assert directory.load_latest(lambda *_given: found) == 1
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
-@pytest.mark.parametrize("room", [{"w": torch.zeros(3)}, {"w": torch.zeros(4), "step": torch.zeros(())},
-                                  {"w": torch.zeros(3), "step": torch.zeros(()), "b": torch.zeros(1)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "room",
+    [
+        {"w": torch.zeros(3)},
+        {"w": torch.zeros(4), "step": torch.zeros(())},
+        {"w": torch.zeros(3), "step": torch.zeros(()), "b": torch.zeros(1)},
+    ],
+)
 def test_tensors_of_another_model_are_refused(tmp_path: Path, room: dict[str, torch.Tensor]) -> None:
     directory = checkpoints(tmp_path)
     save(directory, 1, 1)

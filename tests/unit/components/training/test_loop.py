@@ -151,8 +151,13 @@ def test_divergence_names_the_step_and_keeps_a_good_checkpoint(tmp_path: Path, c
 
     store = directory(tmp_path)
     with pytest.raises(DivergedError, match="step 6") as caught:
-        train(trainable(), poisoned, toys.N_EXAMPLES, CONFIG,
-              toys.worker(tmp_path, checkpoints=store, checkpoint_every=checkpoint_every))  # fmt: skip
+        train(
+            trainable(),
+            poisoned,
+            toys.N_EXAMPLES,
+            CONFIG,
+            toys.worker(tmp_path, checkpoints=store, checkpoint_every=checkpoint_every),
+        )
     loaded = newest(tmp_path)
     if checkpoint_every == 1:
         assert "last good checkpoint is of step 5" in str(caught.value)

@@ -19,9 +19,18 @@ from flows.settings import WorkerSettings, load_settings
 from tests.support.cli import rcg
 
 MACHINE = Speeds(
-    start_s=6.0, rdm_s=0.015, encoder_s={16: 0.3}, look_s={16: 3e-4}, pixels_s={16: 0.2}, evaluate_s={16: 0.09},
-    judge_s={16: 5e-4}, pixels_flops={16: 1.3e10}, busy=1.0, device="cpu", threads=2,
-)  # fmt: skip
+    start_s=6.0,
+    rdm_s=0.015,
+    encoder_s={16: 0.3},
+    look_s={16: 3e-4},
+    pixels_s={16: 0.2},
+    evaluate_s={16: 0.09},
+    judge_s={16: 5e-4},
+    pixels_flops={16: 1.3e10},
+    busy=1.0,
+    device="cpu",
+    threads=2,
+)
 
 
 @pytest.fixture(autouse=True)

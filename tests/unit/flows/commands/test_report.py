@@ -45,12 +45,21 @@ def decide(made: MadeProject, version: int, before: int | None, verdict: str, *,
     number = decisions.next_number()
     failed = verdict == "refused"
     decision = Decision(
-        schema_version=SCHEMA, number=number, model="rcg", question="q", challenger=_contestant(made, version),
-        verdict=verdict, champion=None if before is None else _contestant(made, before),  # type: ignore[arg-type]
+        schema_version=SCHEMA,
+        number=number,
+        model="rcg",
+        question="q",
+        challenger=_contestant(made, version),
+        verdict=verdict,
+        champion=None if before is None else _contestant(made, before),  # type: ignore[arg-type]
         checks=[Check(name="recall", passed=not failed, text=f"number {number} <is> enough")],
         differences={"all": Interval(value=-0.5, low=-0.9, high=-0.1, limit=0.05, n_real=399)} if before else {},
-        thresholds={}, protocol={}, notes=[], who="retrain@cluster", time_ms=time_ms,
-    )  # fmt: skip
+        thresholds={},
+        protocol={},
+        notes=[],
+        who="retrain@cluster",
+        time_ms=time_ms,
+    )
     decisions.add(decision)
     if verdict == "promoted":
         _change(made, "promote", version, before, number)
@@ -60,9 +69,17 @@ def _change(made: MadeProject, action: str, version: int, before: int | None, de
     decisions = Decisions(made.store, "rcg")
     history, etag = decisions.history()
     entry = Entry(
-        number=len(history.entries) + 1, action=action, version=version, before=before, decision=decision,  # type: ignore[arg-type]
-        digest=made.runs[version - 1]["bundle"].digest, who="somebody", time_ms=START_MS, state="done", why=None,
-    )  # fmt: skip
+        number=len(history.entries) + 1,
+        action=action,
+        version=version,
+        before=before,
+        decision=decision,  # type: ignore[arg-type]
+        digest=made.runs[version - 1]["bundle"].digest,
+        who="somebody",
+        time_ms=START_MS,
+        state="done",
+        why=None,
+    )
     decisions.replace([*history.entries, entry], etag)
 
 
@@ -79,8 +96,10 @@ def test_versions_decisions_and_champion(made: MadeProject) -> None:
     assert "<h1>Version 2 is the champion</h1>" in text
     assert [int(n) for n in re.findall(r"<h3>version (\d)", text)] == [3, 2, 1], "newest first"
     assert re.findall(r'<li class="(promoted|refused)"><h3>Version (\d)', text) == [
-        ("refused", "3"), ("promoted", "2"), ("promoted", "1")
-    ]  # fmt: skip
+        ("refused", "3"),
+        ("promoted", "2"),
+        ("promoted", "1"),
+    ]
     assert "number 3 &lt;is&gt; enough" in text
     assert "1 (0.8 – 1.3)" in text, "the interval of version 2's distance"
     assert text.count('src="data:image/png;base64,') == 4

@@ -178,9 +178,19 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path: Path, monkeypatch:
     torch.save(timm.create_model("test_resnet", pretrained=False).state_dict(), "net.pth")
     a, reference = _write("a.npz", 8), _write("r.npz", 12)
     told = rcg(
-        "evaluate", "--samples", a, "--samples", a, "--reference", reference, "--json", "out.json", "--bootstrap", "2",
+        "evaluate",
+        "--samples",
+        a,
+        "--samples",
+        a,
+        "--reference",
+        reference,
+        "--json",
+        "out.json",
+        "--bootstrap",
+        "2",
         *("--network", "timm", "--model", "test_resnet", "--weights", "net.pth"),
-    )  # fmt: skip
+    )
     found = json.loads(Path("out.json").read_text())
     one, other = found["rows"]
     assert one["numbers"] == other["numbers"]

@@ -22,9 +22,14 @@ def spec(**params: object) -> Spec:
     values = {"numerics": 1, "n_parts": 1, "rows": 1} | params
     identity = Identity(schema_version=1, stage="parts", params=values, inputs={}, modules={})
     return Spec(
-        schema_version=1, fingerprint=identity.fingerprint, identity=identity, inputs={}, source="demo",
-        collection_lock="", module="tests.support.tiny_parts",
-    )  # fmt: skip
+        schema_version=1,
+        fingerprint=identity.fingerprint,
+        identity=identity,
+        inputs={},
+        source="demo",
+        collection_lock="",
+        module="tests.support.tiny_parts",
+    )
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,11 @@ STAGES = stages_of("smoke")
 
 REPO = Path(__file__).parents[4]
 LISTING = {
-    "schema": 1, "decode": {}, "classes": None,
+    "schema": 1,
+    "decode": {},
+    "classes": None,
     "chunks": [{"name": "c0", "count": 90, "sha256": "a" * 64}, {"name": "c1", "count": 10, "sha256": "b" * 64}],
-}  # fmt: skip
+}
 
 
 class Bench:
@@ -70,10 +72,22 @@ class Bench:
 
         def record(digest: str) -> RunRecord:
             return RunRecord(
-                schema_version=SCHEMA, stage=name, fingerprint=spec.fingerprint, digest=digest, attempt=attempt,
-                keys=keys, world_size=workers, device="cpu", versions={}, host="here", context={}, started_ms=10**6,
-                ended_ms=10**6 + int(seconds * 1000), adopted_from=None, adopted_because=None,
-            )  # fmt: skip
+                schema_version=SCHEMA,
+                stage=name,
+                fingerprint=spec.fingerprint,
+                digest=digest,
+                attempt=attempt,
+                keys=keys,
+                world_size=workers,
+                device="cpu",
+                versions={},
+                host="here",
+                context={},
+                started_ms=10**6,
+                ended_ms=10**6 + int(seconds * 1000),
+                adopted_from=None,
+                adopted_because=None,
+            )
 
         run = commit(project.store, spec.prefix, entries, record)
         project.workspace.publish(project.store, run, STAGES[name])
@@ -194,9 +208,19 @@ def test_times_that_mean_nothing_are_not_counted(bench: Bench, wrong: dict[str, 
 def test_a_changed_module_is_named_with_its_digests(bench: Bench) -> None:
     bench.finish_all()
     before = bench.spec("rdm")
-    moved = before.model_copy(update={"identity": before.identity.model_copy(update={"modules": {
-        **before.identity.modules, "components.rdm.denoiser": "0" * 64, "components.gone": "1" * 64
-    }})})  # fmt: skip
+    moved = before.model_copy(
+        update={
+            "identity": before.identity.model_copy(
+                update={
+                    "modules": {
+                        **before.identity.modules,
+                        "components.rdm.denoiser": "0" * 64,
+                        "components.gone": "1" * 64,
+                    }
+                }
+            )
+        }
+    )
     folder = Prefix(bench.project.store, before.prefix)
     folder.put("spec.json", moved.to_json())  # as if that run had been made by other code
     bench.edit(_steps(4))
@@ -230,9 +254,12 @@ def test_chunks_that_were_encoded_before_are_counted(bench: Bench) -> None:
     bench.edit(raised)
     spec = bench.spec("encode")
     key = shard_key(
-        spec.identity.params, pictures="a" * 64, decode={}, encoder=spec.inputs["encoder"].digest,
+        spec.identity.params,
+        pictures="a" * 64,
+        decode={},
+        encoder=spec.inputs["encoder"].digest,
         codec=spec.inputs["codec"].digest,
-    )  # fmt: skip
+    )
     bench.project.store.put(f"{memo_folder('encode', key)}/entry.json", b"{}")
     told = bench.told("encode")
     assert "uses 1 of 2 chunk(s) again; 10 of 100 pictures to do" in told
@@ -258,9 +285,13 @@ def test_it_is_quick_and_needs_no_torch(bench: Bench) -> None:
     )
     started = time.process_time(), os.times().children_user
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=bench.root,
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=bench.root,
         env=os.environ | {"PYTHONPATH": str(REPO)},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("will not run") == 9
     assert os.times().children_user - started[1] < 3, "seconds of CPU: the wall clock is the machine's"

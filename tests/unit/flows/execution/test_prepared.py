@@ -41,17 +41,26 @@ def put(store: LocalStore, spec: Spec) -> tuple[str, Prefix]:
 def test_the_run_says_which_job_made_it(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     uri, folder = put(store, rayjobs.spec())
     job = JobRecord(
-        schema_version=SCHEMA, name=JOB, uid="u-1", namespace="rcg-jobs", image=rayjobs.IMAGE,
+        schema_version=SCHEMA,
+        name=JOB,
+        uid="u-1",
+        namespace="rcg-jobs",
+        image=rayjobs.IMAGE,
         context={"git_commit": "abc"},
-    )  # fmt: skip
+    )
     note_job(folder, job)
     note_job(folder, job.model_copy(update={"uid": "another driver's view"}))  # the first one stays
     monkeypatch.setenv("RAY_CLUSTER_NAME", "cluster-1")
     assert run_spec(uri, Project.here()).how == "made"
     assert load_run(store, rayjobs.spec().prefix).record.context == {
-        "git_commit": "abc", "rayjob": JOB, "rayjob_uid": "u-1", "namespace": "rcg-jobs", "image": rayjobs.IMAGE,
-        "ray_cluster": "cluster-1", "threads": f"{torch.get_num_threads()}",
-    }  # fmt: skip
+        "git_commit": "abc",
+        "rayjob": JOB,
+        "rayjob_uid": "u-1",
+        "namespace": "rcg-jobs",
+        "image": rayjobs.IMAGE,
+        "ray_cluster": "cluster-1",
+        "threads": f"{torch.get_num_threads()}",
+    }
     assert read_failure(folder, JOB) is None
 
 

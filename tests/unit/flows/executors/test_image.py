@@ -16,9 +16,14 @@ IMAGE = "registry.example/rcg@sha256:" + "a" * 64
 
 def spec(identity: Identity) -> Spec:
     return Spec(
-        schema_version=1, fingerprint=identity.fingerprint, identity=identity, inputs={}, source="demo",
-        collection_lock=None, module=KINDS["rdm"].module,
-    )  # fmt: skip
+        schema_version=1,
+        fingerprint=identity.fingerprint,
+        identity=identity,
+        inputs={},
+        source="demo",
+        collection_lock=None,
+        module=KINDS["rdm"].module,
+    )
 
 
 @pytest.fixture(scope="module")

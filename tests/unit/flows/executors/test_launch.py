@@ -94,9 +94,11 @@ def test_a_run_is_one_job_that_pods_commit_and_the_driver_reads(rig: Rig) -> Non
     noted = json.loads(rig.folder.get(f"jobs/{name}.json"))
     assert (noted["uid"], noted["image"], noted["context"]) == ("uid-1", IMAGE, {"git_commit": "abc"})
     assert rig.lines == [
-        f"parts: created RayJob {name} in namespace rcg-jobs", f"{name}: waiting for its pods", f"{name}: running",
+        f"parts: created RayJob {name} in namespace rcg-jobs",
+        f"{name}: waiting for its pods",
+        f"{name}: running",
         f"{name}: Complete",
-    ]  # fmt: skip
+    ]
 
 
 def test_the_command_again_attaches_to_the_job_at_work(rig: Rig) -> None:
@@ -237,7 +239,7 @@ def test_a_failure_that_may_pass_is_retried(rig: Rig) -> None:
         (lambda job: set_status(job, "Complete", "STOPPED"), RetryableError, "stopped"),
         (lambda job: set_status(job, "Complete", "SUCCEEDED"), ArtifactError, "committed nothing"),
     ],
-)  # fmt: skip
+)
 def test_ends_that_are_not_retried(rig: Rig, act: Act, kind: type[Exception], words: str) -> None:
     with pytest.raises(kind, match=words):
         rig.run(running, act)
@@ -263,9 +265,12 @@ def test_what_the_scheduler_said_is_the_reason_for_no_room(rig: Rig) -> None:
 
 def waiting(reason: str, message: str) -> list[Object]:
     state = {"waiting": {"reason": reason, "message": message}}
-    return [{"metadata": {"name": "p"}, "status": {"containerStatuses": [
-        {"name": "ray-head", "image": "localhost/none:1", "state": state}
-    ]}}]  # fmt: skip
+    return [
+        {
+            "metadata": {"name": "p"},
+            "status": {"containerStatuses": [{"name": "ray-head", "image": "localhost/none:1", "state": state}]},
+        }
+    ]
 
 
 @pytest.mark.parametrize(
@@ -286,8 +291,9 @@ def test_a_job_whose_containers_cannot_start_is_ended(rig: Rig, pods: list[Objec
 def test_a_ray_that_never_starts_ends_the_job_with_its_last_lines(rig: Rig) -> None:
     [crashed] = waiting("CrashLoopBackOff", "back-off 20s")
     crashed["status"]["containerStatuses"][0] |= {
-        "restartCount": 2, "lastState": {"terminated": {"reason": "Error", "exitCode": 127}},
-    }  # fmt: skip
+        "restartCount": 2,
+        "lastState": {"terminated": {"reason": "Error", "exitCode": 127}},
+    }
     rig.cluster.pods_now = [crashed]
     rig.cluster.lines_now = {("p", "ray-head"): ["ulimit", "/bin/bash: line 1: ray: command not found"]}
     with pytest.raises(ConfigError, match="exit code 127") as caught:

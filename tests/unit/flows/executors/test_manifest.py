@@ -118,9 +118,15 @@ def test_pods_are_kept_out_of_meshes() -> None:
 
 def test_sizes_and_deadlines_are_set() -> None:
     job = made(
-        workers=2, worker_cpus="3500m", worker_memory="8Gi", head_cpus="500m", head_memory="2Gi",
-        active_deadline_s=60, pre_running_deadline_s=30, job_ttl_s=10,
-    )  # fmt: skip
+        workers=2,
+        worker_cpus="3500m",
+        worker_memory="8Gi",
+        head_cpus="500m",
+        head_memory="2Gi",
+        active_deadline_s=60,
+        pre_running_deadline_s=30,
+        job_ttl_s=10,
+    )
     group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
     assert [group[key] for key in ("replicas", "minReplicas", "maxReplicas")] == [2, 2, 2]
     head, worker = (pods(job)[role]["spec"]["containers"][0]["resources"] for role in ("head", "worker"))
@@ -137,11 +143,22 @@ def test_the_head_is_told_where_and_how_fast_and_nothing_else() -> None:
     told = env(pods(made(workers=2, checkpoint_every=7, mix_versions=True))["head"])
     ours = {name: value for name, value in told.items() if name.startswith("RCG_")}
     assert ours == {
-        "RCG_EXECUTOR": "ray", "RCG_WORKERS": "2", "RCG_DEVICE": "cpu", "RCG_GPUS_PER_WORKER": "0", "RCG_THREADS": "2",
-        "RCG_CHECKPOINT_EVERY": "7", "RCG_KEEP_CHECKPOINTS": "2", "RCG_MAX_FAILURES": "2", "RCG_MIX_VERSIONS": "True",
-        "RCG_COMPILE": "False", "RCG_SHARD": "False", "RCG_RECOMPUTE": "False",
-        "RCG_MLFLOW_URI": "off", "RCG_IMAGE": IMAGE, "RCG_RAYJOB": ORDER.name,
-    }  # fmt: skip
+        "RCG_EXECUTOR": "ray",
+        "RCG_WORKERS": "2",
+        "RCG_DEVICE": "cpu",
+        "RCG_GPUS_PER_WORKER": "0",
+        "RCG_THREADS": "2",
+        "RCG_CHECKPOINT_EVERY": "7",
+        "RCG_KEEP_CHECKPOINTS": "2",
+        "RCG_MAX_FAILURES": "2",
+        "RCG_MIX_VERSIONS": "True",
+        "RCG_COMPILE": "False",
+        "RCG_SHARD": "False",
+        "RCG_RECOMPUTE": "False",
+        "RCG_MLFLOW_URI": "off",
+        "RCG_IMAGE": IMAGE,
+        "RCG_RAYJOB": ORDER.name,
+    }
     assert ours.keys() <= set(variables())
     assert not any(name.startswith("RCG_") for name in env(pods(made())["worker"]))
     assert made()["spec"]["entrypoint"] == f"rcg job {ORDER.spec_uri}"

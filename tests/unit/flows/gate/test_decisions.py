@@ -15,18 +15,37 @@ def an_entry(
     number: int, version: int, before: int | None, action: Action = "promote", state: EntryState = "done"
 ) -> Entry:
     return Entry(
-        number=number, action=action, version=version, digest=f"{version:064x}", before=before, decision=number,
-        who="me", time_ms=number, state=state, why=None,
-    )  # fmt: skip
+        number=number,
+        action=action,
+        version=version,
+        digest=f"{version:064x}",
+        before=before,
+        decision=number,
+        who="me",
+        time_ms=number,
+        state=state,
+        why=None,
+    )
 
 
 def a_decision(number: int, version: int = 1, **changes: object) -> Decision:
     challenger = Contestant(version=version, digest="d", collection="c", metrics={"fd": 1.0})
     base = Decision(
-        schema_version=1, number=number, model="rcg", verdict="promoted", question="q", challenger=challenger,
+        schema_version=1,
+        number=number,
+        model="rcg",
+        verdict="promoted",
+        question="q",
+        challenger=challenger,
         champion=None,
-        checks=[], differences={}, thresholds={}, protocol={}, notes=[], who="me", time_ms=5,
-    )  # fmt: skip
+        checks=[],
+        differences={},
+        thresholds={},
+        protocol={},
+        notes=[],
+        who="me",
+        time_ms=5,
+    )
     return base.model_copy(update=changes)
 
 

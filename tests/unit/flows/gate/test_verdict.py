@@ -7,9 +7,16 @@ from flows.gate.verdict import JUDGE, checks
 from flows.pipeline.policy import GateParams
 
 GATE = GateParams(
-    seed=0, n=10, n_bootstrap=20, level=0.95, margin=0.1, margin_known=0.2, min_precision=0.5, min_recall=0.4,
+    seed=0,
+    n=10,
+    n_bootstrap=20,
+    level=0.95,
+    margin=0.1,
+    margin_known=0.2,
+    min_precision=0.5,
+    min_recall=0.4,
     max_memorization=0.2,
-)  # fmt: skip
+)
 GOOD = {"precision": 0.5, "recall": 0.4, "memorization_share": 0.2, "memorization_share_pixels": 0.2}
 
 

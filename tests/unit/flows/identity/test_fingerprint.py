@@ -59,8 +59,11 @@ def test_the_closure_is_what_the_stage_imports(tree: Path) -> None:
         "flows.stages.rdm",
     ]
     assert list(module_digests("flows.stages.pixels", tree)) == [
-        "components", "components.pixels", "flows.stages", "flows.stages.pixels",
-    ]  # fmt: skip
+        "components",
+        "components.pixels",
+        "flows.stages",
+        "flows.stages.pixels",
+    ]
 
 
 def test_templates_of_a_package_are_code_of_it(tree: Path) -> None:
@@ -114,24 +117,44 @@ def test_code_counts(tree: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("left", "right"),
     [
-        ("x = None", "x = ()"), ("x = ''", "x = b''"), ("x = 1", "x = True"), ("x = 1", "x = 1.0"),
-        ("x = 0.0", "x = -0.0"), ("def f(): return", "def f(): return None"), ("x = [1, 2]", "x = [1, [2]]"),
-        ("x = {**a}", "x = {None: a}"), ("x = a[:1]", "x = a[1:]"), ("f(a, b=c)", "f(a, c)"), ("f(*a)", "f(a)"),
-        ("x = f'{a}'", "x = f'{a!r}'"), ("if a:\n  b\nelse:\n  c", "if a:\n  b\nc"), ("x = 'a'", "x = 'a\\x1f'"),
-        ("import a", "import a as b"), ("from . import a", "from .. import a"), ("a < b < c", "(a < b) < c"),
-        ("x: int = 1", "x = 1"), ("def f(a, /): ...", "def f(a): ..."), ("def f(*, a): ...", "def f(a): ..."),
-        ("lambda: 'x'", "lambda: 'y'"), ("x = 'doc'", "x = 'cod'"),
+        ("x = None", "x = ()"),
+        ("x = ''", "x = b''"),
+        ("x = 1", "x = True"),
+        ("x = 1", "x = 1.0"),
+        ("x = 0.0", "x = -0.0"),
+        ("def f(): return", "def f(): return None"),
+        ("x = [1, 2]", "x = [1, [2]]"),
+        ("x = {**a}", "x = {None: a}"),
+        ("x = a[:1]", "x = a[1:]"),
+        ("f(a, b=c)", "f(a, c)"),
+        ("f(*a)", "f(a)"),
+        ("x = f'{a}'", "x = f'{a!r}'"),
+        ("if a:\n  b\nelse:\n  c", "if a:\n  b\nc"),
+        ("x = 'a'", "x = 'a\\x1f'"),
+        ("import a", "import a as b"),
+        ("from . import a", "from .. import a"),
+        ("a < b < c", "(a < b) < c"),
+        ("x: int = 1", "x = 1"),
+        ("def f(a, /): ...", "def f(a): ..."),
+        ("def f(*, a): ...", "def f(a): ..."),
+        ("lambda: 'x'", "lambda: 'y'"),
+        ("x = 'doc'", "x = 'cod'"),
     ],
-)  # fmt: skip
+)
 def test_different_code_never_looks_equal(left: str, right: str) -> None:
     assert closure._read(left.encode(), "m", False)[0] != closure._read(right.encode(), "m", False)[0]
 
 
 def test_plumbing_unused_modules_and_other_stages_do_not_count(tree: Path) -> None:
     for name in (
-        "flows/identity/artifact.py", "flows/settings.py", "components/errors.py", "components/store/__init__.py",
-        "components/nn/unused.py", "flows/stages/pixels.py", "components/pixels/__init__.py",
-    ):  # fmt: skip
+        "flows/identity/artifact.py",
+        "flows/settings.py",
+        "components/errors.py",
+        "components/store/__init__.py",
+        "components/nn/unused.py",
+        "flows/stages/pixels.py",
+        "components/pixels/__init__.py",
+    ):
         assert edit(tree, name, "CHANGED = 1") == set(), name
 
 

@@ -85,8 +85,10 @@ def test_runs_of_branches_and_tags_stay_and_others_go(world: World) -> None:
     collect, encode = {"numerics": 1}, {"numerics": 1, "n": 0.5}
     old, new = world.make("collect", collect, lock="old"), world.make("collect", collect, lock="new")
     of_old, of_new, other = (
-        world.make("encode", encode, old), world.make("encode", encode, new), world.make("encode", {"numerics": 2}, new)
-    )  # fmt: skip
+        world.make("encode", encode, old),
+        world.make("encode", encode, new),
+        world.make("encode", {"numerics": 2}, new),
+    )
     nobody = world.make("collect", {"numerics": 9}, lock="new")
     world.commit("old", collect=collect, encode=encode)
     world.git("tag", "v1")

@@ -44,10 +44,19 @@ def lineage_of(reference: str, model: str | None = None) -> Lineage:
 
 def _claim(made: MadeProject, **changes: object) -> Provenance:
     values: dict[str, object] = {
-        "schema_version": 1, "bundle": made.newest["bundle"].digest, "parents": {}, "seed": 3, "index": 7, "first": 0,
-        "n": 9, "shown": None, "columns": None, "condition": {}, "sampling": {"batch_size": 4},
+        "schema_version": 1,
+        "bundle": made.newest["bundle"].digest,
+        "parents": {},
+        "seed": 3,
+        "index": 7,
+        "first": 0,
+        "n": 9,
+        "shown": None,
+        "columns": None,
+        "condition": {},
+        "sampling": {"batch_size": 4},
         "platform": {"machine": "x86_64"},
-    }  # fmt: skip
+    }
     return Provenance.model_validate(values | changes)
 
 
@@ -69,10 +78,17 @@ def test_a_bundle_alone_tells_everything(made: MadeProject, tmp_path: Path, monk
     assert list((tmp_path / "empty").iterdir()) == [], "it only looks"
     text = rcg("lineage", str(alone))
     for wanted in (
-        found.stages["rdm"].code[:10] if found.stages["rdm"].code else "?", CIRCUMSTANCES["git_commit"][:10],
-        CIRCUMSTANCES["image"][-20:], CIRCUMSTANCES["rayjob"], "seed=0", "torch 2.15.0", "552 pictures", "2 x cpu",
-        '"version": 2', "fd: 1.0",
-    ):  # fmt: skip
+        found.stages["rdm"].code[:10] if found.stages["rdm"].code else "?",
+        CIRCUMSTANCES["git_commit"][:10],
+        CIRCUMSTANCES["image"][-20:],
+        CIRCUMSTANCES["rayjob"],
+        "seed=0",
+        "torch 2.15.0",
+        "552 pictures",
+        "2 x cpu",
+        '"version": 2',
+        "fd: 1.0",
+    ):
         assert wanted in text, wanted
     told = json.loads(rcg("lineage", str(alone), "--json"))
     assert told["bundle"] == made.newest["bundle"].digest
@@ -155,9 +171,15 @@ def test_altered_bundles_are_named(made: MadeProject) -> None:
 
 def test_what_was_erased_since_is_said(made: MadeProject) -> None:
     stone = Tombstone(
-        schema_version=1, sha256="9" * 64, keys=["a.png"], models=["models:/rcg/2"], erased=[], who="me",
-        collections=[made.newest["collect"].digest], time_ms=START_MS,
-    )  # fmt: skip
+        schema_version=1,
+        sha256="9" * 64,
+        keys=["a.png"],
+        models=["models:/rcg/2"],
+        erased=[],
+        who="me",
+        collections=[made.newest["collect"].digest],
+        time_ms=START_MS,
+    )
     assert "erased" not in rcg("lineage", "rdm")
     made.store.put(f"forgotten/{stone.sha256}.json", stone.to_json())
     assert "  9999999999 on 2025-06-15; trained on it: models:/rcg/2" in rcg("lineage", "artifacts/bundle")

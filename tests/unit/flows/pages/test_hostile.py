@@ -16,12 +16,23 @@ from tests.support.hostile import HOSTILE, assert_harmless
 
 def _facts(name: str) -> Facts:
     return Facts(
-        stage=name, content=HOSTILE, fingerprint=HOSTILE, params={HOSTILE: HOSTILE, "seed": 3},
-        inputs={HOSTILE: HOSTILE}, code=HOSTILE, attempt=1, world_size=2, device=HOSTILE,
-        versions={HOSTILE: HOSTILE}, host=HOSTILE,
-        context={"git_commit": HOSTILE, "image": HOSTILE, "rayjob": HOSTILE}, started_ms=1, ended_ms=2,
-        adopted_from=HOSTILE, adopted_because=HOSTILE,
-    )  # fmt: skip
+        stage=name,
+        content=HOSTILE,
+        fingerprint=HOSTILE,
+        params={HOSTILE: HOSTILE, "seed": 3},
+        inputs={HOSTILE: HOSTILE},
+        code=HOSTILE,
+        attempt=1,
+        world_size=2,
+        device=HOSTILE,
+        versions={HOSTILE: HOSTILE},
+        host=HOSTILE,
+        context={"git_commit": HOSTILE, "image": HOSTILE, "rayjob": HOSTILE},
+        started_ms=1,
+        ended_ms=2,
+        adopted_from=HOSTILE,
+        adopted_because=HOSTILE,
+    )
 
 
 STAGES: Mapping[str, Facts] = {HOSTILE: _facts(HOSTILE), "bundle": _facts("bundle")}
@@ -40,11 +51,21 @@ def test_report() -> None:
     versions = [StoryVersion(n, HOSTILE, (HOSTILE,), STAGES, metrics, 9, b"png", None, curves, 0) for n in (None, 2)]
     contestant = Contestant(version=2, digest=HOSTILE, collection=HOSTILE, metrics=metrics)
     decision = Decision(
-        schema_version=1, number=1, model=HOSTILE, verdict="refused", question=HOSTILE, challenger=contestant,
-        champion=contestant, checks=[Check(name=HOSTILE, passed=False, text=HOSTILE)],
-        differences={HOSTILE: Interval(value=0.1, low=0.0, high=0.2, limit=0.1, n_real=9)}, thresholds={}, protocol={},
-        notes=[HOSTILE], who=HOSTILE, time_ms=0,
-    )  # fmt: skip
+        schema_version=1,
+        number=1,
+        model=HOSTILE,
+        verdict="refused",
+        question=HOSTILE,
+        challenger=contestant,
+        champion=contestant,
+        checks=[Check(name=HOSTILE, passed=False, text=HOSTILE)],
+        differences={HOSTILE: Interval(value=0.1, low=0.0, high=0.2, limit=0.1, n_real=9)},
+        thresholds={},
+        protocol={},
+        notes=[HOSTILE],
+        who=HOSTILE,
+        time_ms=0,
+    )
     story = Story(HOSTILE, versions, [decision], [], [HOSTILE])
     growth = Growth({HOSTILE: 3}, [], {HOSTILE: 1.0}, [Cluster(3, b"png")])
     assert_harmless(report_page(story, growth))

@@ -28,8 +28,16 @@ def needs(stage: Stage) -> list[str]:
 def test_rcg_has_the_nine_stages() -> None:
     stages = pipeline(sections())
     assert list(stages) == [
-        "collect", "encoder", "codec", "encode", "rdm", "pixels", "sample", "evaluate", "bundle",
-    ]  # fmt: skip
+        "collect",
+        "encoder",
+        "codec",
+        "encode",
+        "rdm",
+        "pixels",
+        "sample",
+        "evaluate",
+        "bundle",
+    ]
     assert needs(stages["sample"]) == ["rdm", "pixels", "codec"]
     assert needs(stages["bundle"]) == ["collect", "encoder", "codec", "encode", "rdm", "pixels", "sample", "evaluate"]
     assert [need.file for need in stages["encoder"].needs] == ["base.json"]

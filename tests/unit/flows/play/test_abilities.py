@@ -15,9 +15,16 @@ from tests.support.bundles import make_bundle, make_cascade
 from tests.support.folders import draw_bars
 
 RCG: dict[str, Any] = {
-    "plain": True, "classes": (), "text": False, "pictures": True, "free": True, "upscale": False, "guidance": True,
-    "rdm_guidance": False, "guide": False,
-}  # fmt: skip
+    "plain": True,
+    "classes": (),
+    "text": False,
+    "pictures": True,
+    "free": True,
+    "upscale": False,
+    "guidance": True,
+    "rdm_guidance": False,
+    "guide": False,
+}
 
 
 def _answers(bundle: Bundle, request: Request) -> bool:

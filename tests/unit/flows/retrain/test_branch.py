@@ -19,7 +19,7 @@ OURS = {
     "pictures.dvc": "outs:\n- md5: 0\n  path: pictures\n",
     "params.yaml": "collect: {}\n",
     "dvc.yaml": "stages: {collect: {cmd: curl evil}}\n",
-}  # fmt: skip
+}
 
 
 def _checkout(root: Path, files: Mapping[str, str | Path]) -> Checkout:
@@ -60,12 +60,12 @@ def test_what_a_project_holds_passes(tmp_path: Path) -> None:
         (".rcg/local.yaml", "image: evil", "settings"),
         (".gitattributes", "*.yaml filter=evil", "a filter"),
         ("sub/.gitattributes", "*.yaml filter=evil", "a filter"),
-        (".gitmodules", "[submodule \"x\"]", "a submodule"),
+        (".gitmodules", '[submodule "x"]', "a submodule"),
         ("params.yaml", Path("/etc/passwd"), "a link"),
         (".dvc", Path("/tmp"), "a link"),
         ("artifacts", Path("/tmp"), "a link"),
     ],
-)  # fmt: skip
+)
 def test_what_would_be_obeyed_is_named(tmp_path: Path, name: str, text: str | Path, told: str) -> None:
     kept = {} if name == ".dvc" else {key: value for key, value in OURS.items() if key != name}
     checkout = _checkout(tmp_path / "repo", {**kept, name: text})

@@ -181,9 +181,15 @@ def test_pull_fetches_every_file_and_only_what_lacks(store: LocalStore, run: Com
 
 @pytest.mark.parametrize(
     "key",
-    ["decisions/rcg/history.json", "runs/rdm/" + "0" * 64 + "/out/1/weights.bin", f"{OLD.prefix}/lease.json",
-     f"{OLD.prefix}/out/1/plots/loss.json", "memo/rdm/" + "0" * 64 + "/entry.json", "retrain/current.json"],
-)  # fmt: skip
+    [
+        "decisions/rcg/history.json",
+        "runs/rdm/" + "0" * 64 + "/out/1/weights.bin",
+        f"{OLD.prefix}/lease.json",
+        f"{OLD.prefix}/out/1/plots/loss.json",
+        "memo/rdm/" + "0" * 64 + "/entry.json",
+        "retrain/current.json",
+    ],
+)
 def test_a_copy_writes_no_key_that_is_not_the_runs_own(
     store: LocalStore, other: LocalStore, run: CommittedRun, key: str
 ) -> None:

@@ -16,9 +16,14 @@ from tests.support.folders import FolderArtifact, contents
 from tests.support.toys import worker
 
 PART_FILES = {
-    "encoder/config.json", "encoder/weights.safetensors", "codec/config.json", "rdm/config.json",
-    "rdm/weights.safetensors", "pixels/config.json", "pixels/weights.safetensors",
-}  # fmt: skip
+    "encoder/config.json",
+    "encoder/weights.safetensors",
+    "codec/config.json",
+    "rdm/config.json",
+    "rdm/weights.safetensors",
+    "pixels/config.json",
+    "pixels/weights.safetensors",
+}
 
 
 def test_same_inputs_same_bytes(tmp_path: Path) -> None:

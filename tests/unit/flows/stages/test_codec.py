@@ -24,13 +24,16 @@ from tests.support.toys import worker
 
 SPLITS = ["train"] * 14 + ["val"] * 5 + ["test"] * 3
 NONE = CodecParams(
-    numerics=1, seed=0, weights=None,
-    train=None, objective=None, model=NoneConfig(kind="none", channels=1, px=PX)
-)  # fmt: skip
+    numerics=1, seed=0, weights=None, train=None, objective=None, model=NoneConfig(kind="none", channels=1, px=PX)
+)
 VQGAN = CodecParams(
-    numerics=1, seed=0, weights=None,
-    train=TrainConfig.tiny(), objective=VqganObjective.tiny(), model=VqganConfig.tiny()
-)  # fmt: skip
+    numerics=1,
+    seed=0,
+    weights=None,
+    train=TrainConfig.tiny(),
+    objective=VqganObjective.tiny(),
+    model=VqganConfig.tiny(),
+)
 
 
 @pytest.fixture
@@ -142,9 +145,7 @@ def test_weights_in_the_references_layout_are_imported(kind: str, tmp_path: Path
     write_checkpoint(tmp_path / "codec.ckpt", kind, tensors)
     digest = hashlib.sha256((tmp_path / "codec.ckpt").read_bytes()).hexdigest()
     pin = WeightsFile(uri=str(tmp_path / "codec.ckpt"), sha256=digest)
-    params = CodecParams(
-        numerics=1, seed=0, weights=pin, train=None, objective=None, model=IMPORTED[kind]
-    )  # fmt: skip
+    params = CodecParams(numerics=1, seed=0, weights=pin, train=None, objective=None, model=IMPORTED[kind])
     out, metrics = codec_of(params, tmp_path)
     assert metrics["psnr_db"] > 0
     assert "loss" not in metrics
@@ -163,9 +164,13 @@ def test_latents_of_another_scale_are_warned_of(scale: float, tmp_path: Path, ca
     write_checkpoint(tmp_path / "kl.safetensors", "kl", export_tensors("kl", source))
     digest = hashlib.sha256((tmp_path / "kl.safetensors").read_bytes()).hexdigest()
     params = CodecParams(
-        numerics=1, seed=0, weights=WeightsFile(uri=str(tmp_path / "kl.safetensors"), sha256=digest), train=None,
-        objective=None, model=config.model_copy(update={"scale": scale}),
-    )  # fmt: skip
+        numerics=1,
+        seed=0,
+        weights=WeightsFile(uri=str(tmp_path / "kl.safetensors"), sha256=digest),
+        train=None,
+        objective=None,
+        model=config.model_copy(update={"scale": scale}),
+    )
     _, metrics = codec_of(params, tmp_path)
     assert ("generators expect about 1" in caplog.text) == (not 1 / 3 < metrics["latent_std"] < 3)
     assert (metrics["latent_std"] > 3) == (scale == 1000.0)

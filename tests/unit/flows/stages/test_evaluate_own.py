@@ -28,13 +28,26 @@ from tests.support.toys import worker
 
 SPLITS = ["train"] * 30 + ["val"] * 20 + ["test"] * 20
 SAMPLE = SampleParams(
-    numerics=1, n=24, batch_size=8, seed=7, representations="rdm", grid=8,
-    rdm=DiffusionSampling.tiny(), pixels=DiffusionSampling.tiny(),
-)  # fmt: skip
+    numerics=1,
+    n=24,
+    batch_size=8,
+    seed=7,
+    representations="rdm",
+    grid=8,
+    rdm=DiffusionSampling.tiny(),
+    pixels=DiffusionSampling.tiny(),
+)
 EVALUATE = EvaluateParams(
-    numerics=1, split="val", seed=0, features=FeatureConfig(task="auto", px=PX, width=8, dim=2),
-    train=TrainConfig.tiny(), batch_size=16, k_neighbors=3, n_bootstrap=2, percentile=5.0,
-)  # fmt: skip
+    numerics=1,
+    split="val",
+    seed=0,
+    features=FeatureConfig(task="auto", px=PX, width=8, dim=2),
+    train=TrainConfig.tiny(),
+    batch_size=16,
+    k_neighbors=3,
+    n_bootstrap=2,
+    percentile=5.0,
+)
 CPU = torch.device("cpu")
 
 

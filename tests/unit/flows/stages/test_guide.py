@@ -175,9 +175,15 @@ def _pictures() -> list[Picture]:
 def test_the_sample_stage_follows_the_guide_as_the_bundle_does(tmp_path: Path) -> None:
     bundle = _bundle(tmp_path, "representation", MLP, 5.0)
     params = SampleParams(
-        numerics=1, n=5, batch_size=3, seed=0, representations="rdm", grid=4,
-        rdm=bundle.card.sampling.rdm, pixels=bundle.card.sampling.pixels,
-    )  # fmt: skip
+        numerics=1,
+        n=5,
+        batch_size=3,
+        seed=0,
+        representations="rdm",
+        grid=4,
+        rdm=bundle.card.sampling.rdm,
+        pixels=bundle.card.sampling.pixels,
+    )
     out = FolderArtifact(tmp_path / "samples")
     run_sample(params, FolderInputs(tmp_path / "parents"), out, worker(tmp_path))
     samples = Samples(out)

@@ -53,9 +53,15 @@ def _inputs(root: Path, splits: list[str] = SPLITS, *, labeled: bool = True) -> 
 def test_a_base_of_several_gaussians_is_fitted_described_and_saved(tmp_path: Path) -> None:
     choice = {"by": "class"}
     base = {"kind": "gaussians", "k": 3, "kappa": 1.0, "learnable": True, "index": True, "choice": choice}
-    params = _params(model=RdmConfig.model_validate(RdmConfig.tiny().model_dump() | {
-        "conditions": BY_CLASS, "base": base,
-    }))  # fmt: skip
+    params = _params(
+        model=RdmConfig.model_validate(
+            RdmConfig.tiny().model_dump()
+            | {
+                "conditions": BY_CLASS,
+                "base": base,
+            }
+        )
+    )
     inputs, out = _inputs(tmp_path / "in"), FolderArtifact(tmp_path / "out")
     metrics = run(params, inputs, out, worker(tmp_path))
     assert 0 < metrics["base_explained_variance"] <= 1

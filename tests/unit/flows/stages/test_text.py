@@ -27,9 +27,13 @@ def measured(*captions: Sequence[str]) -> Metrics:
     return _measure(TextModel(Latin(), states=False), captions)
 
 
-@pytest.mark.parametrize(("captions", "share", "warned"), [
-    (["a red car", "the blue один"], 1 / 6, False), (["красный car", "синий car"], 0.5, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("captions", "share", "warned"),
+    [
+        (["a red car", "the blue один"], 1 / 6, False),
+        (["красный car", "синий car"], 0.5, True),
+    ],
+)
 def test_the_share_of_unknown_tokens_is_told(
     captions: list[str], share: float, warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

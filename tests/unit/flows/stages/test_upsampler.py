@@ -53,9 +53,16 @@ def _model(*conditions: Any) -> DitConfig:
 
 def _params(**changes: Any) -> UpsamplerParams:
     base = {
-        "numerics": 1, "px": PX, "model": _model().model_dump(), "seed": 0, "train": TrainConfig.tiny().model_dump(),
-        "ema": EmaConfig.tiny().model_dump(), "sampling": HOW_SAMPLED.how.model_dump(), "noise": 0.1, "n_val": 4,
-    }  # fmt: skip
+        "numerics": 1,
+        "px": PX,
+        "model": _model().model_dump(),
+        "seed": 0,
+        "train": TrainConfig.tiny().model_dump(),
+        "ema": EmaConfig.tiny().model_dump(),
+        "sampling": HOW_SAMPLED.how.model_dump(),
+        "noise": 0.1,
+        "n_val": 4,
+    }
     return UpsamplerParams.model_validate(base | changes)
 
 

@@ -18,16 +18,33 @@ from flows.pipeline.params import check_params
 from flows.pipeline.table import pipeline
 
 COLLECTION = Survey(
-    n=3000, n_looked_at=256, side=64, smallest=64, largest=512, color=1.0, elongated=0.0, constant=0.0,
-    unreadable=0.0, labels="none", n_classes=0, n_captioned=0, read_s=0.001,
-)  # fmt: skip
+    n=3000,
+    n_looked_at=256,
+    side=64,
+    smallest=64,
+    largest=512,
+    color=1.0,
+    elongated=0.0,
+    constant=0.0,
+    unreadable=0.0,
+    labels="none",
+    n_classes=0,
+    n_captioned=0,
+    read_s=0.001,
+)
 MACHINE = Speeds(
-    start_s=6.0, rdm_s=0.015, encoder_s={16: 0.3, 32: 0.3, 64: 0.4}, look_s={16: 3e-4, 32: 3e-4, 64: 4e-4},
+    start_s=6.0,
+    rdm_s=0.015,
+    encoder_s={16: 0.3, 32: 0.3, 64: 0.4},
+    look_s={16: 3e-4, 32: 3e-4, 64: 4e-4},
     pixels_s={16: 0.2, 32: 0.6, 64: 2.4},
-    evaluate_s={16: 0.09, 32: 0.35, 64: 1.4}, judge_s={16: 5e-4, 32: 2e-3, 64: 7e-3},
+    evaluate_s={16: 0.09, 32: 0.35, 64: 1.4},
+    judge_s={16: 5e-4, 32: 2e-3, 64: 7e-3},
     pixels_flops={16: 1.3e10, 32: 4.5e10, 64: 2.4e11},
-    busy=1.0, device="cpu", threads=2,
-)  # fmt: skip
+    busy=1.0,
+    device="cpu",
+    threads=2,
+)
 
 
 def _faster(by: float) -> Speeds:
@@ -36,9 +53,14 @@ def _faster(by: float) -> Speeds:
         return {size: s / by for size, s in seconds.items()}
 
     return replace(
-        MACHINE, rdm_s=MACHINE.rdm_s / by, encoder_s=each(MACHINE.encoder_s), look_s=each(MACHINE.look_s),
-        pixels_s=each(MACHINE.pixels_s), evaluate_s=each(MACHINE.evaluate_s), judge_s=each(MACHINE.judge_s),
-    )  # fmt: skip
+        MACHINE,
+        rdm_s=MACHINE.rdm_s / by,
+        encoder_s=each(MACHINE.encoder_s),
+        look_s=each(MACHINE.look_s),
+        pixels_s=each(MACHINE.pixels_s),
+        evaluate_s=each(MACHINE.evaluate_s),
+        judge_s=each(MACHINE.judge_s),
+    )
 
 
 @pytest.mark.parametrize("minutes", [4, 10, 45, 90, 240])
