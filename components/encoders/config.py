@@ -4,7 +4,7 @@
 """
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,80 +32,11 @@ class PcaConfig(Config):
         return cls(kind="pca", dim=2, whiten=True)
 
 
-class MoCoV3Config(Config):
-    """A MoCo v3 ViT, trained on the collection or imported."""
-
-    kind: Literal["mocov3"]
-    weights: WeightsFile | None
-    """A weights file to import (ours, or MoCo v3's published ones); null: trained on the collection."""
-    input_px: int = Field(ge=1)
-    """Side that images are resized to."""
-    patch_px: int = Field(ge=1)
-    """Side of a patch; divides input_px."""
-    width: int = Field(ge=4)
-    """Width of the transformer; a multiple of 4 and of heads."""
-    depth: int = Field(ge=1)
-    """Number of transformer blocks."""
-    heads: int = Field(ge=1)
-    """Attention heads (MoCo v3's ViT-S has 12)."""
-    mlp_ratio: float = Field(gt=0)
-    """Hidden width of each block's MLP over its width."""
-    projector_hidden: int = Field(ge=1)
-    """Width of the projector's two hidden layers."""
-    projector_dim: int = Field(ge=2)
-    """Width of the projector's output."""
-    output: Literal["projector", "cls"]
-    """What is the representation: the projector's output or the [CLS] token after the last norm."""
-    freeze_patches: bool
-    """Keep the patch projection at its random initial values during training (stop_grad_conv1)."""
-    mean: RGB
-    """Subtracted from RGB in [0, 1]."""
-    std: RGB
-    """Divides RGB after the mean is subtracted."""
-    reduce: PcaConfig | None = added()
-    """What generators see of the representation; null: all of it. Fitted on the training pictures of probe."""
-
-    @model_validator(mode="after")
-    def _divides(self) -> Self:
-        check_divides("heads", self.heads, "width", self.width)
-        check_divides("patch_px", self.patch_px, "input_px", self.input_px)
-        return self
-
-    @property
-    def dim(self) -> int:
-        return self.projector_dim if self.output == "projector" else self.width
-
-    def build(self) -> "FrozenEncoder":
-        """The encoder, with weights still to be loaded."""
-        from components.encoders.mocov3 import build
-
-        return build(self)
-
-    @classmethod
-    def tiny(cls) -> Self:
-        return cls(
-            kind="mocov3",
-            weights=None,
-            input_px=8,
-            patch_px=4,
-            width=16,
-            depth=1,
-            heads=2,
-            mlp_ratio=2.0,
-            projector_hidden=24,
-            projector_dim=8,
-            output="projector",
-            freeze_patches=True,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        )
-
-
-class PublishedVit(Config, ABC):
-    """A ViT with imported weights."""
+class VitConfig(Config, ABC):
+    """A ViT with a head."""
 
     weights: WeightsFile | None
-    """The published file (null only in a saved encoder, whose weights lie beside its config)."""
+    """File to import; null: trained on the collection (mocov3 alone), or saved beside the config."""
     input_px: int = Field(ge=1)
     """Side that images are resized to (published: 224)."""
     patch_px: int = Field(ge=1)
@@ -115,7 +46,7 @@ class PublishedVit(Config, ABC):
     depth: int = Field(ge=1)
     """Number of transformer blocks (ViT-B: 12)."""
     heads: int = Field(ge=1)
-    """Attention heads (ViT-B: 12)."""
+    """Attention heads (ViT-B: 12; MoCo v3's ViT-S too)."""
     mlp_ratio: float = Field(gt=0)
     """Hidden width of each block's MLP over its width (published: 4)."""
     output: Literal["projector", "cls"]
@@ -146,8 +77,39 @@ class PublishedVit(Config, ABC):
     def build(self) -> "FrozenEncoder":
         """The encoder, with weights still to be loaded."""
 
+    @classmethod
+    def _small(cls, kind: str, *, output: str = "projector", **own: Any) -> Self:
+        sizes = {"input_px": 8, "patch_px": 4, "width": 16, "depth": 1, "heads": 2, "mlp_ratio": 2.0}
+        colors = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+        return cls.model_validate({"kind": kind, "weights": None, "output": output, **sizes, **colors, **own})
 
-class DinoConfig(PublishedVit):
+
+class MoCoV3Config(VitConfig):
+    """A MoCo v3 ViT, trained on the collection or imported."""
+
+    kind: Literal["mocov3"]
+    projector_hidden: int = Field(ge=1)
+    """Width of the projector's two hidden layers."""
+    projector_dim: int = Field(ge=2)
+    """Width of the projector's output."""
+    freeze_patches: bool
+    """Keep the patch projection at its random initial values during training (stop_grad_conv1)."""
+
+    @property
+    def head_dim(self) -> int:
+        return self.projector_dim
+
+    def build(self) -> "FrozenEncoder":
+        from components.encoders.mocov3 import build
+
+        return build(self)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls._small("mocov3", projector_hidden=24, projector_dim=8, freeze_patches=True)
+
+
+class DinoConfig(VitConfig):
     """The teacher of a DINO or iBOT training.
 
     Differs: as in the RCG reference, the head ends after its MLP: neither L2 normalization nor the weight-normalized
@@ -171,24 +133,10 @@ class DinoConfig(PublishedVit):
 
     @classmethod
     def tiny(cls) -> Self:
-        return cls(
-            kind="dino",
-            weights=None,
-            input_px=8,
-            patch_px=4,
-            width=16,
-            depth=1,
-            heads=2,
-            mlp_ratio=2.0,
-            head_hidden=24,
-            bottleneck=8,
-            output="projector",
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        )
+        return cls._small("dino", head_hidden=24, bottleneck=8)
 
 
-class DeitConfig(PublishedVit):
+class DeitConfig(VitConfig):
     """A DeiT without distillation token. With output "projector" the representation is its classifier's logits."""
 
     kind: Literal["deit"]
@@ -206,23 +154,10 @@ class DeitConfig(PublishedVit):
 
     @classmethod
     def tiny(cls) -> Self:
-        return cls(
-            kind="deit",
-            weights=None,
-            input_px=8,
-            patch_px=4,
-            width=16,
-            depth=1,
-            heads=2,
-            mlp_ratio=2.0,
-            n_classes=10,
-            output="cls",
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        )
+        return cls._small("deit", output="cls", n_classes=10)
 
 
-class ClipConfig(PublishedVit):
+class ClipConfig(VitConfig):
     """CLIP's image tower. With output "projector" the representation is the image in the space that texts share."""
 
     kind: Literal["clip"]
@@ -242,21 +177,7 @@ class ClipConfig(PublishedVit):
 
     @classmethod
     def tiny(cls) -> Self:
-        return cls(
-            kind="clip",
-            weights=None,
-            input_px=8,
-            patch_px=4,
-            width=16,
-            depth=1,
-            heads=2,
-            mlp_ratio=2.0,
-            joint_dim=6,
-            quick_gelu=True,
-            output="projector",
-            mean=(0.48145466, 0.4578275, 0.40821073),
-            std=(0.26862954, 0.26130258, 0.27577711),
-        )
+        return cls._small("clip", joint_dim=6, quick_gelu=True)
 
 
 class TimmConfig(Config):

@@ -6,14 +6,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from components.encoders.base import FrozenEncoder
-from components.encoders.config import PublishedVit
+from components.encoders.config import VitConfig
 from components.nn.vit import VisionTransformer, seeded_init
 
 
 class HeadedVit(VisionTransformer):
     """The ViT and, if it is read, the head; parameter names are timm's. Not standardized."""
 
-    def __init__(self, config: PublishedVit, make_head: Callable[[], nn.Module]) -> None:
+    def __init__(self, config: VitConfig, make_head: Callable[[], nn.Module]) -> None:
         super().__init__(
             input_px=config.input_px,
             patch_px=config.patch_px,
@@ -33,7 +33,7 @@ class HeadedVit(VisionTransformer):
         return out
 
 
-def headed_vit(config: PublishedVit, make_head: Callable[[], nn.Module]) -> FrozenEncoder:
+def headed_vit(config: VitConfig, make_head: Callable[[], nn.Module]) -> FrozenEncoder:
     """The encoder, with fresh weights."""
     with seeded_init(0):
         network = HeadedVit(config, make_head)
