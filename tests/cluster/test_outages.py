@@ -138,7 +138,7 @@ def test_mlflow_is_told_later_by_the_next_command(survived: Survived) -> None:
         history = client.get_metric_history(runs[0].info.run_id, "loss") if runs else []
         return [point.step for point in history] if runs and runs[0].info.status == "FINISHED" else []
 
-    steps = wait_until(told, "the run in MLflow", 120)
+    steps = wait_until(told, "the run in MLflow", 400)
     assert len(steps) >= 50
     assert max(steps) == ENCODER_STEPS
 
