@@ -37,7 +37,8 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         list[Path] | None, typer.Option(help="Also the rows of an earlier --json file, if its protocol is the same.")
     ] = None,
     allow_same: Annotated[
-        bool, typer.Option("--allow-same", help="Judge a bundle by its own encoder, which flatters it.")
+        bool,
+        typer.Option("--allow-same", help="Judge by the encoder that conditioned the pictures, which flatters them."),
     ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
     page_file: Annotated[Path | None, typer.Option("--page", help="Also write a page with pictures.")] = None,

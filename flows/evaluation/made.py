@@ -9,10 +9,11 @@ import numpy as np
 
 from components.bundle.bundle import CARD
 from components.errors import ConfigError
-from flows.evaluation.sets import PictureSet, open_set
+from flows.evaluation.sets import First, PictureSet, open_set
 from flows.execution.project import Project
 from flows.executors.base import pick_device
 from flows.registry import resolve
+from flows.runs.ancestry import above
 from flows.runs.records import load_run
 from flows.runs.stored import StoredArtifact
 
@@ -25,10 +26,11 @@ STAGE = "sample"
 
 
 class Sampled:
-    """The samples of a committed run of the stage `sample`."""
+    """The samples of a committed run of the stage `sample`, and the encoder of their representations."""
 
-    def __init__(self, samples: "Samples", digest: str) -> None:
+    def __init__(self, samples: "Samples", digest: str, encoder: "Encoder | None") -> None:
         self._samples, self.digest, self.name, self.n = samples, digest, STAGE, len(samples)
+        self.encoder = encoder
         self.sampled: Mapping[str, Any] = samples.info.sampling
 
     def batches(self, size: int) -> Iterator[np.ndarray]:  # noqa: ARG002  (shards have a size of their own)
@@ -75,7 +77,11 @@ def open_pictures(
 
 
 def encoder_of(pictures: PictureSet) -> "Encoder | None":
-    """The network that conditioned a bundle's pictures, where it carries one."""
+    """The network that conditioned the pictures; None where there was none, or it is not at hand any more."""
+    if isinstance(pictures, First):
+        return encoder_of(pictures.of)
+    if isinstance(pictures, Sampled):
+        return pictures.encoder
     if not isinstance(pictures, FromBundle) or "encoder" not in pictures.bundle.card.parts:
         return None
     return pictures.bundle.encoder
@@ -89,4 +95,10 @@ def _of_stage(project: Project, scratch: Path) -> Sampled:
     if run is None:
         raise ConfigError("the stage sample has not run here", got=project.root, fix="rcg run sample, or name a folder")
     scratch.mkdir()
-    return Sampled(Samples(StoredArtifact(project.store, run, scratch)), run.digest)
+    samples = Samples(StoredArtifact(project.store, run, scratch / STAGE))
+    encoder = above(project.store, run, "encoder") if samples.info.dim is not None else None
+    if encoder is None:
+        return Sampled(samples, run.digest, None)
+    from components.encoders.base import load_encoder
+
+    return Sampled(samples, run.digest, load_encoder(StoredArtifact(project.store, encoder, scratch / "encoder")))

@@ -98,20 +98,10 @@ def _same_network(pictures: PictureSet, network: "FeatureNetwork", asked: Asked)
 
     In its features a generator that is conditioned on them flatters itself. Raises: ConfigError unless it is allowed.
     """
-    from components.metrics.networks.base import is_same
+    from components.metrics.networks.base import FLATTERS, judges_itself
 
-    encoder = encoder_of(pictures)
-    judging, conditioning = (getattr(one, name, None) for one, name in ((network, "module"), (encoder, "network")))
-    if judging is None or conditioning is None or not is_same(judging, conditioning):
-        return []
-    if not asked.allow_same:
-        raise ConfigError(
-            "the judge is the network that conditioned the pictures, which flatters them",
-            got=pictures.name,
-            expected="another network",
-            fix="name another one, or say --allow-same, and the page says so, too",
-        )
-    return [f"the judge conditioned the pictures of {pictures.name}, which flatters them"]
+    same = judges_itself(network, encoder_of(pictures), allowed=asked.allow_same, fix="say --allow-same")
+    return [f"{pictures.name}: {FLATTERS}"] if same else []
 
 
 def _network(asked: Asked, reference: PictureSet, project: Project) -> tuple["FeatureNetwork", PictureSet, list[str]]:

@@ -192,12 +192,12 @@ class First:
                 expected=f"{n} or more",
                 fix=f"-n {pictures.n}",
             )
-        self._of, self.n, self.name, self.sampled = pictures, n, pictures.name, pictures.sampled
+        self.of, self.n, self.name, self.sampled = pictures, n, pictures.name, pictures.sampled
         self.digest = pictures.digest if n == pictures.n else f"{pictures.digest}, first {n}"
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         left = self.n
-        for images in self._of.batches(size):
+        for images in self.of.batches(size):
             yield images[:left]
             left -= len(images)
             if left <= 0:

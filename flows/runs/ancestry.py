@@ -106,6 +106,18 @@ def _gather(store: Store, run: CommittedRun, found: dict[str, Facts]) -> None:
     found[run.stage] = facts_of(store, run)
 
 
+def above(store: Store, run: CommittedRun, stage: str) -> CommittedRun | None:
+    """The run of a stage that this one came from, at once or through others; None if it left the store."""
+    spec = read_spec(store, run.stage, run.fingerprint)
+    for name, parent in (spec.inputs if spec is not None else {}).items():
+        found = load_run(store, parent.prefix)
+        if found is not None and name != stage:
+            found = above(store, found, stage)
+        if found is not None:
+            return found
+    return None
+
+
 def made_at(facts: Facts) -> str:
     """When it was finished, in UTC, to the minute; empty when that is not known."""
     if facts.ended_ms is None:

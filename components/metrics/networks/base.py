@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from components.errors import DataError, DivergedError, ShapeError
+from components.errors import ConfigError, DataError, DivergedError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,23 @@ def check_finite(features: np.ndarray, kind: str) -> None:
     if kind == "trained":
         raise DivergedError(what, got=got, fix="lower evaluate.train.optimizer.lr, then run again")
     raise DataError(what, got=got, fix="check the weights file; it may be damaged or of half precision")
+
+
+FLATTERS = "the judge is the encoder that conditions the generator, which flatters its pictures"
+
+
+def judges_itself(network: FeatureNetwork, encoder: object, *, allowed: bool, fix: str) -> bool:
+    """Whether the judge is the conditioning encoder, whose network is `encoder.network`.
+
+    Raises: ConfigError unless it is allowed. `fix`: how it becomes allowed.
+    """
+    judging, conditioning = getattr(network, "module", None), getattr(encoder, "network", None)
+    if judging is None or conditioning is None or not is_same(judging, conditioning):
+        return False
+    if not allowed:
+        expected, way = "another network", f"name another one, or {fix}, and the page says so"
+        raise ConfigError(FLATTERS, got=network.identity.model, expected=expected, fix=way)
+    return True
 
 
 def is_same(judging: nn.Module, conditioning: nn.Module) -> bool:

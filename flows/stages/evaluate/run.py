@@ -14,7 +14,6 @@ from components.cache.reader import CacheSplit, open_cache
 from components.cache.samples import Samples
 from components.collection.images import ImageIndex, open_images
 from components.encoders.base import FrozenEncoder, load_encoder
-from components.errors import ConfigError
 from components.images.pictures import to_float
 from components.metrics import looks, measure
 from components.metrics.advice import Advice, advise
@@ -24,7 +23,7 @@ from components.metrics.fitting import RealImages, on_disk, pixel_vectors
 from components.metrics.judge import Judge, find_judge
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization, memorized
-from components.metrics.networks.base import is_same
+from components.metrics.networks.base import judges_itself
 from components.metrics.sight import Halves, See, Sight, halves, look, warn_if_blind
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
@@ -125,17 +124,11 @@ class _Evaluation:
 
     def _conditioned(self, judge: Judge) -> bool:
         """Whether the judge is the encoder that conditioned the generator. Raises: ConfigError unless that is meant."""
-        module, features = getattr(judge.network, "module", None), self.params.features
-        if self.samples.info.dim is None or module is None or not is_same(module, self._encoder.network):
+        features = self.params.features
+        if self.samples.info.dim is None or not isinstance(features, ReadyFeatures):
             return False
-        if isinstance(features, ReadyFeatures) and features.allow_same:
-            return True
-        raise ConfigError(
-            "the judge is the encoder that conditions the generator, which flatters its pictures",
-            got=judge.network.identity.model,
-            expected="another network in evaluate.features",
-            fix="name another one, or set evaluate.features.allow_same: true, and the page says so",
-        )
+        fix = "set evaluate.features.allow_same: true"
+        return judges_itself(judge.network, self._encoder, allowed=features.allow_same, fix=fix)
 
     def _sight(self, judge: Judge, generated: np.ndarray) -> tuple[Sight, Metrics]:
         """Whether the network can see, and where the samples stand between its controls."""

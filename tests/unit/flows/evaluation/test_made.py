@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from components.bundle.bundle import Bundle
 from components.bundle.request import Request
+from components.cache.samples import INDEX, SamplesInfo, save_shard, shard_name
 from components.errors import ConfigError
 from components.images.pictures import to_uint8
 from components.metrics.networks.base import Frozen, Identity, Seen
@@ -19,7 +21,8 @@ from flows.evaluation.run import Asked, judge
 from flows.execution.project import Project
 from flows.settings import Settings
 from tests.support.bundles import make_bundle
-from tests.support.folders import FolderArtifact
+from tests.support.folders import PX, FolderArtifact, draw_bars, represent
+from tests.support.made_project import STAGES, MadeProject
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +70,43 @@ def test_the_conditioning_encoder_judges_only_where_that_is_said(
     monkeypatch.setattr(Choice, "config", lambda _: judging)
     np.savez("real.npz", np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8))
     asked = Asked([str(bundle.root)], "real.npz", Choice("timm"), n=6, k=1, n_bootstrap=0)
-    with pytest.raises(ConfigError, match="conditioned the pictures"):
+    with pytest.raises(ConfigError, match="judge is the encoder that conditions"):
         judge(asked, project, _silent)
     judged = judge(replace(asked, allow_same=True), project, _silent)
     assert any("flatters" in remark for remark in judged.remarks)
     assert judged.rows[0].protocol.n == 6
+
+
+def _with_samples(root: Path, encoder: FolderArtifact) -> Project:
+    """A project whose stage `sample` made six pictures from representations of the encoder."""
+    made = MadeProject(root)
+    images, _ = draw_bars(6)
+    out = FolderArtifact(root / "drawn")
+    info = SamplesInfo(n=6, batch_size=6, px=PX, dim=8, has_class=False, sampling={}, pixels={}, rdm=None, parents={})
+    with out.file(shard_name(0)) as path:
+        save_shard(path, images, representation=torch.from_numpy(represent(images)), label=None)
+    out.write_json(INDEX, info.model_dump(mode="json"))
+    runs, folders = dict(made.newest), {"encoder": encoder, "sample": out}
+    for stage in ("encoder", "encode", "rdm", "pixels", "sample"):
+        folder = folders.get(stage)
+        files = {} if folder is None else {name: folder.read_bytes(name) for name in folder.names()}
+        runs[stage] = made.commit(stage, {"numerics": 2}, runs, files, 0)
+    made.project.workspace.publish(made.store, runs["sample"], STAGES["sample"])
+    return made.project
+
+
+@pytest.mark.parametrize("n", [6, 5])
+def test_samples_of_the_stage_are_checked_as_a_bundle_is(
+    bundle: FolderArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int
+) -> None:
+    project = _with_samples(tmp_path, FolderArtifact(bundle.root / "encoder"))
+    judging = _Judge(Bundle.load(bundle.root).encoder.network, Identity("timm", "x", "0" * 64, "none"))
+    monkeypatch.setattr(Choice, "config", lambda _: judging)
+    np.savez(tmp_path / "real.npz", np.random.default_rng(0).integers(0, 256, (9, 8, 8, 3), np.uint8))
+    asked = Asked(["sample"], str(tmp_path / "real.npz"), Choice("timm"), n=n, k=1, n_bootstrap=0)
+    with pytest.raises(ConfigError, match="judge is the encoder that conditions"):
+        judge(asked, project, _silent)
+    judged = judge(replace(asked, allow_same=True), project, _silent)
+    assert any("flatters" in remark for remark in judged.remarks)
+    monkeypatch.setattr(judging, "module", torch.nn.Linear(2, 2))
+    assert not any("flatters" in remark for remark in judge(asked, project, _silent).remarks)
