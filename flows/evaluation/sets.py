@@ -1,8 +1,8 @@
 """Sets of pictures, wherever they lie: a folder, ADM's .npz, the samples of a run. One size each, named by content."""
 
 import hashlib
+import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _RECIPE = DecodeRecipe(background=(255, 255, 255), max_pixels=2**26)
 _SHEETS = ("grid.png", "nearest.png")
 _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+_MOST_NUMBERS = 2**26
+"""Of one array of statistics: FID's have 2,048 x 2,048."""
+_BATCH_BYTES = 2**28
 _FIX_NPZ = "write arr_0 as (n, h, w, 3) uint8, with np.savez(file, images) or `rcg sample --npz`"
 
 
@@ -109,7 +112,7 @@ class Npz:
             self.digest = file_sha256(path)
             with zipfile.ZipFile(path) as archive:
                 self._members = {name.removesuffix(".npy") for name in archive.namelist()}
-        except (OSError, zipfile.BadZipFile) as error:
+        except Exception as error:  # parsers raise anything at all on damaged bytes
             raise DataError(f"{path} is no whole .npz file", got=error, fix=_FIX_NPZ) from error
         if "arr_0" not in self._members and not {"mu", "sigma"} <= self._members:
             raise DataError(
@@ -128,13 +131,13 @@ class Npz:
         if not {"mu", "sigma"} <= self._members:
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                held = {name: np.asarray(file[name], np.float64) for name in _STATISTICS if name in file}
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            held = {name: self._numbers(name) for name in _STATISTICS if name in self._members}
+        except Exception as error:  # as above
             raise DataError(f"the statistics of {self.path} cannot be read", got=error) from error
         pairs = [(held[a], held[b]) for a, b in (("mu", "sigma"), ("mu_s", "sigma_s")) if a in held and b in held]
         for mean, cov in pairs:
-            if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not np.isfinite(cov).all():
+            is_finite = np.isfinite(mean).all() and np.isfinite(cov).all()
+            if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not is_finite:
                 raise DataError(
                     f"the statistics of {self.path} are none",
                     got=(mean.shape, cov.shape),
@@ -143,16 +146,26 @@ class Npz:
         fitted = [Gaussian(mean, cov) for mean, cov in pairs]
         return StoredStatistics(fitted[0], fitted[1] if len(fitted) > 1 else None)
 
+    def _numbers(self, name: str) -> np.ndarray:
+        """An array of statistics, in memory that its heading cannot choose. Raises: anything at all."""
+        with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
+            shape, _, dtype = _header(file)
+        if dtype.kind != "f" or not 0 <= math.prod(shape) <= _MOST_NUMBERS:
+            raise ValueError(f"{name} is {shape} {dtype}")
+        with np.load(self.path, allow_pickle=False) as arrays:
+            return np.asarray(arrays[name], np.float64)
+
     def batches(self, size: int) -> Iterator[np.ndarray]:
         shape = self._checked_shape()
-        each = int(np.prod(shape[1:]))
+        each = math.prod(shape[1:])
+        size = max(1, min(size, _BATCH_BYTES // each))
         with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
             _header(file)
             for start in range(0, shape[0], size):
                 rows = min(size, shape[0] - start)
                 try:
                     data = file.read(rows * each)
-                except (OSError, zipfile.BadZipFile, zlib.error) as error:
+                except Exception as error:  # as above
                     raise DataError(f"{self.path} is damaged", got=error, fix="copy it again") from error
                 if len(data) != rows * each:
                     raise DataError(f"{self.path} ends too early", got=f"after picture {start}", expected=shape[0])
@@ -162,15 +175,18 @@ class Npz:
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
                 shape, fortran, dtype = _header(file)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # as above
             raise DataError(f"arr_0 of {self.path} cannot be read", got=error, fix=_FIX_NPZ) from error
-        if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or fortran or 0 in shape:
+        if len(shape) != 4 or shape[3] != 3 or dtype != np.uint8 or fortran or min(shape) < 1:
             raise DataError(
                 f"arr_0 of {self.path} does not hold pictures",
                 got=f"{shape} {dtype}{', column by column' * fortran}",
                 expected="(n, h, w, 3) uint8",
                 fix=_FIX_NPZ,
             )
+        if shape[1] * shape[2] > _RECIPE.max_pixels:
+            got, expected = f"{shape[2]} x {shape[1]}", f"at most {_RECIPE.max_pixels} pixels"
+            raise DataError(f"the pictures of {self.path} are too large", got=got, expected=expected)
         return shape
 
 

@@ -23,6 +23,8 @@ from components.errors import DataError
 _ROWS = 8
 """Pictures unpacked at a time: pages may repeat one large picture any number of times."""
 _KEPT_BYTES = 32 * 2**20
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)
+"""What Arrow raises on damaged bytes; a text that is not UTF-8, or a time that Python does not know, among them."""
 _NAME = r"^[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*(/[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*)*$"
 _SUFFIX = rf"(?i)[.]({'|'.join(sorted(suffix[1:] for suffix in PICTURE_SUFFIXES))})$"
 _MAGIC = (
@@ -53,22 +55,28 @@ class ParquetArchive:
 
     def directory(self, left_out: LeftOut) -> Directory:
         """Names, sizes, and what other columns say. Raises: DataError naming the column or the row group."""
-        intake, lines, row = Intake(self._blob.name, left_out), list[tuple[str, bytes]](), 0
         with self._lock:
-            file, columns, _ = self._open()
-            is_named = self._is_named(columns)
-            paths = [columns.path] if columns.path and is_named else []
-            for batch in self._batches(range(file.metadata.num_row_groups), [columns.data, *paths, *columns.said]):
-                data, said = columns.child(batch, "bytes"), columns.rows_said(batch)
-                names = columns.child(batch, "path").to_pylist() if is_named else _numbered(data, row)
-                sizes = pc.binary_length(data).to_pylist()
-                for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
-                    if size is None:
-                        left_out.kinds["rows without a picture"] += 1
-                    elif intake.takes(name, size) == "picture":
-                        intake.add(name, Place(row + i, size, size))
-                        lines += [(name, line_of(name, said[i]))] if said[i] else []
-                row += len(batch)
+            try:
+                return self._directory(left_out)
+            except _UNREADABLE as error:
+                raise self._damaged("in what it says of its pictures", error) from error
+
+    def _directory(self, left_out: LeftOut) -> Directory:
+        intake, lines, row = Intake(self._blob.name, left_out), list[tuple[str, bytes]](), 0
+        file, columns, _ = self._open()
+        is_named = self._is_named(columns)
+        paths = [columns.path] if columns.path and is_named else []
+        for batch in self._batches(range(file.metadata.num_row_groups), [columns.data, *paths, *columns.said]):
+            data, said = columns.child(batch, "bytes"), columns.rows_said(batch)
+            names = columns.child(batch, "path").to_pylist() if is_named else _numbered(data, row)
+            sizes = pc.binary_length(data).to_pylist()
+            for i, (name, size) in enumerate(zip(names, sizes, strict=True)):
+                if size is None:
+                    left_out.kinds["rows without a picture"] += 1
+                elif intake.takes(name, size) == "picture":
+                    intake.add(name, Place(row + i, size, size))
+                    lines += [(name, line_of(name, said[i]))] if said[i] else []
+            row += len(batch)
         return intake.finish(b"".join(line for _, line in sorted(lines)))
 
     def read(self, name: str, place: Place) -> bytes:
@@ -114,7 +122,7 @@ class ParquetArchive:
                 file = pq.ParquetFile(BlobStream(self._blob), buffer_size=self._blob.shelf.window_bytes)
                 sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
                 schema = file.schema_arrow
-            except (pa.ArrowException, OSError) as error:
+            except _UNREADABLE as error:
                 raise self._damaged("", error) from error
             self._opened = file, find_columns(self._blob.name, schema), np.cumsum([0, *sizes])[:-1]
         return self._opened
@@ -124,7 +132,7 @@ class ParquetArchive:
         for group in groups:
             try:
                 yield from file.iter_batches(n, row_groups=[group], columns=columns, use_threads=False)
-            except (pa.ArrowException, OSError) as error:
+            except _UNREADABLE as error:
                 raise self._damaged(f"in row group {group}", error) from error
 
     def _is_named(self, columns: Columns) -> bool:

@@ -34,8 +34,12 @@ class TarArchive:
         return intake.finish()
 
     def _walk(self, tar: tarfile.TarFile, intake: Intake) -> None:
+        behind = -1
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # or it would remember each
+            if member.size < 0 or tar.offset <= behind:
+                raise self._damaged(intake.at, "a member of negative size")  # tarfile would go round in circles
+            behind = tar.offset
             name = intake.name_of(member.name)
             if name is None or member.isdir():
                 continue

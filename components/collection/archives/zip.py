@@ -36,7 +36,9 @@ class ZipArchive:
                 with zipfile.ZipFile(self._stream) as file:
                     infos = file.infolist()
                     self._refuse_overlaps(infos, file.start_dir)
-            except (zipfile.BadZipFile, NotImplementedError, struct.error, ValueError, OSError) as error:
+            except DataError:
+                raise
+            except Exception as error:  # zipfile raises anything at all on damaged bytes
                 raise self._damaged("", error) from error
         for info in infos:
             self._take(info, intake)

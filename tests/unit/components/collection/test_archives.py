@@ -265,3 +265,33 @@ def test_a_table_without_pictures_or_with_two_columns_of_them_is_refused(tmp_pat
         pq.write_table(pa.table(columns), tmp_path / "x.parquet")
         with pytest.raises(DataError, match=f"{what} of pictures"):
             _keys(tmp_path / "x.parquet")
+
+
+@pytest.mark.parametrize("blocks", [-1, -2, -3, 2**60])
+def test_a_tar_whose_member_has_a_size_that_none_can_have_ends(tmp_path: Path, blocks: int) -> None:
+    member = tarfile.TarInfo("a.pgm")
+    member.size = blocks * tarfile.BLOCKSIZE
+    (tmp_path / "x.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) + b"abc" + bytes(10237))
+    with pytest.raises(DataError, match="damaged or cut off"):
+        _keys(tmp_path / "x.tar")
+
+
+def test_a_zip_with_a_place_beyond_64_bits_is_damaged(tmp_path: Path) -> None:
+    """The extra field of zip64 says where a member lies."""
+    path = write_zip(tmp_path / "x.zip", {"a.pgm": pgm(1)})
+    data, extra = bytearray(path.read_bytes()), struct.pack("<HHQ", 1, 8, 2**64 - 1)
+    entry, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    data[end + 12 : end + 16] = struct.pack("<I", end - entry + len(extra))
+    data[entry + 30 : entry + 32] = struct.pack("<H", len(extra))
+    data[entry + 42 : entry + 46] = b"\xff" * 4
+    data[end:end] = extra
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"x\.zip is damaged"):
+        _keys(path)
+
+
+def test_a_parquet_file_whose_text_is_none_is_damaged(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "x.parquet", [("a.pgm", pgm(1)), ("b.pgm", pgm(2))], {"text": ["<caption>"] * 2})
+    path.write_bytes(path.read_bytes().replace(b"<caption>", b"\xff\xfeaption>"))
+    with pytest.raises(DataError, match=r"x\.parquet is damaged"):
+        _keys(path)

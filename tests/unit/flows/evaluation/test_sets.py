@@ -1,5 +1,8 @@
 """Sets of pictures: folders and ADM's .npz, and what is wrong with those that are none."""
 
+import contextlib
+import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +110,42 @@ def test_files_that_are_damaged_or_absent(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no pictures"):
         Folder(tmp_path / "empty", None)
+
+
+def _stored(path: Path, shapes: dict[str, tuple[str, str]]) -> Path:
+    """An .npz of arrays that have a heading, and 4,096 bytes each."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, (shape, kind) in shapes.items():
+            text = f"{{'descr': '{kind}', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+            archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(4096))
+    return path
+
+
+@pytest.mark.parametrize(
+    "shape", ["(-1, 2, 2, 3)", "(1, 2, -2, 3)", f"(1, {10**7}, {10**7}, 3)", f"({10**30}, 9, 9, 3)"]
+)
+def test_npz_with_sides_that_no_pictures_have(tmp_path: Path, shape: str) -> None:
+    path = _stored(tmp_path / "a.npz", {"arr_0": (shape, "|u1")})
+    with pytest.raises(DataError):
+        next(Npz(path).batches(64))
+
+
+@pytest.mark.parametrize("mean", [f"({10**11},)", f"({10**30},)", "(-3,)"])
+def test_statistics_are_no_larger_than_any(tmp_path: Path, mean: str) -> None:
+    path = _stored(tmp_path / "a.npz", {"mu": (mean, "<f8"), "sigma": ("(2, 2)", "<f8")})
+    with pytest.raises(DataError, match="cannot be read"):
+        Npz(path).statistics  # noqa: B018  (a property that reads the file)
+
+
+def test_a_damaged_npz_is_named_wherever_it_is_damaged(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "a.npz", arr_0=_IMAGES, mu=np.full(3, np.nan), sigma=np.eye(3))
+    with pytest.raises(DataError, match="are none"):
+        Npz(tmp_path / "a.npz").statistics  # noqa: B018
+    whole = (tmp_path / "a.npz").read_bytes()
+    for at in range(0, len(whole), 7):
+        (tmp_path / "b.npz").write_bytes(whole[:at] + bytes([whole[at] ^ 0x81]) + whole[at + 1 :])
+        with contextlib.suppress(DataError):
+            npz = Npz(tmp_path / "b.npz")
+            if npz.n:
+                _all(npz)
+            npz.statistics  # noqa: B018
