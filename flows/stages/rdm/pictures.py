@@ -1,5 +1,6 @@
 """Pictures of what the representation generator draws. Shapes: all are (h, w, 3) uint8."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,15 @@ def occupancy(real: np.ndarray, drawn: np.ndarray) -> np.ndarray:
     plot.bar(places, real[order], width=0.9, color=_REAL, label="training")
     plot.plot(places, drawn[order], "o", markersize=4, color=_DRAWN, label="generated")
     plot.set(xlabel="component, by frequency", ylabel="share", title="Components of the base distribution")
+    return _drawn(figure, plot)
+
+
+def along(curves: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """Cosine of the chain's states to what they become, from the first noise to the end."""
+    figure, plot = _figure()
+    for color, (name, values) in zip((_DRAWN, "#2f6fde", _REAL), curves.items(), strict=False):
+        plot.plot(range(len(values)), values, "o-", markersize=3, color=color, label=name)
+    plot.set(xlabel="steps done", ylabel="mean cosine of z_t and z_0", title="From noise to a representation")
     return _drawn(figure, plot)
 
 

@@ -28,8 +28,9 @@ from components.training.loop import train
 from components.training.worker import Worker
 from components.weights import load_weights
 from flows.identity.artifact import Inputs, Output
+from flows.stages.rdm.chain import chain
 from flows.stages.rdm.params import CheckConfig, RdmParams
-from flows.stages.rdm.pictures import occupancy, scatter
+from flows.stages.rdm.pictures import along, occupancy, scatter
 
 _N_VAL_NOISES = 4
 
@@ -83,7 +84,21 @@ def _examine(params: RdmParams, rdm: Generator, cache: Cache, training: CacheSpl
     if len(seen) > 1:
         metrics["representation_fd_floor"] = frechet(seen, real)
     out.write_bytes("pictures/representations.png", png_bytes(scatter(real, drawn)))
+    if isinstance(rdm, Diffusion) and (rdm.given or rdm.process.base.has_components):
+        metrics |= _follow(params, rdm, held_out, out)
     return metrics | _describe_base(rdm, training, torch.from_numpy(drawn), out)
+
+
+def _follow(params: RdmParams, rdm: Diffusion, held_out: Batch, out: Output) -> Metrics:
+    """How near the chain begins to its end, and to the representations whose conditions it is given."""
+    found = chain(rdm, params.check, params.seed, of_fields(held_out, rdm.given), held_out["representation"])
+    records = [
+        {"step": i, "t": t} | {name: values[i] for name, values in found.series.items()}
+        for i, t in enumerate(found.times)
+    ]
+    out.write_json("plots/chain.json", records)
+    out.write_bytes("pictures/chain.png", png_bytes(along(found.series)))
+    return found.metrics
 
 
 def _describe_base(rdm: Generator, training: CacheSplit, drawn: Tensor, out: Output) -> Metrics:

@@ -10,7 +10,10 @@ import torch
 from pydantic import ValidationError
 
 from components.cache.reader import open_cache
+from components.conditions.config import VectorConfig
 from components.errors import ConfigError, WeightsError
+from components.fields import FieldSpec
+from components.generators.config import GeneratorData
 from components.generators.diffusion import Diffusion
 from components.generators.sampling import DiffusionSampling
 from components.interop.checkpoint import export_tensors, read_checkpoint, write_checkpoint
@@ -20,10 +23,11 @@ from components.rng import image_rng
 from components.training.config import EmaConfig, TrainConfig
 from components.weights import read_tensors
 from components.weights_file import WeightsFile
+from flows.stages.rdm.chain import chain
 from flows.stages.rdm.params import CheckConfig, RdmParams
 from flows.stages.rdm.run import draw, run
 from tests.support.folders import DIM, FolderArtifact, FolderInputs, contents, draw_bars, make_encode, randomize
-from tests.support.generators import BY_CLASS, build_rdm
+from tests.support.generators import BY_CLASS, PIXEL, Rows, build_rdm
 from tests.support.starts import REFUSED, check_start
 from tests.support.toys import worker
 
@@ -67,7 +71,7 @@ def test_a_base_of_several_gaussians_is_fitted_described_and_saved(tmp_path: Pat
     assert 0 < metrics["base_explained_variance"] <= 1
     assert 1 <= metrics["base_smallest"] <= 4
     assert 1 < metrics["base_occupancy"] <= 3
-    assert "pictures/components.png" in out.names()
+    assert {"pictures/components.png", "pictures/chain.png"} < set(out.names())
     rdm = load_rdm(out)
     z = open_cache(inputs["encode"]).training().rows(np.arange(12))["representation"]
     assert float(z.min()) <= float(rdm.process.base.centroids.min()) <= float(z.max())  # type: ignore[union-attr, arg-type, operator]
@@ -80,6 +84,31 @@ def test_a_base_of_several_gaussians_is_fitted_described_and_saved(tmp_path: Pat
     plain = RdmConfig.tiny().model_copy(update={"base": params.model.base.model_copy(update={"index": False})})
     with pytest.raises(WeightsError, match=r"ends in N\(0, I\)(.|\n)*kind: normal"):
         run(_params(model=plain, weights=weights, train=None), inputs, FolderArtifact(tmp_path / "n"), worker(tmp_path))
+
+
+@pytest.mark.parametrize(("base", "low", "high"), [(None, -0.15, 0.15), (1, -0.15, 0.15), (2, 0.9, 1.0)])
+def test_the_chain_begins_at_what_a_text_is_of_with_several_gaussians(
+    base: int | None, low: float, high: float
+) -> None:
+    """Cosine(z_T, z_0) of 2211.15388, of pictures in two opposite clusters, where one Gaussian is around 0."""
+    noise = torch.randn(80, DIM, generator=torch.Generator().manual_seed(0))
+    z = 0.3 * noise + torch.where(torch.arange(80) % 4 < 2, 3.0, -3.0)[:, None] * torch.eye(DIM)[0]
+    text = FieldSpec(name="text", dtype="float32", shape=(DIM,), nullable=True)
+    reads = VectorConfig(kind="vector", field="text", port="vector", drop_prob=0.1, missing="null")
+    nearest = {"by": "nearest", "field": "text"}
+    gaussians = {"kind": "gaussians", "k": base, "kappa": 1.0, "learnable": False, "index": False, "choice": nearest}
+    changes = {"dim": DIM, "conditions": [reads], "base": gaussians if base else {"kind": "normal"}}
+    config = RdmConfig.model_validate(RdmConfig.tiny().model_dump() | changes)
+    rdm = config.build(GeneratorData(target=PIXEL, dim=DIM, classes=None, more=(text,)))
+    rdm.fit(Rows({"representation": z, "text": z}), 0)
+    guided = DiffusionSampling.tiny().model_copy(update={"guidance": 1.0})
+    check = CheckConfig(n=400, batch_size=200, sampling=guided)
+    found = chain(rdm, check, 0, {"text": z}, z)
+    assert low <= found.metrics["chain_cosine_start_real"] <= high
+    assert found.unrelated is not None
+    assert abs(found.unrelated[0]) < 0.15
+    assert found.times[-1] == -1
+    assert {len(found.times), *map(len, found.series.values())} == {guided.steps + 1}
 
 
 @pytest.mark.parametrize("class_conditional", [False, True])
