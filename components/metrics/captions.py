@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from components.base import Metrics
+from components.metrics.probe import linear_probe
 
 _FLAT = 1e-6
 """Variance of a principal axis of the features, over that of the first, below which it is left out."""
@@ -94,6 +95,45 @@ def caption_metrics(
         if (spread := _diversity(judge, some)) is not None:
             metrics[name] = spread
     return metrics | {"caption_candidates": float(len(texts))}
+
+
+@dataclass(frozen=True)
+class Labeled:
+    """Pictures and what they are of."""
+
+    x: np.ndarray
+    """Features (n, d)."""
+    y: Int[np.ndarray, " n"]
+    """Class, -1 where none is known."""
+
+
+def class_metrics(train: Labeled, drawn: Labeled, real: Labeled) -> Metrics:
+    """How often a linear probe on features of real training pictures sees in a sample the class that its caption is of.
+
+    The same of real pictures with these captions (`_real`, the ceiling), and of samples whose captions change places
+    at random (`_floor`), on average. Nothing where fewer than two classes, or none of the captions', are known.
+    """
+    train, drawn, real = (_known(some) for some in (train, drawn, real))
+    if len(np.unique(train.y)) < 2 or not len(drawn.y) or not len(real.y):
+        return {}
+    n_classes = int(max(some.y.max() for some in (train, drawn, real))) + 1
+    probe = linear_probe(*_tensors(train), n_classes, weight_decay=1e-3, iterations=100)
+    (x, y), (x_real, y_real) = _tensors(drawn), _tensors(real)
+    guess = probe(x)
+    shares = (torch.bincount(labels, minlength=n_classes).double() / len(y) for labels in (guess, y))
+    return {
+        "caption_class": float((guess == y).double().mean()),
+        "caption_class_floor": float(torch.mul(*shares).sum()),
+        "caption_class_real": float((probe(x_real) == y_real).double().mean()),
+    }
+
+
+def _known(some: Labeled) -> Labeled:
+    return Labeled(some.x[some.y >= 0], some.y[some.y >= 0])
+
+
+def _tensors(some: Labeled) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(some.x).double(), torch.from_numpy(some.y)
 
 
 def _found(judge: CaptionJudge, texts: Float[Tensor, "c k"], some: Captioned) -> Metrics:

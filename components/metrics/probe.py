@@ -1,5 +1,7 @@
 """How much a representation knows about labels it never saw: nearest neighbors and a linear probe."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -43,6 +45,31 @@ def knn_accuracy(
     return float((guess == test_y).double().mean())
 
 
+def linear_probe(
+    x: Float[Tensor, "m d"], y: Int[Tensor, " m"], n_classes: int, *, weight_decay: float, iterations: int
+) -> Callable[[Tensor], Tensor]:
+    """Multinomial logistic regression fitted by L-BFGS from zero, as rows (n, d) -> classes (n,).
+
+    Columns are scaled to unit variance.
+    """
+    mean, std = x.mean(0), x.std(0).clamp(min=1e-6)
+    rows = (x - mean) / std
+    weight = torch.zeros(x.shape[1], n_classes, dtype=x.dtype, requires_grad=True)
+    bias = torch.zeros(n_classes, dtype=x.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=iterations, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(rows @ weight + bias, y) + weight_decay * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    fitted, offset = weight.detach(), bias.detach()
+    return lambda some: ((some - mean) / std @ fitted + offset).argmax(1)
+
+
 def linear_probe_accuracy(
     train: Float[Tensor, "m d"],
     train_y: Int[Tensor, " m"],
@@ -52,25 +79,10 @@ def linear_probe_accuracy(
     weight_decay: float,
     iterations: int,
 ) -> float:
-    """Accuracy of multinomial logistic regression fitted by L-BFGS from zero; columns are scaled to unit variance."""
-    mean, std = train.mean(0), train.std(0).clamp(min=1e-6)
-    x, x_test = (train - mean) / std, (test - mean) / std
+    """Accuracy of linear_probe()."""
     n_classes = int(max(train_y.max(), test_y.max())) + 1
-    weight = torch.zeros(x.shape[1], n_classes, requires_grad=True)
-    bias = torch.zeros(n_classes, requires_grad=True)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=iterations, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(x @ weight + bias, train_y) + weight_decay * weight.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss
-
-    with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        guess = (x_test @ weight + bias).argmax(1)
-    return float((guess == test_y).double().mean())
+    guess = linear_probe(train, train_y, n_classes, weight_decay=weight_decay, iterations=iterations)
+    return float((guess(test) == test_y).double().mean())
 
 
 def effective_rank(z: Float[Tensor, "n d"]) -> float:

@@ -139,8 +139,9 @@ def test_captions_are_looked_for_in_the_samples(project: Path) -> None:
     metrics = json.loads((project / "artifacts/evaluate/metrics.json").read_text())
     for name in ("r1", "r5", "cosine"):
         assert {f"caption_{name}", f"caption_{name}_floor", f"caption_{name}_real"} <= metrics.keys()
-    asked = captions_asked(Samples(sample), {"encode": encode})  # type: ignore[arg-type]
-    assert asked is not None
+    told = captions_asked(Samples(sample), {"encode": encode})  # type: ignore[arg-type]
+    assert told is not None
+    asked = told.captions
     assert set(asked) <= {text for name in COLORS for text in (f"a {name} blot", f"the color {name}")}
     rows = oracle_rows(len(split := open_cache(encode).held_out("val", ("text",)).having(("text",))), 0, 8, seed=0)
     read = load_text(_artifact(project, "text")).rows(asked[:8])["text"]

@@ -92,10 +92,10 @@ class _Evaluation:
         )
         in_pixels = self._pixel_copies()
         metrics |= measure.memorization_metrics(copies, in_pixels)
-        captions = asked(self.samples, self.inputs)
-        if captions is not None:
+        told = asked(self.samples, self.inputs)
+        if told is not None:
             see = partial(self._see, judge)
-            metrics |= measure_captions(captions, generated, self.index, train, see, seed=params.seed)
+            metrics |= measure_captions(told, generated, self.index, train, see, seed=params.seed)
         z = self._representations()
         if z is not None:
             metrics |= measure.representation_metrics(z) | self._follows(z.generated)

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from components.metrics.captions import Captioned, CaptionJudge, caption_metrics, fit_judge, numbered
+from components.metrics.captions import (
+    Captioned,
+    CaptionJudge,
+    Labeled,
+    caption_metrics,
+    class_metrics,
+    fit_judge,
+    numbered,
+)
 from components.text.config import WordsConfig
 
 COLORS, THINGS = ("red", "green", "blue", "pink", "black"), ("car", "house", "tree", "fish", "star")
@@ -83,6 +91,21 @@ def test_a_text_is_what_ridge_regression_says() -> None:
     residual = centered.T @ (y - centered @ judge.weight)  # = penalty * weight
     ratio = float((residual * judge.weight).sum() / judge.weight.square().sum())
     torch.testing.assert_close(residual, ratio * judge.weight, atol=1e-6, rtol=1e-5)
+
+
+def test_a_probe_of_real_pictures_sees_the_class_that_a_caption_is_of() -> None:
+    (x, caption), (x_drawn, told), (x_real, own) = pictures(400, 0), pictures(300, 2), pictures(200, 1)
+    y, asked = caption // 5, told // 5
+    y[::7], asked[::9] = -1, -1  # labels that are not known
+    train, real = Labeled(x, y), Labeled(x_real, own // 5)
+    follows = class_metrics(train, Labeled(x_drawn, asked), real)
+    assert follows["caption_class"] > 0.95
+    assert follows["caption_class_real"] > 0.95
+    assert follows["caption_class_floor"] == pytest.approx(0.2, abs=0.05)
+    ignores = class_metrics(train, Labeled(x_drawn, np.random.default_rng(0).permutation(asked)), real)
+    assert ignores["caption_class"] == pytest.approx(ignores["caption_class_floor"], abs=0.1)
+    assert class_metrics(train, Labeled(x_drawn, np.full(300, -1)), real) == {}
+    assert class_metrics(Labeled(x, np.zeros(400, np.int64)), Labeled(x_drawn, asked), real) == {}
 
 
 def test_numbers_of_captions() -> None:
