@@ -154,24 +154,29 @@ class System:
     def classes(self) -> tuple[str, ...] | None:
         """Class names that a request may give; None for a system without a class condition and without a guide."""
         if self._class_frequencies is None:
-            return self.guide.data.classes if self._leads_to("class") and self.guide is not None else None
+            return self.guide.data.classes if self.leads_to("class") and self.guide is not None else None
         return self.pixels.data.classes
 
-    def _leads_to(self, field: str) -> bool:
+    def leads_to(self, field: str) -> bool:
         """Whether there is a guide to it."""
         return self.guide is not None and self.guide.field == field
 
     def _check_led(self, field: str, got: str, options: SystemSampling) -> None:
         """Raises: ConfigError where a guide alone can answer a request, and is off."""
-        if self._leads_to(field) and not options.follows(self.guided):
+        if self.leads_to(field) and not options.follows(self.guided):
             fix = "give the guide a scale: --guide-scale 2"
             raise ConfigError(f"this model is led to a {field} by its guide alone, which is off", got=got, fix=fix)
 
     @property
     def reads(self) -> bool:
         """Whether a request may give a text."""
-        conditions = {field for generator in self.generators.values() for field in generator.conditions}
-        return self._embed is not None and not conditions.isdisjoint(TEXT_FIELDS)
+        return self._embed is not None and (bool(self._readers) or self.leads_to("text"))
+
+    @property
+    def _readers(self) -> list[Generator]:
+        """Generators with a condition on texts."""
+        every = [*self.generators.values(), *([] if self.upsampler is None else [self.upsampler])]
+        return [generator for generator in every if set(TEXT_FIELDS) & set(generator.conditions)]
 
     @property
     def _class_frequencies(self) -> Float[Tensor, " classes"] | None:
@@ -290,6 +295,9 @@ class System:
             z = torch.tensor([request.representation], dtype=torch.float32)
         elif request.like is not None:
             z = self._seen(request.like)
+            if request.is_mix and "rdm" not in self.generators:
+                fix = "give the text or the picture alone"
+                raise ConfigError("this model makes no representation of a text to mix with a picture's", fix=fix)
             if request.is_mix:
                 return {_LIKE: z.expand(request.n, -1)}
         elif request.between is not None:
@@ -351,11 +359,10 @@ class System:
 
     def _read(self, texts: Sequence[str], options: SystemSampling) -> Batch:
         """The fields of texts, one row for each. Raises: ConfigError."""
-        every = [*self.generators.values(), *([] if self.upsampler is None else [self.upsampler])]
-        readers = [generator for generator in every if set(TEXT_FIELDS) & set(generator.conditions)]
+        readers = self._readers
         if not readers:
             self._check_led("text", texts[0], options)
-        if not readers and not self._leads_to("text"):
+        if not readers and not self.leads_to("text"):
             fix = "leave the text out, or train with a condition of kind text"
             raise ConfigError("this model does not take a text", got=texts[0], fix=fix)
         if self._embed is None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.sampling import BUNDLE, Count, Guidance, Large, Model, Out, Seed, Steps
+from flows.commands.sampling import BUNDLE, Count, Guidance, GuideScale, Large, Model, Out, RdmGuidance, Seed, Steps
 from flows.commands.terminal import counted, say
 
 
@@ -21,6 +21,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     class_name: Annotated[
         str | None, typer.Option("--class", help="Class to fill in, for class-conditional models.")
     ] = None,
+    text: Annotated[str | None, typer.Option(help="What to fill in, in words, for models that read them.")] = None,
     like: Annotated[Path | None, typer.Option(help="Fill in what suits this picture's representation.")] = None,
     free: Annotated[
         bool, typer.Option("--free", help="Sample a representation; without it, it is that of the picture itself.")
@@ -30,6 +31,8 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     ] = None,
     large: Large = False,
     guidance: Guidance = None,
+    guide_scale: GuideScale = None,
+    rdm_guidance: RdmGuidance = None,
     steps: Steps = None,
 ) -> None:
     """Fill a part of a picture anew; the rest of its pixels stays exactly as it is."""
@@ -41,10 +44,13 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         n=n,
         seed=seed,
         class_name=class_name,
+        text=() if text is None else (text,),
         like=None if like is None else open_picture(like),
         edit=Edit(image=open_picture(picture), mask=open_picture(mask), free=free, repaint=repaint),
         upscale=Upscale() if large else None,
         guidance=guidance,
+        guide_scale=guide_scale,
+        rdm_guidance=rdm_guidance,
         steps=steps,
     )
     with counted("edit", n) as on_written:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.sampling import BUNDLE, Count, Guidance, Large, Model, Out, Seed, Steps
+from flows.commands.sampling import BUNDLE, Count, Guidance, GuideScale, Large, Model, Out, RdmGuidance, Seed, Steps
 from flows.commands.terminal import counted, finite, say
 
 
@@ -32,12 +32,8 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         list[str] | None, typer.Option(help="What to draw, in words; of several each gets -n pictures.")
     ] = None,
     guidance: Guidance = None,
-    guide_scale: Annotated[
-        float | None, typer.Option(help="How strongly the guide pulls; 0 is off.", callback=finite)
-    ] = None,
-    rdm_guidance: Annotated[
-        float | None, typer.Option(help="The same of the representation generator, as for --text.", callback=finite)
-    ] = None,
+    guide_scale: GuideScale = None,
+    rdm_guidance: RdmGuidance = None,
     steps: Steps = None,
     large: Large = False,
 ) -> None:

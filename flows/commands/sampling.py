@@ -15,5 +15,9 @@ Seed = Annotated[int, typer.Option(help="Equal seeds give equal pictures.")]
 Guidance = Annotated[
     float | None, typer.Option(help="Strength of classifier-free guidance; 0 is off.", callback=finite)
 ]
+GuideScale = Annotated[float | None, typer.Option(help="How strongly the guide pulls; 0 is off.", callback=finite)]
+RdmGuidance = Annotated[
+    float | None, typer.Option(help="The same of the representation generator, as for --text.", callback=finite)
+]
 Steps = Annotated[int | None, typer.Option(help="Steps of the pixel generator.", min=1)]
 Large = Annotated[bool, typer.Option("--large", help="Make them larger with the bundle's upsampler.")]

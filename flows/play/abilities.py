@@ -17,7 +17,7 @@ class Abilities:
     text: bool
     """Images of a text."""
     pictures: bool
-    """Images like a given picture, or between two: it has an encoder, and paints representations."""
+    """Images like a given picture, or between two: it has an encoder, and paints representations or is led to them."""
     free: bool
     """Whether an edit has a representation, which may be the picture's own or a sampled one."""
     upscale: bool
@@ -27,7 +27,7 @@ class Abilities:
     rdm_guidance: bool
     """The same of the representation generator."""
     guide: bool
-    """A guide that pulls to a class."""
+    """A guide, which pulls to a class, a text or a representation."""
 
     @classmethod
     def of(cls, bundle: Bundle) -> "Abilities":
@@ -38,7 +38,7 @@ class Abilities:
             plain=_is_plain(system),
             classes=system.classes or (),
             text=system.reads,
-            pictures="encoder" in parts and paints,
+            pictures="encoder" in parts and (paints or system.leads_to("representation")),
             free=paints and rdm is not None,
             upscale=system.upsampler is not None,
             guidance=system.pixels.config.can_guide,

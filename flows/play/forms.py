@@ -94,7 +94,7 @@ def options(artist: Artist) -> Fields:
             guided = getattr(sampling, artist.bundle.system.guided or "", None)
             scale = guided.guide.scale if guided is not None and guided.guide is not None else 0
             fields["guide_scale"] = gr.Number(
-                scale, label="Scale of the guide", info="How strongly it pulls to the class; 0 is off.", minimum=0
+                scale, label="Scale of the guide", info="How strongly it pulls; 0 is off.", minimum=0
             )
     if can.upscale:
         fields["large"] = gr.Checkbox(label="Large: with the upsampler")

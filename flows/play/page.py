@@ -47,7 +47,7 @@ def _text_tab(artist: Artist, shelf: Shelf) -> None:
         with gr.Column(scale=1, min_width=280):
             fields: Fields = {"text": gr.Textbox(label="Text", placeholder="What the pictures show")}
             fields |= counts() | options(artist)
-            if artist.can.pictures:
+            if artist.can.pictures and artist.can.free:
                 with gr.Accordion("And like a picture", open=False):
                     fields["like"] = picture_field(artist, "Picture")
                     fields["share"] = gr.Slider(0, 1, 0.5, step=0.01, label="Share of the picture")

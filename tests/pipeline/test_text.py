@@ -194,6 +194,19 @@ def test_a_text_is_mixed_with_a_picture(project: Path) -> None:
         Request(text=("a",), share=0.5)
 
 
+def test_a_part_of_a_picture_is_filled_by_a_text(project: Path) -> None:
+    picture, mask = project / "pictures/01.png", project / "mask.png"
+    Image.fromarray(np.uint8([[0], [255]])).resize((8, 8), Image.Resampling.NEAREST).save(mask)
+    how = [str(picture), "--mask", str(mask), "-n", "2"]
+    for name, more in (("red", ["--text", "a red blot", "--rdm-guidance", "2"]), ("own", [])):
+        app(["edit", *how, "--out", name, *more], standalone_mode=False)
+    red, own = (np.asarray(Image.open(f"{name}/0001.png")) for name in ("red", "own"))
+    assert (red[:4] == own[:4]).all()
+    assert (red[4:] != own[4:]).any()
+    assert set(read_provenance(Path("red/0001.png").read_bytes()).condition) == {"text", "image", "mask"}
+    app(["verify", "red/0001.png", "--image", str(picture), "--mask", str(mask)], standalone_mode=False)
+
+
 @pytest.mark.usefixtures("project")
 def test_a_long_text_is_cut_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     long = "a red blot on the left of it"

@@ -23,6 +23,7 @@ from components.interop.checkpoint import export_tensors, write_checkpoint
 from components.pixels.adm import AdmConfig
 from components.training.config import TrainConfig
 from components.weights_file import WeightsFile
+from flows.play.abilities import Abilities
 from flows.stages.bundle.run import run as make_bundle
 from flows.stages.guide.params import GuideParams
 from flows.stages.guide.run import run
@@ -161,6 +162,9 @@ def test_a_request_is_led_to_a_picture_without_a_conditioned_painter(tmp_path: P
     assert not torch.equal(led[0], plain)
     with pytest.raises(ConfigError, match=r"led to a representation by its guide alone[\s\S]*--guide-scale"):
         bundle.sample(Request(like=pictures[0]))
+    assert Abilities.of(bundle).pictures
+    with pytest.raises(ConfigError, match="no representation of a text to mix"):
+        bundle.sample(Request(text=("a bar",), like=pictures[0], guide_scale=2.0))
     with pytest.raises(ConfigError, match="needs the representation to guide to"):
         bundle.sample(Request(guide_scale=2.0))
     with pytest.raises(ConfigError, match="does not take a class"):
