@@ -68,6 +68,7 @@ SIZES = {
                 "heads": WIDE,
                 "schedule": COSINE,
                 "qkv_order": "stacked",
+                "drop_prob": 0.1,
             },
             run(540_000, 2048, 3e-4),
             {**CLASSIFIER, "multipliers": M64, "n_blocks": 4, "schedule": COSINE},

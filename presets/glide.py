@@ -28,6 +28,8 @@ TUNING_STEPS = 500_000
 DROP_PROB = 0.2
 """Share of empty captions. The paper tunes a finished model with it; here it is there from the start."""
 INPUTS = {"width": 192, "groups": 32, "heads": {"width": 64}, "qkv_order": "per_head", "sequence_dim": 512}
+DROPOUT = 0.1
+"""Inside the residual blocks of both networks."""
 READER = {
     "kind": "text_transformer",
     "port": "vector_and_sequence",
@@ -77,6 +79,7 @@ def unet(multipliers: list[int], n_blocks: int, schedule: str, conditions: list[
         "attention_sides": [32, 16, 8],
         "schedule": {"kind": schedule, "n_times": 1000},
         "variance": "learned",
+        "drop_prob": DROPOUT,
         **paper.NOISE,
     }
 

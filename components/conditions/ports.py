@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
+
+from components.nn.dropout import RowDropout
 
 
 class States(NamedTuple):
@@ -31,7 +33,8 @@ Embedded = Tensor | States | Both
 
 @dataclass(frozen=True)
 class Ports:
-    """Embedded conditions of b examples, and the component that each starts from; what is not used is None.
+    """Embedded conditions of b examples, the component that each starts from, and the dropout of a step of training;
+    what is not used is None.
 
     Shapes: vector (b, width); sequence (b, n, sequence_width) with mask (b, n) bool, True where a position counts, None
     where all do; spatial (b, c, h, w) at the target's size.
@@ -48,6 +51,8 @@ class Ports:
     """Index of the base distribution's component, (b,) int64; None without components."""
     prepared: Tensor | None = None
     """What the network made of the others, for all steps of sampling (Network.prepare). Shapes: (b, ...)."""
+    dropout: RowDropout | None = None
+    """Of hidden activations, in training alone."""
 
     def beside(self, other: Self) -> Self:
         """The examples of both, these first; both use the same ports."""
@@ -59,4 +64,5 @@ class Ports:
 
     def _with(self, combine: Callable[[Tensor, Tensor], Tensor], other: Self) -> Self:
         pairs = {port.name: (getattr(self, port.name), getattr(other, port.name)) for port in fields(self)}
-        return type(self)(**{name: None if a is None else combine(a, b) for name, (a, b) in pairs.items()})
+        found: dict[str, Any] = {name: None if a is None else combine(a, b) for name, (a, b) in pairs.items()}
+        return type(self)(**found)

@@ -20,6 +20,9 @@ class Network(nn.Module):
     input_weight: ClassVar[str]
     """Name of the weight that reads x_t and, after it, a spatial condition: (out, channels, h, w)."""
 
+    drop_prob = 0.0
+    """Dropout of hidden activations in training, by Ports.dropout."""
+
     def __init__(self, *, vector_width: int | None, sequence_width: int | None = None, c_extra: int = 0) -> None:
         super().__init__()
         self.vector_width, self.sequence_width, self.c_extra = vector_width, sequence_width, c_extra

@@ -30,6 +30,7 @@ from components.generators.known import known_part
 from components.generators.masks import drawn_masks
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, GuideOptions, check_sampling
 from components.generators.scale import channel_scale
+from components.nn.dropout import RowDropout
 from components.rng import BatchRng, Repeated, Rng
 from components.target import KNOWN, EventSpec
 
@@ -94,7 +95,8 @@ class Diffusion(Generator):
         eps = rng.normal(*x0.shape[1:])
         w0 = process.standard(x0, component)
         w_t = process.noised(w0, t, eps)
-        ports = replace(ports, component=component)
+        drops = self.training and self.net.drop_prob > 0
+        ports = replace(ports, component=component, dropout=RowDropout(rng, self.net.drop_prob) if drops else None)
         predicted, f = self._split(self.net(process.placed(w_t, component), self.net.time_vectors(t), ports))
         target = x0 if kind == "x0" else target_of(kind, w0, eps, ab)
         errors: Tensor = (predicted - target).square().flatten(1).mean(1)

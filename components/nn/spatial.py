@@ -170,7 +170,7 @@ class GatedLinear(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """Hidden width 4 times the input's. Index 1 is the papers' dropout, which is 0."""
+    """Hidden width 4 times the input's. Index 1 is the paper's dropout, which is 0."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

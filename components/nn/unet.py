@@ -5,6 +5,7 @@ e: the vector that modulates blocks (time, and in ADM the vector condition).
 """
 
 from dataclasses import dataclass
+from itertools import count
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as tf
 
 from components.errors import ConfigError
+from components.nn.dropout import RowDropout
 from components.nn.spatial import ImageAttention, QkvOrder, SpatialTransformer
 from components.nn.unit import Unit
 
@@ -67,6 +69,7 @@ class UNetShape:
 class UNet(nn.Module):
     """(x, e, context, mask) -> c_out channels of x's size. `context`: the rows that attention sees, besides the image.
 
+    `dropout`: of what residual blocks hide, in training.
     Convolutions run channels-last: faster on CPU and GPU alike.
     """
 
@@ -97,26 +100,38 @@ class UNet(nn.Module):
         e: Float[Tensor, "#b e"],
         context: Float[Tensor, "b m context"] | None = None,
         mask: Bool[Tensor, "b m"] | None = None,
+        dropout: RowDropout | None = None,
     ) -> Float[Tensor, "b out h w"]:
+        masks = (None if dropout is None else dropout.after(i * Stage.N_MASKS) for i in count())
         h = x.contiguous(memory_format=torch.channels_last)
         kept = []
         for stage in self.input_blocks:
-            h = stage(h, e, context, mask)
+            h = stage(h, e, context, mask, next(masks))
             kept.append(h)
-        h = self.middle_block(h, e, context, mask)
+        h = self.middle_block(h, e, context, mask, next(masks))
         for stage in self.output_blocks:
-            h = stage(torch.cat([h, kept.pop()], 1), e, context, mask)
+            h = stage(torch.cat([h, kept.pop()], 1), e, context, mask, next(masks))
         out: Tensor = self.out(h)
         return out.contiguous()
 
 
 class Stage(Unit, nn.ModuleList):
-    """Layers in a row; each gets what it takes of e and the context."""
+    """Layers in a row; each gets what it takes of e, the context and the dropout."""
 
-    def forward(self, x: Tensor, e: Tensor, context: Tensor | None, mask: Tensor | None) -> Tensor:
-        for layer in self:
+    N_MASKS = 2
+    """Residual blocks of a stage at most, each with a mask of its own."""
+
+    def forward(
+        self,
+        x: Tensor,
+        e: Tensor,
+        context: Tensor | None,
+        mask: Tensor | None,
+        dropout: RowDropout | None = None,
+    ) -> Tensor:
+        for i, layer in enumerate(self):
             if isinstance(layer, ResBlock):
-                x = layer(x, e)
+                x = layer(x, e, None if dropout is None else dropout.after(min(i, 1)))
             elif isinstance(layer, ImageAttention | SpatialTransformer):
                 x = layer(x, context, mask)
             else:
@@ -125,10 +140,11 @@ class Stage(Unit, nn.ModuleList):
 
 
 class ResBlock(nn.Module):
-    """Norm, SiLU, conv; e; norm, SiLU, zero-initialized conv; plus the input, through a 1x1 conv if channels change.
+    """Norm, SiLU, conv; e; norm, SiLU, dropout, zero-initialized conv; plus the input, through a 1x1 conv if channels
+    change.
 
-    In the adm family a block may resample: between activation and first conv, and on the skip. Differs: index 2 of
-    out_layers is the papers' dropout, which is 0 in the models here.
+    In the adm family a block may resample: between activation and first conv, and on the skip. Index 2 of out_layers
+    keeps the place of the dropout in the papers' files.
     """
 
     def __init__(self, shape: UNetShape, c_in: int, c_out: int, resample: Literal["up", "down"] | None = None) -> None:
@@ -139,16 +155,19 @@ class ResBlock(nn.Module):
         self.out_layers = nn.Sequential(_norm(shape, c_out), nn.SiLU(), nn.Identity(), _zeroed(_conv(c_out, c_out)))
         self.skip_connection = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
 
-    def forward(self, x: Float[Tensor, "b c h w"], e: Float[Tensor, "#b e"]) -> Float[Tensor, "b d h2 w2"]:
+    def forward(
+        self, x: Float[Tensor, "b c h w"], e: Float[Tensor, "#b e"], dropout: RowDropout | None = None
+    ) -> Float[Tensor, "b d h2 w2"]:
         norm, act, conv = self.in_layers
         h = conv(self._resampled(act(norm(x))))
         added = self.emb_layers(e)[:, :, None, None]
         if self.scale_shift:
             scale, shift = added.chunk(2, dim=1)
             h = torch.addcmul(shift, self.out_layers[0](h), 1 + scale)
-            h = self.out_layers[3](self.out_layers[1](h))
         else:
-            h = self.out_layers(h + added)
+            h = self.out_layers[0](h + added)
+        h = self.out_layers[1](h)
+        h = self.out_layers[3](h if dropout is None else dropout(h, 1))
         out: Tensor = self.skip_connection(self._resampled(x)) + h
         return out
 

@@ -30,6 +30,9 @@ class AdmConfig(UNetConfig):
     sequence_dim: int | None = added(ge=1)
     """Width of the rows of a sequence that attention sees (GLIDE: 512); null: four times `width`."""
 
+    drop_prob: float | None = added(ge=0, lt=1)
+    """Dropout inside residual blocks, before their second convolution (ADM-64, GLIDE: 0.1); null: none."""
+
     @classmethod
     def tiny(cls) -> Self:
         return cls(
@@ -54,7 +57,9 @@ class AdmConfig(UNetConfig):
 
         shape = self.unet(data, qkv_order=self.qkv_order)
         width = (self.sequence_dim or shape.time_dim) if self.uses("sequence") else None
-        network = UNetNetwork(shape, sequence_width=width, c_extra=self.extra_channels(data))
+        network = UNetNetwork(
+            shape, sequence_width=width, c_extra=self.extra_channels(data), drop_prob=self.drop_prob or 0.0
+        )
         generator = self.generator(data, network)
         start_unconditional(generator.conditioner)
         return generator

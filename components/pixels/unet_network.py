@@ -23,7 +23,9 @@ class UNetNetwork(Network):
 
     input_weight = "unet.input_blocks.0.0.weight"
 
-    def __init__(self, shape: UNetShape, *, sequence_width: int | None = None, c_extra: int = 0) -> None:
+    def __init__(
+        self, shape: UNetShape, *, sequence_width: int | None = None, c_extra: int = 0, drop_prob: float = 0.0
+    ) -> None:
         has_context = shape.family == "ldm"
         super().__init__(
             vector_width=shape.context_dim if has_context else shape.time_dim,
@@ -38,7 +40,7 @@ class UNetNetwork(Network):
             )
         shape = replace(shape, c_in=shape.c_in + c_extra, one_key=sequence_width is None)
         self.unet = UNet(shape if has_context else replace(shape, context_dim=sequence_width))
-        self.width, self.has_context = shape.width, has_context
+        self.width, self.has_context, self.drop_prob = shape.width, has_context, drop_prob
 
     def time_vectors(self, t: Int[Tensor, " n"]) -> Float[Tensor, "n e"]:
         vectors: Tensor = self.unet.time_embed(sinusoids(t, self.width))
@@ -49,9 +51,10 @@ class UNetNetwork(Network):
     ) -> Float[Tensor, "b out h w"]:
         x = x_t if ports.spatial is None else torch.cat([x_t, ports.spatial], 1)
         if self.has_context:
-            out: Tensor = self.unet(x, time, *_context(ports))
+            out: Tensor = self.unet(x, time, *_context(ports), ports.dropout)
         else:
-            out = self.unet(x, time if ports.vector is None else time + ports.vector, ports.sequence, ports.mask)
+            time = time if ports.vector is None else time + ports.vector
+            out = self.unet(x, time, ports.sequence, ports.mask, ports.dropout)
         return out
 
 

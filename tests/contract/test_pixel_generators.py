@@ -12,9 +12,11 @@ from components.generators.base import Generator
 from components.generators.config import GeneratorData
 from components.generators.files import save_generator
 from components.generators.sampling import AnySampling, DiffusionSampling, MaskedSampling
+from components.nn.unet import ResBlock
 from components.nn.unit import Unit
 from components.nn.vit import seeded_init
 from components.pixels import PixelConfig, load_pixels
+from components.pixels.adm import AdmConfig
 from components.rng import BatchRng, image_rng
 from components.target import TargetSpec
 from components.training.config import TrainConfig
@@ -37,6 +39,8 @@ CASES = [
     for target in SPACES.get(member.tiny().kind, (PIXELS, LATENTS))
     for kind in KINDS
 ]
+DROPPING = AdmConfig.tiny().model_copy(update={"drop_prob": 0.5})
+CASES.append(pytest.param(DROPPING, PIXELS, "class", id="adm-dropout"))
 
 
 def batch(target: TargetSpec, n: int) -> dict[str, torch.Tensor]:
@@ -107,6 +111,26 @@ def test_activations_that_are_computed_again_give_the_same_gradient(
     for first, second in zip(*gradients, strict=True):
         assert (first is None) == (second is None)
         assert first is None or torch.equal(first, second)
+
+
+def test_dropout_is_in_training_alone_and_hits_each_residual_block() -> None:
+    (_, dropping), (_, plain) = build(DROPPING, PIXELS, "class"), build(AdmConfig.tiny(), PIXELS, "class")
+    randomize(dropping)
+    plain.load_state_dict(dropping.state_dict())
+    rows = batch(PIXELS, 4)
+    losses = [one.train(mode).loss(rows, BatchRng(3, 4)) for one in (dropping, plain) for mode in (True, False)]
+    assert not torch.equal(losses[0], losses[1])
+    assert torch.equal(losses[1], losses[2])
+    assert torch.equal(losses[2], losses[3])
+    seen: list[torch.Tensor] = []
+    blocks = [m for m in dropping.modules() if isinstance(m, ResBlock)]
+    for block in blocks:
+        block.out_layers[3].register_forward_pre_hook(lambda _conv, given: seen.append(given[0][0] == 0))
+    dropping.train().loss(rows, BatchRng(3, 4))
+    assert len(seen) == len(blocks)
+    assert all(0.3 < float(zero.float().mean()) < 0.7 for zero in seen)
+    masks = {tuple(zero.flatten()[:64].tolist()) for zero in seen}
+    assert len(masks) == len(seen), "each has its own"
 
 
 @pytest.mark.parametrize(("config", "target", "kind"), [case for case in CASES if case.values[2] == "representation"])

@@ -86,3 +86,9 @@ def test_recipes() -> None:
     assert pixels.ema is not None
     assert (pixels.train.steps, pixels.train.batch_size, pixels.ema.decay) == (540_000, 2048, 0.9999)
     assert pixels.model.model_dump()["schedule"]["kind"] == "cosine"
+    assert {path.stem for path in PATHS if "drop_prob: 0.1" in path.read_text()} == {
+        "adm-64",
+        "adm-g-64",
+        "adm-u-256",
+        "adm-g-u-256",
+    }
