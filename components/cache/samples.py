@@ -89,8 +89,12 @@ class Samples:
 
     def batches(self) -> Iterator[np.ndarray]:
         """All images in order. Shapes: (b_i, px, px, 3) uint8."""
-        for shard in range(self.info.n_shards):
-            yield self._shard(shard)["image"].numpy()
+        return map(self.batch, range(self.info.n_shards))
+
+    def batch(self, shard: int) -> np.ndarray:
+        """The images of one shard. Shapes: (b_i, px, px, 3) uint8."""
+        images: np.ndarray = self._shard(shard)["image"].numpy()
+        return images
 
     def images(self, indices: np.ndarray) -> np.ndarray:
         """Chosen images in the given order. Shapes: (n,) -> (n, px, px, 3) uint8."""

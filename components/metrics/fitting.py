@@ -43,10 +43,17 @@ class RealImages:
         """Shapes: (n,) -> (n, px, px, 3) uint8."""
         return self._split.load(indices, self.px)
 
+    def n_batches(self, size: int) -> int:
+        """Batches of all images; the last one may hold fewer."""
+        return -(-len(self) // size)
+
+    def batch(self, i: int, size: int) -> np.ndarray:
+        """Batch i of the images in order."""
+        return self.load(np.arange(i * size, min(len(self), (i + 1) * size)))
+
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """All images in order."""
-        for start in range(0, len(self), size):
-            yield self.load(np.arange(start, min(len(self), start + size)))
+        return (self.batch(i, size) for i in range(self.n_batches(size)))
 
 
 def fit_network(

@@ -4,8 +4,9 @@ A ready-made network has more features than a covariance over a few hundred pict
 principal axes of the training pictures, which are fixed before any generated picture is seen.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -18,8 +19,11 @@ from components.metrics.networks.base import FeatureNetwork, extract
 from components.metrics.networks.trained import TrainedFeatures
 from components.spacing import evenly_spaced
 from components.training.config import TrainConfig
+from components.training.distributed import gather_objects
 from components.training.worker import Worker
 
+Seen = tuple[np.ndarray, np.ndarray | None]
+"""Features (n, k) and, where there are any, probabilities (n, n_classes)."""
 _FOR_AXES = 10_000
 """Training pictures in which axes are looked for: enough for a covariance of 2,048 features."""
 
@@ -36,7 +40,7 @@ class Judge:
     mean: np.ndarray | None = None
     axes: np.ndarray | None = None
 
-    def see(self, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    def see(self, batches: Iterable[np.ndarray]) -> Seen:
         """Features and, of a network that learned labels here, their probabilities.
 
         Shapes: batches (b_i, h, w, 3) uint8 -> (n, k), (n, n_classes), both float64. Raises: DataError.
@@ -52,6 +56,21 @@ class Judge:
         return self.see(images[start : start + batch_size] for start in range(0, len(images), batch_size))[0]
 
 
+def by_all(
+    see: Callable[[Iterable[np.ndarray]], Seen], n_batches: int, batch: Callable[[int], np.ndarray], worker: Worker
+) -> Seen:
+    """What see() makes of batch(0) … batch(n_batches - 1), on every rank. Collective.
+
+    Each rank sees whole batches of its own, so that no bit depends on how many ranks there are. Raises: RetryableError
+    between two batches, when told to stop; DataError.
+    """
+    mine = range(n_batches)[worker.rows(n_batches)]
+    seen = see(map(batch, worker.parts(mine))) if mine else None
+    parts = [part for part in gather_objects(worker, seen) if part is not None]
+    probabilities = [part for _, part in parts if part is not None]
+    return np.concatenate([part for part, _ in parts]), np.concatenate(probabilities) if probabilities else None
+
+
 def find_judge(
     config: Features,
     images: RealImages,
@@ -63,8 +82,9 @@ def find_judge(
     n_held_out: int,
     seed: int,
 ) -> tuple[Judge, np.ndarray]:
-    """The judge and its features (n, k) of the training images.
+    """The judge and its features (n, k) of the training images, on every rank.
 
+    Collective where the network comes from a file; one that is trained wants a worker that is alone.
     Raises: ConfigError for more features than n_held_out pictures bear, WeightsError, DataError.
     """
     config.check_size(n_held_out)
@@ -83,7 +103,12 @@ def _ready(
 ) -> tuple[Judge, np.ndarray]:
     network = config.network.load().to(worker.device)
     chosen = evenly_spaced(len(images), _FOR_AXES if config.dim is not None else len(images))
-    raw, _ = extract(network, (images.load(chosen[i : i + batch_size]) for i in range(0, len(chosen), batch_size)))
+    raw, _ = by_all(
+        partial(extract, network),
+        -(-len(chosen) // batch_size),
+        lambda i: images.load(chosen[i * batch_size : (i + 1) * batch_size]),
+        worker,
+    )
     if config.dim is None:
         check_width(raw.shape[1], n_held_out)
         return Judge(network, None), raw
@@ -99,4 +124,5 @@ def _ready(
     judge = Judge(network, None, mean=mean, axes=axes)
     if len(chosen) == len(images):
         return judge, (raw - mean) @ axes
-    return judge, judge.see(images.batches(batch_size))[0]
+    seen = by_all(judge.see, images.n_batches(batch_size), partial(images.batch, size=batch_size), worker)
+    return judge, seen[0]

@@ -20,7 +20,7 @@ from components.metrics.advice import Advice, advise
 from components.metrics.config import ReadyFeatures
 from components.metrics.controls import resized_down
 from components.metrics.fitting import RealImages, on_disk, pixel_vectors
-from components.metrics.judge import Judge, find_judge
+from components.metrics.judge import Judge, by_all, find_judge
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization, memorized
 from components.metrics.networks.base import judges_itself
@@ -34,6 +34,18 @@ from flows.stages.evaluate.params import EvaluateParams
 
 _log = logging.getLogger(__name__)
 _N_NEIGHBORS = 3  # training neighbors shown below a random sample
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The judge, and what it sees of all pictures."""
+
+    judge: Judge
+    same: bool
+    """Whether it is the encoder that conditioned the generator."""
+    x: Vectors
+    p_held_out: np.ndarray | None
+    p_generated: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +65,8 @@ class _Findings:
 
 
 class _Evaluation:
-    """One evaluation; everything happens on rank 0, whose one network makes the numbers independent of world size."""
+    """One evaluation. A network from a file sees the pictures on all ranks; all else happens on rank 0, whose one
+    network makes the numbers independent of world size."""
 
     def __init__(self, params: EvaluateParams, inputs: Inputs, worker: Worker) -> None:
         self.params, self.inputs, self.worker = params, inputs, worker
@@ -66,7 +79,8 @@ class _Evaluation:
         self.train = RealImages(index.split("train"), self.samples.info.px)
         self.held_out, self.names = RealImages(held_out, self.samples.info.px), held_out.keys
 
-    def find(self) -> _Findings:
+    def see(self) -> _Seen:
+        """Collective where the judge comes from a file; one that is trained wants a worker that is alone."""
         params = self.params
         judge, train = find_judge(
             params.features,
@@ -78,10 +92,17 @@ class _Evaluation:
             n_held_out=len(self.held_out),
             seed=params.seed,
         )
-        same = self._conditioned(judge)
-        held_out, p_held_out = judge.see(self.held_out.batches(params.batch_size))
-        generated, p_generated = judge.see(self.samples.batches())
-        x = Vectors(train, held_out, generated)
+        same, size = self._conditioned(judge), params.batch_size
+        held_out, p_held_out = by_all(
+            judge.see, self.held_out.n_batches(size), partial(self.held_out.batch, size=size), self.worker
+        )
+        generated, p_generated = by_all(judge.see, self.samples.info.n_shards, self.samples.batch, self.worker)
+        return _Seen(judge, same, Vectors(train, held_out, generated), p_held_out, p_generated)
+
+    def find(self, seen: _Seen) -> _Findings:
+        params, judge, x = self.params, seen.judge, seen.x
+        train, held_out, generated = x.train, x.held_out, x.generated
+        p_held_out, p_generated = seen.p_held_out, seen.p_generated
         metrics = measure.quality(x, k=params.k_neighbors, n_bootstrap=params.n_bootstrap, seed=params.seed)
         if p_held_out is not None and p_generated is not None and self.held_out.labels is not None:
             measure.warn_of_chance(p_held_out, self.held_out.labels)
@@ -100,7 +121,7 @@ class _Evaluation:
         if z is not None:
             metrics |= measure.representation_metrics(z) | self._follows(z.generated)
         sight, controls = self._sight(judge, generated)
-        metrics |= controls | ({"judge_same": 1.0} if same else {})
+        metrics |= controls | ({"judge_same": 1.0} if seen.same else {})
         metrics |= {"n_generated": len(generated), "n_held_out": len(held_out), "n_train": len(train)}
         painted = paint(params, self.inputs, self.samples, self.names, self.worker.device)
         if painted is not None:
@@ -207,10 +228,14 @@ def _blocks(n: int, size: int = 4096) -> Iterator[np.ndarray]:
 
 def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
     """Writes report.html, plots/*.json and pictures/*.png; the metrics are the executor's to write."""
+    together = isinstance(params.features, ReadyFeatures)
+    if worker.rank and not together:
+        return {}
+    evaluation = _Evaluation(params, inputs, worker if together else worker.alone())
+    seen = evaluation.see()
     if worker.rank:
         return {}
-    evaluation = _Evaluation(params, inputs, worker.alone())
-    found = evaluation.find()
+    found = evaluation.find(seen)
     shown = page.pictures(
         evaluation.samples.images,
         evaluation.held_out.load,

@@ -14,6 +14,7 @@ from components.encoders.timm import described, imported
 from components.errors import ConfigError
 from components.files import file_sha256
 from components.metrics.config import FeatureConfig, ReadyFeatures
+from components.metrics.networks.base import Identity, Seen
 from components.metrics.networks.config import TimmNetwork
 from components.store.local import LocalStore
 from components.training.checkpoint import CheckpointDir
@@ -33,6 +34,7 @@ from tests.support.folders import (
     make_encode,
     represent,
 )
+from tests.support.ranks import run_ranks
 from tests.support.toys import worker
 
 SPLITS = ["train"] * 120 + ["val"] * 30 + ["test"] * 40
@@ -215,16 +217,59 @@ def test_too_many_features_are_refused_before_anything_is_trained(world: Path, t
         _evaluate(world, tmp_path, _params(split="val", features=FeatureConfig(task="auto", px=PX, width=8, dim=7)))
 
 
-def test_a_network_from_a_file_judges_and_the_encoder_only_where_that_is_meant(world: Path, tmp_path: Path) -> None:
+def _ready(folder: Path) -> EvaluateParams:
     import timm
 
-    file = tmp_path / "judge.safetensors"
+    file = folder / "judge.safetensors"
     torch.manual_seed(0)
     save_weights(file, timm.create_model("test_resnet", num_classes=0).state_dict())
     pin = WeightsFile(uri=str(file), sha256=file_sha256(file))
     network = TimmNetwork(kind="timm", name="test_resnet", input_px=32, weights=pin)
-    features = ReadyFeatures(kind="ready", network=network, dim=4, allow_same=False)
-    params = _params(features=features, train=None)
+    return _params(features=ReadyFeatures(kind="ready", network=network, dim=4, allow_same=False), train=None)
+
+
+class _Colors:
+    """A network that is quick to have: mean colors of the four quarters. It remembers how much it saw at once."""
+
+    def __init__(self) -> None:
+        self.identity, self.seen = Identity("timm", "colors", "0" * 64, "none"), list[int]()
+
+    def to(self, _device: torch.device) -> "_Colors":
+        return self
+
+    def __call__(self, images: np.ndarray) -> Seen:
+        self.seen.append(len(images))
+        quarters = images.reshape(len(images), 2, PX // 2, 2, PX // 2, 3).mean((2, 4))
+        return Seen(quarters.reshape(len(images), -1).astype(np.float32))
+
+
+def _as_rank(rank: int, n: int, world: Path, folder: Path) -> tuple[dict[str, float], list[int]]:
+    """The stage's metrics, and the sizes of the batches that this rank's network saw."""
+    network = _Colors()
+    TimmNetwork.load = lambda _: network  # type: ignore[method-assign]
+    features = ReadyFeatures(kind="ready", network=TimmNetwork.tiny(), dim=4, allow_same=False)
+    (folder / f"{n}-{rank}").mkdir()
+    place = worker(folder / f"{n}-{rank}", rank=rank, world_size=n)
+    inputs, out = FolderInputs(world, str(world / "source")), FolderArtifact(folder / f"out-{n}")
+    return run(_params(features=features, train=None), inputs, out, place), network.seen
+
+
+@pytest.mark.processes
+def test_all_ranks_see_a_share_of_the_pictures_and_find_what_one_finds(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _save_samples(world / "sample", draw_bars(N, seed=5)[0], condition="none")
+    (metrics, first), (nothing, second) = run_ranks(2, _as_rank, world, tmp_path, timeout_s=300)
+    assert nothing == {}
+    assert second == [32, 24, 8, 25, 10]  # of 120 to train on, 40 held out and 60 samples, in whole batches
+    assert first[:4] == [32, 32, 32, 25]
+    monkeypatch.setattr(TimmNetwork, "load", TimmNetwork.load)
+    assert metrics == pytest.approx(_as_rank(0, 1, world, tmp_path)[0], rel=1e-6, abs=1e-9)
+
+
+def test_a_network_from_a_file_judges_and_the_encoder_only_where_that_is_meant(world: Path, tmp_path: Path) -> None:
+    params = _ready(tmp_path)
+    pin = params.features.network.weights  # type: ignore[union-attr]
     _save_samples(world / "sample", draw_bars(N, seed=5)[0], condition="representation")
     m, out = _evaluate(world, tmp_path, params)
     html = " ".join(out.read_bytes("report.html").decode().split())
