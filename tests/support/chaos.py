@@ -13,6 +13,7 @@ import sys
 import tempfile
 import traceback
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,11 @@ _SETTINGS = {
     "RCG_EVENT_INTERVAL_S": "0",
     "RCG_CHECKPOINT_EVERY": "2",
 }
+_LATE = (
+    *("PIL.PngImagePlugin", "pyarrow.ipc", "pandas", "matplotlib.pyplot"),
+    *("torch._dynamo", "torch.distributed.checkpoint.hf_storage"),
+)
+"""What libraries import in the middle of a stage: seconds of each fork that finds them missing."""
 _STEPS = {"steps": 6, "warmup_steps": 1, "log_every": 2}
 
 
@@ -88,9 +94,8 @@ class Rig:
         import flows.execution.stage  # noqa: F401
 
         make_project(self.made)
-        for stage in STAGES:
-            for module in (f"flows.stages.{stage}.run", "PIL.PngImagePlugin", "pyarrow.ipc"):
-                __import__(module)
+        for module in (*(f"flows.stages.{stage}.run" for stage in STAGES), *_LATE):
+            import_module(module)
         self.must("snapshot", str(self.folder / "pictures"))
         for stage in STAGES:
             self._count(stage)
