@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests.support.cli import rcg_told
+
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 _PARTS = (
@@ -40,6 +44,10 @@ class Project:
     def __init__(self, root: Path, store: Path) -> None:
         self.root, self.store = root, store
 
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"RCG_STORE": str(self.store), "RCG_MLFLOW_URI": "off", "OMP_NUM_THREADS": "1"}
+
     def copy_code(self) -> None:
         """What a pipeline needs, in a new git repository."""
         copy_code(self.root)
@@ -49,7 +57,7 @@ class Project:
         """Output of an `rcg`, `dvc` or `git` command, whose exit code is checked."""
         environment = {k: v for k, v in os.environ.items() if not k.startswith("RCG_")}
         environment |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(self.root)}
-        environment |= {"RCG_STORE": str(self.store), "RCG_MLFLOW_URI": "off", "OMP_NUM_THREADS": "1"} | env
+        environment |= self.settings | env
         done = subprocess.run(
             command, cwd=self.root, env=environment, capture_output=True, text=True, timeout=self.timeout_s, check=False
         )
@@ -57,6 +65,19 @@ class Project:
         assert done.returncode == code, text
         assert "Traceback" not in text, text
         return text
+
+    def rcg(self, *command: str, code: int = 0, **env: str) -> str:
+        """The same of an `rcg` command, in this process and with its code: a new one spends seconds on imports."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.root)
+            for name in [name for name in os.environ if name.startswith("RCG_")]:
+                patch.delenv(name)
+            for name, value in (self.settings | env).items():
+                patch.setenv(name, value)
+            found, told = rcg_told(*command)
+        assert found == code, told
+        assert "Traceback" not in told, told
+        return told
 
     def clone(self, root: Path, store: Path) -> "Project":
         subprocess.run(["git", "clone", "-q", str(self.root), str(root)], check=True)
