@@ -129,6 +129,7 @@ def _tail(message: str) -> str:
 
 def cannot_start(pods: Iterable[Object]) -> Fault | None:
     """An image that cannot be pulled, a Secret that is not there, a command that is missing or fails each time."""
+    pods = list(pods)
     for pod, container in _containers(pods):
         waiting = (container.get("state") or {}).get("waiting") or {}
         reason, place = waiting.get("reason", ""), (pod["metadata"]["name"], container["name"])
@@ -140,10 +141,24 @@ def cannot_start(pods: Iterable[Object]) -> Fault | None:
             last = (container.get("lastState") or {}).get("terminated") or {}
             if last.get("reason") in _NEVER_RAN:
                 return Fault("container", f"{_role(pod)}, {container['name']}: {last.get('message', '')}", *place)
-            if container.get("restartCount", 0) + 1 >= _CRASHES:
+            if container.get("restartCount", 0) + 1 >= _CRASHES and not _found_no_head(pod, last, pods):
                 told = f"{last.get('reason', 'Error')}, exit code {last.get('exitCode')}"
                 return Fault("crash", f"{_role(pod)}, {container['name']}: {told}", *place)
     return None
+
+
+def _found_no_head(pod: Object, ended: Object, pods: Iterable[Object]) -> bool:
+    """Whether a worker began before its head was ready: on a busy node Ray then gives up, and comes up later."""
+    if _node_type(pod) != "worker":
+        return False
+    conditions = [
+        condition
+        for other in pods
+        if _node_type(other) == "head"
+        for condition in (other.get("status") or {}).get("conditions") or []
+    ]
+    ready = [c["lastTransitionTime"] for c in conditions if c["type"] == "Ready" and c.get("status") == "True"]
+    return not ready or str(ended.get("startedAt", "")) < min(ready)
 
 
 def refused(warning: str) -> Fault | None:
@@ -182,9 +197,11 @@ def lost(pods: Iterable[Object]) -> str | None:
 
 def _role(pod: Object) -> str:
     """head, worker or submitter, and the pod's name."""
-    metadata = pod["metadata"]
-    labels = metadata.get("labels") or {}
-    return f"{labels.get('ray.io/node-type', 'submitter')} {metadata['name']}"
+    return f"{_node_type(pod)} {pod['metadata']['name']}"
+
+
+def _node_type(pod: Object) -> str:
+    return str((pod["metadata"].get("labels") or {}).get("ray.io/node-type", "submitter"))
 
 
 def _containers(pods: Iterable[Object]) -> Iterator[tuple[Object, Object]]:

@@ -124,6 +124,26 @@ def test_a_container_that_ended_once_or_twice_may_still_come_up() -> None:
     assert cannot_start([found, PODS["waits for the head"]]) is None
 
 
+@pytest.mark.parametrize(
+    ("head", "about"),
+    [
+        ([], None),
+        ([{"type": "Ready", "status": "False", "lastTransitionTime": "2026-11-30T16:00:00Z"}], None),
+        ([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-30T16:02:00Z"}], None),
+        ([{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-30T16:00:00Z"}], "crash"),
+    ],
+    ids=["new", "not ready", "ready later", "ready before"],
+)
+def test_workers_that_find_no_head_yet_may_still_come_up(head: list[dict[str, str]], about: str | None) -> None:
+    worker = copy.deepcopy(PODS["crash loop"])
+    worker["metadata"]["labels"]["ray.io/node-type"] = "worker"
+    worker["status"]["containerStatuses"][0]["lastState"]["terminated"]["startedAt"] = "2026-11-30T16:01:00Z"
+    first = pod(conditions=head)
+    first["metadata"]["labels"] = {"ray.io/node-type": "head"}
+    fault = cannot_start([first, worker])
+    assert (fault and fault.about) == about
+
+
 @pytest.mark.parametrize("reason", ["CreateContainerError", "RunContainerError", "CreateContainerConfigError"])
 def test_a_container_that_cannot_be_made_is_named(reason: str) -> None:
     state = {"waiting": {"reason": reason, "message": "no such mount"}}
