@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from components.config import Config
+from components.config import Config, check_divides
 from components.diffusion.schedule import ScheduleConfig
 from components.errors import ConfigError
 from components.fields import find_field
@@ -136,7 +136,73 @@ class UNetGuideConfig(UNetSizes, BaseGuideConfig):
         return self.guide()(self, data, spec=spec, network=PooledUNet(shape, side), standardize=standardize)
 
 
-GUIDED = {"residual_mlp": MlpGuideConfig.guides, "unet_encoder": UNetGuideConfig.guides}
+class VitGuideConfig(BaseGuideConfig):
+    """A vision transformer on noisy pixels, as GLIDE's noise-aware CLIP: guides `pixels`."""
+
+    guides = "pixels"
+    kind: Literal["vit"]
+    patch: int = Field(ge=1)
+    """Pixels on a patch's side (GLIDE: 4)."""
+    width: int = Field(ge=2)
+    """Width of the transformer (768)."""
+    depth: int = Field(ge=1)
+    """Number of blocks (12)."""
+    heads: int = Field(ge=1)
+    """Attention heads (12); divides width."""
+    mlp_ratio: float = Field(gt=0)
+    """Hidden width of each block's MLP over its width (4)."""
+    mean: tuple[float, ...]
+    """By channel, of images in [0, 1]: subtracted first (GLIDE: CLIP's)."""
+    std: tuple[float, ...]
+    """By channel: divided by then."""
+
+    @model_validator(mode="after")
+    def _divides(self) -> Self:
+        check_divides("heads", self.heads, "width", self.width)
+        if len(self.mean) != len(self.std) or not all(std > 0 for std in self.std):
+            raise ValueError("std has a positive number for each of mean")
+        return self
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(
+            kind="vit",
+            patch=4,
+            width=8,
+            depth=1,
+            heads=2,
+            mlp_ratio=2.0,
+            schedule=ScheduleConfig.tiny(),
+            mean=(0.5,),
+            std=(0.5,),
+        )
+
+    def check_side(self, side: int) -> None:
+        """Raises: ConfigError for images that do not split into patches."""
+        if side % self.patch:
+            fix = "choose guide.model.patch among the divisors of the side"
+            raise ConfigError("images do not split into patches", got=f"side {side}, patch {self.patch}", fix=fix)
+
+    def build(self, data: GeneratorData) -> "NoiseAware":
+        """Raises: ConfigError for what is no square of pixels, other channels, too few classes, or no captions."""
+        from components.guides.vit import TimedViT
+
+        spec = data.target
+        if spec.space != "pixels" or spec.shape[0] != len(self.mean) or spec.shape[1] != spec.shape[2]:
+            raise ConfigError(
+                "a guide of kind vit reads square images",
+                got=f"{spec.space} of shape {spec.shape}",
+                expected=f"pixels of {len(self.mean)} channel(s)",
+                fix="set codec.model.kind: none, and as many numbers in guide.model.mean and std as channels",
+            )
+        self.check_side(spec.shape[1])
+        sizes = self.model_dump(include={"patch", "width", "depth", "heads", "mlp_ratio", "mean", "std"})
+        network = TimedViT(**sizes, side=spec.shape[1], n_times=self.schedule.n_times, c_out=self.n_outputs(data))
+        return self.guide()(self, data, spec=spec, network=network, standardize=False)
+
+
+GUIDED = {"residual_mlp": "rdm", "unet_encoder": "pixels", "vit": "pixels"}
 """The generator that a kind of guide guides."""
-AnyGuide = MlpGuideConfig | UNetGuideConfig
+PixelGuideConfig = UNetGuideConfig | VitGuideConfig
+AnyGuide = MlpGuideConfig | PixelGuideConfig
 GuideConfig = Annotated[AnyGuide, Field(discriminator="kind")]

@@ -15,19 +15,15 @@ from torch import Tensor, nn
 
 from components.errors import ConfigError, WeightsError
 from components.files import file_sha256
-from components.interop import codecs, encoders, guides, pixels, representations, upsamplers
-from components.interop.clip import ClipTextLayout
+from components.interop import codecs, encoders, guides, pixels, representations, text, upsamplers
 from components.interop.layout import Imported, Layout, Tensors
 from components.interop.signatures import STAGE_OF
 from components.weights import read_tables, save_weights
 
 LAYOUTS: dict[str, Layout] = {
     layout.kind: layout
-    for layouts in (
-        (ClipTextLayout(),),
-        *(part.LAYOUTS for part in (encoders, codecs, representations, pixels, guides, upsamplers)),
-    )
-    for layout in layouts
+    for part in (text, encoders, codecs, representations, pixels, guides, upsamplers)
+    for layout in part.LAYOUTS
 }
 
 
@@ -118,6 +114,8 @@ def _wrapped(kind: str, tensors: dict[str, Tensor], live: dict[str, Tensor]) -> 
         case "dit" | "adm":
             return {"model": live or tensors, "model_ema": tensors}
         case "corgi" | "unclip" | "adm-classifier" | "adm-upsampler" | "glide" | "glide-upsampler":
+            return tensors
+        case "glide-clip-image" | "glide-clip-text":
             return tensors
         case "rdm" | "mage" | "deit":
             return {"model": tensors, "model_ema": None}

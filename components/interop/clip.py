@@ -13,7 +13,7 @@ from torch import Tensor
 from components.interop.layout import Imported, Layout, Tensors, depth_of, heads_of, side_of
 from components.weights import Tables
 
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _HEADS = {1280: 16, 1408: 16, 1664: 16}
 _TABLES = ("", "state_dict", "model")
 _OPENAI = "context_length"
@@ -107,8 +107,8 @@ class ClipLayout(Layout):
             "joint_dim": side_of(tensors, "visual.proj", 1),
             "quick_gelu": _OPENAI in tensors,
             "output": "projector",
-            "mean": list(_MEAN),
-            "std": list(_STD),
+            "mean": list(MEAN),
+            "std": list(STD),
         }
 
 

@@ -20,6 +20,8 @@ SIGNATURES: dict[str, tuple[str, ...]] = {
     "vq-f8": ("quantize.embedding.weight", "quant_conv.weight"),
     "vqgan": ("quantize.embedding.weight", "encoder.down.0.block.0.norm1.weight"),
     "kl": ("encoder.down_blocks.0.resnets.0.norm1.weight", "quant_conv.weight"),
+    "glide-clip-image": ("blocks.input.w_t", "blocks.input.patch_proj"),
+    "glide-clip-text": ("blocks.input.w_voc", "blocks.output.f.w"),
     "clip": ("visual.class_embedding", "visual.proj"),
     "clip-text": ("token_embedding.weight", "text_projection"),
     "mocov3": ("cls_token", "head.0.weight", "head.7.running_mean"),
@@ -36,10 +38,10 @@ STAGE_OF = {
     **dict.fromkeys(("rdm", "corgi", "unclip"), "rdm"),
     **dict.fromkeys(("ldm", "mage", "dit", "adm", "glide"), "pixels"),
     **dict.fromkeys(("adm-upsampler", "glide-upsampler"), "upsampler"),
-    "adm-classifier": "guide",
+    **dict.fromkeys(("adm-classifier", "glide-clip-image"), "guide"),
     **dict.fromkeys(("vq-f8", "vqgan", "kl"), "codec"),
     **dict.fromkeys(("mocov3", "ibot", "dino", "deit", "clip"), "encoder"),
-    "clip-text": "text",
+    **dict.fromkeys(("clip-text", "glide-clip-text"), "text"),
 }
 """The stage that imports a kind."""
 

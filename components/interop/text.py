@@ -1,11 +1,13 @@
 """Importing a text encoder that a config names."""
 
 from components.interop.clip import ClipTextLayout
-from components.interop.layout import adopt
+from components.interop.glide_clip import GlideClipTextLayout
+from components.interop.layout import Layout, adopt
 from components.text.base import TextEncoder
 from components.text.config import ClipTextConfig, TextEncoderConfig
 from components.weights import required
 
+LAYOUTS: tuple[Layout, ...] = (ClipTextLayout(), GlideClipTextLayout())
 WHERE = "text.encoder.weights"
 
 
@@ -14,5 +16,5 @@ def import_text_encoder(config: TextEncoderConfig) -> TextEncoder:
     if not isinstance(config, ClipTextConfig):
         return config.build()
     tower = config.build()
-    adopt(tower.network, required(config.weights, WHERE), (ClipTextLayout(),), where=WHERE)
+    adopt(tower.network, required(config.weights, WHERE), LAYOUTS, where=WHERE)
     return tower

@@ -136,16 +136,16 @@ class Mlp(nn.Module):
 
 
 class Block(Unit, nn.Module):
-    """Pre-norm transformer block: x + attention(norm1(x)), then x + mlp(norm2(x)). LayerNorm eps 1e-6."""
+    """Pre-norm transformer block: x + attention(norm1(x)), then x + mlp(norm2(x)). `eps`: of the LayerNorms."""
 
     N_MASKS = 4
     """Of a dropout: attention weights, attention output and both layers of the MLP."""
 
-    def __init__(self, dim: int, heads: int, *, mlp_ratio: float, qkv_bias: bool) -> None:
+    def __init__(self, dim: int, heads: int, *, mlp_ratio: float, qkv_bias: bool, eps: float = 1e-6) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, heads, qkv_bias=qkv_bias)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
 
     def forward(

@@ -88,7 +88,7 @@ def _imported(found: Checkpoint, path: Path) -> Import:
 
 def _note(found: Checkpoint, path: Path, section: Mapping[str, Any]) -> str | None:
     """What was assumed, or is to be done besides."""
-    if found.kind in clip_files.KINDS:
+    if found.kind in (*clip_files.KINDS, clip_files.GLIDE_TEXT):
         return clip_files.assumed(section, path)
     if found.kind == "kl" and "scale" not in _facts_beside(found.kind, path):
         scale = section["model"].get("scale")
@@ -275,6 +275,7 @@ def _write(name: str, section: Mapping[str, Any], whole: Mapping[str, Any]) -> N
 
 _OTHER_NAMES = {
     ("guide", "unet_encoder"): "adm-classifier",
+    ("guide", "vit"): "glide-clip-image",
     ("upsampler", "adm"): "adm-upsampler",
     ("upsampler", "glide"): "glide-upsampler",
 }
@@ -289,7 +290,8 @@ def _kind_of(stage: str, config: Mapping[str, Any]) -> str:
     reads = any(condition["kind"] == "text_transformer" for condition in model.get("conditions", ()))
     kind = "glide" if model.get("kind") == "adm" and reads else str(model.get("kind"))
     kind = _OTHER_NAMES.get((stage, kind), kind)
-    kind = clip_files.TEXT if stage == _TEXT and (model["encoder"] or {}).get("kind") == "clip" else kind
+    if stage == _TEXT and (encoder := model["encoder"] or {}).get("kind") == "clip":
+        kind = clip_files.GLIDE_TEXT if clip_files.is_glides(encoder) else clip_files.TEXT
     if kind not in LAYOUTS:
         raise ConfigError(f"the reference has no file for a {kind}", expected=", ".join(LAYOUTS))
     return kind

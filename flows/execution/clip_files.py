@@ -12,8 +12,10 @@ from components.text.config import ClipTextConfig
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-TEXT = "clip-text"
+TEXT, GLIDE_TEXT = "clip-text", "glide-clip-text"
 KINDS = ("clip", TEXT)
+_GLIDE_VOCABULARY = 65_536
+"""Rows of the table in GLIDE's file, of which the tokenizer uses 49,408."""
 _TOKENIZERS = ("tokenizer.json", "bpe_simple_vocab_16e6.txt.gz")
 _SAYS = ("config.json", "open_clip_config.json")
 _OWN = "encoder.network."
@@ -29,8 +31,13 @@ def text_section(
         "sha256": file_sha256(found) if found else "0" * 64,
     }
     encoder = {"kind": "clip", "weights": dict(pin), "tokenizer": tokenizer, **model}
-    states = base.get("states", False)
-    return {**base, "encoder": encoder, "states": states, "joint": {"dim": None, "seed": 0, "train": None}}
+    shared = None if is_glides(model) else {"dim": None, "seed": 0, "train": None}
+    return {**base, "encoder": encoder, "states": base.get("states", False), "joint": shared}
+
+
+def is_glides(model: Mapping[str, Any]) -> bool:
+    """Whether a text tower is that of GLIDE's guide, whose image tower is no encoder."""
+    return bool(model.get("vocabulary") == _GLIDE_VOCABULARY)
 
 
 def facts_beside(kind: str, path: Path) -> dict[str, Any]:
@@ -50,7 +57,8 @@ def assumed(section: Mapping[str, Any], path: Path) -> str | None:
     """What the file and its neighbors do not say."""
     model = section.get("model") or section["encoder"]
     told = []
-    if not model["quick_gelu"] and not any(path.with_name(name).is_file() for name in _SAYS):
+    unsaid = not model["quick_gelu"] and not is_glides(model)
+    if unsaid and not any(path.with_name(name).is_file() for name in _SAYS):
         told.append(f"quick_gelu: false is assumed, as neither {' nor '.join(_SAYS)} lies beside it")
     if "tokenizer" in model and not Path(model["tokenizer"]["uri"]).is_file():
         told.append(f"neither {' nor '.join(_TOKENIZERS)} lies beside it; text.encoder.tokenizer has to name one")

@@ -17,7 +17,7 @@ from components.errors import ConfigError
 from components.fields import TEXT_FIELDS
 from components.generators.config import DiffusionConfig
 from components.generators.sampling import AnySampling, Beside, DiffusionSampling, sampling_fault
-from components.guides.config import AnyGuide, UNetGuideConfig
+from components.guides.config import AnyGuide, PixelGuideConfig
 from components.metrics.config import FeatureConfig
 from components.pixels.base import PixelDiffusionConfig
 from flows.pipeline.policy import GateParams, RetrainParams
@@ -171,7 +171,7 @@ def _sides(params: Params) -> Iterator[str]:
     codec = params.codec.model
     models = {"pixels": params.pixels.model, "guide": params.guide.model if params.guide is not None else None}
     for stage, model in models.items():
-        if isinstance(model, PixelDiffusionConfig | UNetGuideConfig):
+        if isinstance(model, PixelDiffusionConfig | PixelGuideConfig):
             try:
                 model.check_side(getattr(codec, "side", codec.px))
             except ConfigError as error:

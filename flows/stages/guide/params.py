@@ -16,11 +16,12 @@ class GuideParams(Config):
     numerics: int
     """Raise it to force a new run."""
     model: GuideConfig
-    """The network, and with it which generator it guides: residual_mlp the RDM, unet_encoder the pixel generator."""
+    """The network, and with it which generator it guides: residual_mlp the RDM, unet_encoder and vit the pixel
+    generator."""
     seed: int = Field(ge=0)
     """Seed of the initial weights and of the examination."""
     weights: WeightsFile | None = added()
-    """A checkpoint to start from, one of ADM's classifiers or ours; null: random weights."""
+    """A checkpoint to start from, one of ADM's classifiers, GLIDE's image tower or ours; null: random weights."""
     train: TrainConfig | None
     """The training run (ADM: AdamW 3e-4, weight decay 0.05, batch 256, 300,000 steps at 128 pixels); null: none, the
     weights are imported as they are."""

@@ -17,7 +17,7 @@ from components.errors import ConfigError, DataError, WeightsError
 from components.files import file_sha256
 from components.generators.config import GeneratorData
 from components.guides import load_guide
-from components.guides.config import MlpGuideConfig, UNetGuideConfig
+from components.guides.config import MlpGuideConfig, UNetGuideConfig, VitGuideConfig
 from components.images.pictures import png_bytes, to_uint8
 from components.interop.checkpoint import export_tensors, write_checkpoint
 from components.pixels.adm import AdmConfig
@@ -43,7 +43,7 @@ def _params(model: Any, **changes: object) -> GuideParams:
     return params.model_copy(update=changes)
 
 
-@pytest.mark.parametrize("model", [MLP, UNetGuideConfig.tiny()], ids=lambda model: model.kind)
+@pytest.mark.parametrize("model", [MLP, UNetGuideConfig.tiny(), VitGuideConfig.tiny()], ids=lambda model: model.kind)
 def test_it_writes_a_guide_and_how_well_it_sees_through_noise(model: Any, tmp_path: Path) -> None:
     make_encode(tmp_path / "in/encode", draw_bars(len(SPLITS))[0], SPLITS)
     out = FolderArtifact(tmp_path / "out")
