@@ -11,7 +11,7 @@ BATCH = {"encoder": 128, "rdm": 128, "pixels": 64, "evaluate": 64}
 """Examples per training step."""
 DIM = 64
 """Of the representations; fewer where the encoder's are, or where there are hardly any pictures to find axes in."""
-PAINTER_STEPS, RDM_STEPS = 18, 50
+PAINTER_STEPS, RDM_STEPS = 12, 16
 """Evaluations of the networks for a picture and for a representation."""
 _PAINTERS: dict[int, dict[str, int]] = {
     16: {"width": 160, "depth": 4, "heads": 4, "stride": 4, "channels": 32},
@@ -50,8 +50,8 @@ def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int,
             "seed": 0,
             "representations": "rdm",
             "grid": min(100, n_samples),
-            "rdm": _sampling("ddim", RDM_STEPS),
-            "pixels": _sampling("dpm_solver_2m", PAINTER_STEPS),
+            "rdm": _sampling(RDM_STEPS),
+            "pixels": _sampling(PAINTER_STEPS),
         },
         "evaluate": {
             "numerics": 4,
@@ -263,7 +263,7 @@ def _rdm(steps: int, batch: int, dim: int) -> dict[str, Any]:
         "init": None,
         "train": _train(steps, batch, 3e-3, betas=[0.9, 0.999], decay="all", clip_norm=None),
         "ema": _ema(steps),
-        "check": {"n": 500, "batch_size": 250, "sampling": _sampling("ddim", RDM_STEPS)},
+        "check": {"n": 500, "batch_size": 250, "sampling": _sampling(RDM_STEPS)},
     }
 
 
@@ -287,7 +287,7 @@ def _pixels(size: int, steps: int, batch: int) -> dict[str, Any]:
         "init": None,
         "train": _train(steps, batch, 1.5e-3),
         "ema": _ema(steps),
-        "preview": {"every": max(1, steps // 3), "n": 32, "sampling": _sampling("dpm_solver_2m", PAINTER_STEPS)},
+        "preview": {"every": max(1, steps // 3), "n": 32, "sampling": _sampling(PAINTER_STEPS)},
     }
 
 
@@ -331,8 +331,9 @@ def _ema(steps: int) -> dict[str, Any]:
     return {"decay": round(min(0.9995, 1 - 1 / max(20.0, steps / 20)), 4), "rule": "ramped"}
 
 
-def _sampling(sampler: str, n: int) -> dict[str, Any]:
-    return {"kind": "diffusion", "sampler": sampler, "steps": n, "spacing": "trailing", "eta": 0.0, "guidance": 0.0}
+def _sampling(n: int) -> dict[str, Any]:
+    how = {"kind": "diffusion", "sampler": "dpm_solver_2m", "steps": n, "spacing": "trailing"}
+    return how | {"eta": 0.0, "guidance": 0.0}
 
 
 def _allowed(share: float, least: float) -> float:
