@@ -88,14 +88,14 @@ class RaggedColumn:
         self._ends = np.cumsum([len(piece) for piece in pieces])
         self._starts = np.concatenate([at[:-1] for at in offsets]) if pieces else np.zeros(0, np.int32)
         self._lengths = np.concatenate(lengths) if pieces else np.zeros(0, np.int32)
-        self._longest = max(1, int(self._lengths.max(initial=0)))
+        self.longest = max(1, int(self._lengths.max(initial=0)))
 
     def take(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        out = np.zeros((len(rows), self._longest, *self._shape), self._dtype)
+        out = np.zeros((len(rows), self.longest, *self._shape), self._dtype)
         which, _ = _places(self._ends, rows)
         for i, (piece, start, n) in enumerate(zip(which, self._starts[rows], self._lengths[rows], strict=True)):
             out[i, :n] = self._elements[piece][start : start + n]
-        return out, np.arange(self._longest) < self._lengths[rows][:, None]
+        return out, np.arange(self.longest) < self._lengths[rows][:, None]
 
     def present(self, rows: np.ndarray) -> np.ndarray:
         return np.asarray(self._lengths[rows] > 0)

@@ -1,10 +1,14 @@
-"""Reading the encode cache: what the generators train on. Memory-mapped; only train rows can reach training."""
+"""Reading the encode cache: what the generators train on. Memory-mapped; only train rows can reach training.
+
+Here all of it; components/cache/parts.py reads one that is too large for that.
+"""
 
 import copy
+import itertools
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +18,10 @@ from torch import Tensor
 
 from components.base import Batch, Reader
 from components.cache.columns import Column, RaggedColumn, open_column
+from components.cache.config import USUAL, Reading, ReadingChoice
 from components.cache.shards import open_shard, shard_name
 from components.collection.splits import SPLITS
-from components.config import Config
+from components.config import Config, added
 from components.errors import ArtifactError, ShapeError
 from components.fields import FieldSpec, find_field, mask_name
 from components.rng import Rng
@@ -35,6 +40,20 @@ def cache_fields(
     return (*data_fields(dim, target, classes), CAPTION, *more)
 
 
+class ShardCounts(Config):
+    """What a shard holds."""
+
+    pictures: dict[str, dict[str, int]]
+    """Split -> the fields that not every picture has, as a list with commas -> pictures that have just these."""
+    longest: dict[str, int]
+    """Elements of the longest row of each ragged field."""
+
+    def having(self, split: str, fields: Iterable[str]) -> int:
+        """Pictures of a split that have these fields, all of which may be missing."""
+        wanted = set(fields)
+        return sum(n for names, n in self.pictures.get(split, {}).items() if wanted <= set(names.split(",")))
+
+
 class CacheInfo(Config):
     """cache.json."""
 
@@ -48,6 +67,8 @@ class CacheInfo(Config):
     """Pictures per split."""
     chunks: list[str]
     """Chunks in order; each is one shard."""
+    shards: tuple[ShardCounts, ...] | None = added()
+    """Of a large cache: what each shard holds, so that a worker knows it of those that it never opens."""
 
     @property
     def dim(self) -> int:
@@ -60,9 +81,23 @@ class CacheInfo(Config):
         return next((field.names for field in self.fields if field.name == "class"), None) or None
 
 
-def open_cache(artifact: Reader, *, ram_bytes: int = RAM_BYTES) -> "Cache":
-    """The cache of an encode artifact."""
+class CacheArtifact(Reader, Protocol):
+    """An encode artifact."""
+
+    def release(self, name: str) -> None:
+        """Forget a file: where it was fetched, its place on the disk is free again."""
+        ...
+
+
+def open_cache(artifact: CacheArtifact, reading: ReadingChoice = None, *, ram_bytes: int = RAM_BYTES) -> "Cache":
+    """The cache of an encode artifact. `reading`: None lets its size decide."""
+    from components.cache.parts import PartedCache
+
     info = CacheInfo.model_validate(artifact.read_json("cache.json"))
+    if reading is None and info.shards is not None:
+        reading = USUAL
+    if isinstance(reading, Reading):
+        return PartedCache(info, artifact, reading)
     return Cache(info, [artifact.path(shard_name(chunk)) for chunk in info.chunks], ram_bytes=ram_bytes)
 
 
@@ -96,11 +131,22 @@ class Cache:
         """
         return CacheSplit(self._rows, "train", fields)
 
+    def count(self) -> ShardCounts:
+        """Of the shards that are open."""
+        return self._rows.count()
+
     def held_out(self, name: Literal["val", "test"], fields: Sequence[str] | None = None) -> "CacheSplit":
         """Pictures that no training has seen. `fields` as in training()."""
         if name not in ("val", "test"):
             raise ArtifactError("not a held-out split", got=name, expected="val or test")
         return CacheSplit(self._rows, name, fields)
+
+
+def batch_fields(known: Sequence[FieldSpec], names: Sequence[str] | None) -> list[FieldSpec]:
+    """The fields of a batch; all that there can be if names is None. Raises: ConfigError for one that there is not."""
+    if names is None:
+        return [field for field in known if field.in_batches]
+    return [find_field(known, name) for name in dict.fromkeys(names)]
 
 
 class CacheSplit:
@@ -109,10 +155,7 @@ class CacheSplit:
     def __init__(self, rows: "_Rows", name: str, fields: Sequence[str] | None) -> None:
         self._rows, self.name = rows, name
         self._images = np.flatnonzero(rows.splits == SPLITS.index(name))
-        known = rows.fields
-        self._fields = [one for one in known if one.in_batches]
-        if fields is not None:
-            self._fields = [find_field(known, one) for one in dict.fromkeys(fields)]
+        self._fields = batch_fields(rows.fields, fields)
 
     @cached_property
     def labels(self) -> np.ndarray | None:
@@ -123,22 +166,26 @@ class CacheSplit:
     def __len__(self) -> int:
         return len(self._images)
 
+    @property
+    def examples(self) -> Any:
+        """What the training loop is to know of them: how many there are, or the order in which to read them."""
+        return len(self)
+
     def fetch(self, indices: np.ndarray, rng: Rng) -> Batch:
         """A random view of each picture, and a random choice. Shapes: (b,) with rng.rows = b. Same rng, same batch."""
         if rng.rows != len(indices):
             raise ShapeError("one draw per picture is needed", got=f"{rng.rows} rows", expected=len(indices))
-        n_views = self._rows.n_views[self._images[indices]]
-        views = (rng.uniform().cpu().numpy() * n_views).astype(np.int64)
+        views = (rng.uniform().cpu().numpy() * self.n_views(indices)).astype(np.int64)
         chooses = any(field.choices for field in self._fields)
-        return self._batch(indices, views, rng.uniform().cpu().numpy() if chooses else 0.0)
+        return self.batch(indices, views, rng.uniform().cpu().numpy() if chooses else 0.0)
 
     def rows(self, indices: np.ndarray | Sequence[int], view: int = 0) -> Batch:
         """The same view of each picture; 0 is the plain one. Raises: ShapeError for a view that is not there."""
         indices = np.asarray(indices, np.int64)
-        fewest = int(self._rows.n_views[self._images[indices]].min(initial=view + 1))
+        fewest = int(self.n_views(indices).min(initial=view + 1))
         if not 0 <= view < fewest:
             raise ShapeError("there is no such view", got=view, expected=f"0 … {fewest - 1} in {self.name}")
-        return self._batch(indices, np.full(len(indices), view))
+        return self.batch(indices, np.full(len(indices), view))
 
     def field(self, name: str, indices: np.ndarray) -> Tensor:
         """One field of the plain view of each picture, without its mask. Shapes: (n,) -> (n, ...)."""
@@ -161,8 +208,13 @@ class CacheSplit:
         """All that metadata says of each picture; None where it says nothing."""
         return self._text("caption", indices)
 
-    def _batch(self, indices: np.ndarray, views: np.ndarray, at: np.ndarray | float = 0.0) -> Batch:
-        """`at`: as in RaggedColumn.pick(), the same choice of all fields; 0 is the first."""
+    def n_views(self, indices: np.ndarray) -> np.ndarray:
+        """Views of each picture. Shapes: (b,) -> (b,)."""
+        n_views: np.ndarray = self._rows.n_views[self._images[indices]]
+        return n_views
+
+    def batch(self, indices: np.ndarray, views: np.ndarray, at: np.ndarray | float = 0.0) -> Batch:
+        """A view of each picture. `at`: as in RaggedColumn.pick(), the same choice of all fields; 0 is the first."""
         batch: dict[str, Tensor] = {}
         for field in self._fields:
             values, mask = self._rows.take(field.name, self._images[indices], views, at)
@@ -211,6 +263,22 @@ class _Rows:
         if name in self.codes:
             return np.asarray(self.codes[name][images] >= 0)
         return self._columns[find_field(self.fields, name).name].present(self.starts[images])
+
+    def count(self) -> ShardCounts:
+        """Pictures by split and by what they have."""
+        images = np.arange(len(self.starts))
+        some = [f.name for f in self.fields if f.in_batches and (f.nullable or f.ragged or f.names)]
+        has = np.stack([np.zeros(len(images), bool), *(self.present(name, images) for name in some)], 1)
+        pictures: dict[str, dict[str, int]] = {}
+        for code, split in enumerate(SPLITS):
+            kinds, numbers = np.unique(has[self.splits == code], axis=0, return_counts=True)
+            named = (",".join(itertools.compress(some, kind[1:])) for kind in kinds)
+            pictures[split] = dict(zip(named, numbers.tolist(), strict=True))
+        columns = self._columns.items()
+        return ShardCounts(
+            pictures=pictures,
+            longest={name: column.longest for name, column in columns if isinstance(column, RaggedColumn)},
+        )
 
     def _codes(self, column: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
         """Position among names of each picture's value, -1 for nulls. Shapes: (n pictures,) int64."""

@@ -20,7 +20,7 @@ from components.training.curve import Curve, diverged
 from components.training.distributed import any_rank, gather_objects
 from components.training.modes import in_eval_mode
 from components.training.optim import lr_at
-from components.training.order import Batches
+from components.training.order import Batches, Order
 from components.training.parallel import gather, in_training, on_device, recomputing
 from components.training.report import Report
 from components.training.step import Stepper
@@ -48,7 +48,7 @@ class TrainResult:
 def train(
     trainable: Trainable,
     fetch: Fetch,
-    n_examples: int,
+    examples: int | Order,
     config: TrainConfig,
     worker: Worker,
     *,
@@ -62,10 +62,10 @@ def train(
         what = f"batch_size is {config.batch_size} but there are {worker.world_size} workers"
         raise ConfigError(what, fix="use at most batch_size workers")
     run = _Run(trainable, config, worker, preview)
-    run.work = work_of_example(trainable, fetch, n_examples, config)
+    batches = Batches(fetch, examples, config, worker)
+    run.work = work_of_example(trainable, fetch, len(batches.order), config)
     with fitting_threads(step_flops(run.work, config, worker), worker), recomputing(run.live, worker):
         try:
-            batches = Batches(fetch, n_examples, config, worker)
             for step, batch in batches.between(run.restore(), config.steps, run.meter.awaited):
                 scalars = run.stepper(step, batch)
                 run.curve.add(step + 1, scalars, run.stepper.share)

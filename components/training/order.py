@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,6 +14,37 @@ from components.rng import BatchRng, derive_seed
 from components.training.config import TrainConfig
 from components.training.trainable import Fetch
 from components.training.worker import Worker
+
+
+class Order(Protocol):
+    """The order of a collection that is read by its parts: pure, whatever is held."""
+
+    def __len__(self) -> int: ...
+
+    def indices(self, seed: int, step: int, batch_size: int, rows: slice) -> np.ndarray:
+        """Examples of these rows of the whole batch of a step. Shapes: (stop - start,) int64."""
+        ...
+
+    def expect(self, seed: int, step: int, batch_size: int, rows: slice) -> None:
+        """Called before these rows of a step are fetched, steps in order: a time to look ahead."""
+        ...
+
+
+class Shuffled:
+    """All examples in one: epochs of fresh permutations."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def indices(self, seed: int, step: int, batch_size: int, rows: slice) -> np.ndarray:
+        return global_indices(seed, step, batch_size, self.n)[rows]
+
+    def expect(self, seed: int, step: int, batch_size: int, rows: slice) -> None:
+        """Nothing has to be fetched."""
+
 
 Awaited = Callable[["Future[Batch]"], Batch]
 
@@ -42,13 +74,15 @@ def noise_rng(config: TrainConfig, worker: Worker, step: int, which: int, part: 
 class Batches:
     """This rank's share of each step's batch."""
 
-    def __init__(self, fetch: Fetch, n_examples: int, config: TrainConfig, worker: Worker) -> None:
-        self.fetch, self.n_examples, self.config, self.worker = fetch, n_examples, config, worker
+    def __init__(self, fetch: Fetch, examples: int | Order, config: TrainConfig, worker: Worker) -> None:
+        self.fetch, self.config, self.worker = fetch, config, worker
+        self.order: Order = Shuffled(examples) if isinstance(examples, int) else examples
 
     def at(self, step: int) -> Batch:
         """The batch of a step, on the CPU."""
         config, rows = self.config, self.worker.rows(self.config.batch_size)
-        indices = global_indices(config.seed, step, config.batch_size, self.n_examples)[rows]
+        self.order.expect(config.seed, step, config.batch_size, rows)
+        indices = self.order.indices(config.seed, step, config.batch_size, rows)
         seed = derive_seed(config.seed, "fetch", step)
         batch = self.fetch(indices, BatchRng(seed, config.batch_size, start=rows.start, stop=rows.stop))
         if self.worker.device.type == "cuda":

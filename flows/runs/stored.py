@@ -5,6 +5,7 @@ import hashlib
 import shutil
 import threading
 import uuid
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ class StoredArtifact:
     def __init__(self, store: Store, run: CommittedRun, scratch: Path) -> None:
         self._store, self._run, self._scratch = store, run, scratch
         self._checked: dict[str, Path] = {}
-        self._lock = threading.Lock()
+        self._locks = defaultdict[str, threading.Lock](threading.Lock)
 
     @property
     def manifest(self) -> Manifest:
@@ -42,10 +43,15 @@ class StoredArtifact:
         return self._run.digest
 
     def path(self, name: str) -> Path:
-        with self._lock:
+        with self._locks[name]:
             if name not in self._checked:
                 self._checked[name] = self._fetch(name)
             return self._checked[name]
+
+    def release(self, name: str) -> None:
+        with self._locks[name]:
+            if name in self._checked and self._store.local_path(self._run.keys[name]) is None:
+                self._checked.pop(name).unlink()
 
     def read_bytes(self, name: str) -> bytes:
         return self.path(name).read_bytes()

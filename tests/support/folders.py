@@ -58,6 +58,8 @@ class FolderArtifact:
     def path(self, name: str) -> Path:
         return self.root / name
 
+    def release(self, name: str) -> None: ...
+
     def read_bytes(self, name: str) -> bytes:
         return self.path(name).read_bytes()
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from components.base import Batch, Metrics
+from components.cache.config import LARGE_BYTES
 from components.cache.memo_keys import shard_key
 from components.cache.reader import Cache, CacheInfo, CacheSplit, cache_fields
 from components.cache.shards import ShardWriter, shard_name
@@ -181,10 +182,14 @@ def _finish(params: EncodeParams, shards: _Shards, out: Output) -> Metrics:
         counts={},
         chunks=shards.chunks,
     )
-    cache = Cache(info, [shards.path(chunk) for chunk in shards.chunks], ram_bytes=0)  # only samples are read
+    paths = [shards.path(chunk) for chunk in shards.chunks]
+    cache = Cache(info, paths, ram_bytes=0)  # only samples are read
     parts = {"train": cache.training(), "val": cache.held_out("val"), "test": cache.held_out("test")}
     counts = {name: len(part) for name, part in parts.items()}
-    out.write_json("cache.json", info.model_copy(update={"counts": counts}).model_dump(mode="json"))
+    known: dict[str, Any] = {"counts": counts}
+    if sum(path.stat().st_size for path in paths) > LARGE_BYTES:
+        known["shards"] = tuple(Cache(info, [path], ram_bytes=0).count() for path in paths)
+    out.write_json("cache.json", info.model_copy(update=known).model_dump(mode="json"))
     _draw_views(parts["train"], shards, params.views.n_views, out)
     return {
         **counts,

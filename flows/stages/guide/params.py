@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from components.cache.config import ReadingChoice
 from components.config import Config, added
 from components.guides import GuideConfig
 from components.training.config import TrainConfig
@@ -25,6 +26,8 @@ class GuideParams(Config):
     train: TrainConfig | None
     """The training run (ADM: AdamW 3e-4, weight decay 0.05, batch 256, 300,000 steps at 128 pixels); null: none, the
     weights are imported as they are."""
+    reading: ReadingChoice = added()
+    """How its rows are read; null: a cache of more than 16 GB by windows, a smaller one whole."""
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

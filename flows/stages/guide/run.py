@@ -35,7 +35,7 @@ def run(params: GuideParams, inputs: Inputs, out: Output, worker: Worker) -> Met
 
     Raises: ConfigError when the cache does not suit the model or has fewer than two classes; DataError.
     """
-    cache = open_cache(inputs["encode"])
+    cache = open_cache(inputs["encode"], params.reading)
     data = GeneratorData(target=cache.target_spec, dim=cache.dim, classes=cache.classes)
     if params.model.recognizes == "text":
         data = data.model_copy(update={"more": (find_field(cache.fields, "text"),)})
@@ -51,7 +51,7 @@ def run(params: GuideParams, inputs: Inputs, out: Output, worker: Worker) -> Met
     graded, curve = {guide.metric: guide}, []
     if params.train is not None:
         trainable = GuideTrainable(guide)
-        curve = train(trainable, training.fetch, len(training), params.train, worker).curve
+        curve = train(trainable, training.fetch, training.examples, params.train, worker).curve
         graded[f"{guide.metric}_clean"] = trainable.twin
     if worker.rank != 0:
         return {}

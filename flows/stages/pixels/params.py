@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from components.cache.config import ReadingChoice
 from components.config import Config, added
 from components.generators.sampling import Sampling, refuse_sampling
 from components.pixels import PixelConfig
@@ -37,6 +38,8 @@ class PixelsParams(Config):
     """Start from a finished pixels run: `sha256:` and its content digest. `rcg retrain` writes it; null: do not."""
     train: TrainConfig | None
     """The training run; null: none, the weights are imported as they are."""
+    reading: ReadingChoice = added()
+    """How its rows are read; null: a cache of more than 16 GB by windows, a smaller one whole."""
     ema: EmaConfig | None
     """Averaging of the weights that are kept; null: the last weights."""
     earlier: float | None = added(gt=0, lt=1)

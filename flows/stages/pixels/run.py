@@ -34,7 +34,7 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
 
     Raises: ConfigError when target space, labels or number of images do not suit the model.
     """
-    cache = open_cache(inputs["encode"])
+    cache = open_cache(inputs["encode"], params.reading)
     data = params.model.data(cache.fields, cache.target_spec)
     with seeded_init(params.seed):
         generator: Generator = params.model.build(data)
@@ -53,7 +53,7 @@ def run(params: PixelsParams, inputs: Inputs, out: Output, worker: Worker) -> Me
     curve = []
     if params.train is not None:
         preview = Preview(params.preview.every, previews.draw)
-        curve = train(trainable, training.fetch, len(training), params.train, worker, preview=preview).curve
+        curve = train(trainable, training.fetch, training.examples, params.train, worker, preview=preview).curve
     if worker.rank != 0:
         return {}
     fitted = trainable.result.eval()

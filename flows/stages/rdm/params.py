@@ -4,6 +4,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from components.cache.config import ReadingChoice
 from components.config import Config, added
 from components.generators.sampling import DiffusionSampling, Sampling, refuse_sampling
 from components.rdm import RdmModelConfig
@@ -42,6 +43,8 @@ class RdmParams(Config):
     train: TrainConfig | None
     """The training run (paper: AdamW 5.12e-4 constant, batch 512, weight decay 0.01 on everything, 200 epochs); null:
     none, the weights are imported as they are."""
+    reading: ReadingChoice = added()
+    """How its rows are read; null: a cache of more than 16 GB by windows, a smaller one whole."""
     ema: EmaConfig | None
     """Averaging of the weights that are kept (paper: ramped to 0.9999); null: the last weights."""
     earlier: float | None = added(gt=0, lt=1)

@@ -40,7 +40,7 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
 
     Raises: ConfigError when the dimension is not the encoder's, or labels are needed and missing.
     """
-    cache = open_cache(inputs["encode"])
+    cache = open_cache(inputs["encode"], params.reading)
     data = params.model.data(cache.fields, cache.target_spec)
     with seeded_init(params.seed):
         rdm: Generator = params.model.build(data)
@@ -55,7 +55,7 @@ def run(params: RdmParams, inputs: Inputs, out: Output, worker: Worker) -> Metri
     earlier, curve = None, []
     if params.train is not None:
         trainable = GeneratorTrainable(rdm, params.ema, params.earlier)
-        curve = train(trainable, training.fetch, len(training), params.train, worker).curve
+        curve = train(trainable, training.fetch, training.examples, params.train, worker).curve
         fitted, earlier = trainable.result, trainable.earlier
     if worker.rank != 0:
         return {}

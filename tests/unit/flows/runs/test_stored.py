@@ -169,6 +169,20 @@ def test_inputs_are_checked_at_the_first_read(kind: type[LocalStore], tmp_path: 
         StoredArtifact(store, run, tmp_path / "scratch 2").path("deep/a.bin")
 
 
+@pytest.mark.parametrize("kind", [LocalStore, Remote])
+def test_what_is_released_is_fetched_and_checked_again_or_stays_in_the_store(
+    kind: type[LocalStore], tmp_path: Path
+) -> None:
+    store = kind(tmp_path / "store")
+    run = make_run(store, SPEC, {"a": b"abc"})
+    parent = StoredArtifact(store, run, tmp_path / "scratch")
+    path = parent.path("a")
+    for _ in range(2):
+        parent.release("a")
+    assert path.exists() == (kind is LocalStore)
+    assert store.get(run.keys["a"]) == parent.path("a").read_bytes() == b"abc"
+
+
 def test_only_declared_parents_can_be_read(store: LocalStore, tmp_path: Path) -> None:
     run = make_run(store, SPEC, {"a": b""})
     inputs = StoredInputs({"encode": StoredArtifact(store, run, tmp_path)}, "demo", "lock: 1\n", tmp_path / "scratch")

@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from components.base import Metrics
+from components.cache.parts import PartSplit
 from components.cache.reader import CacheSplit, open_cache
 from components.cache.shards import shard_name
 from components.codecs.config import NoneConfig
@@ -84,6 +85,22 @@ def test_every_representation_is_of_the_pixels_beside_it(tmp_path: Path, monkeyp
         assert (batch["representation"] - expected).abs().max() < 1e-4
     views = [_all(cache.training(), view)["target"] for view in range(3)]
     assert all((views[i] != views[j]).flatten(1).any(1).all() for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_a_large_cache_lists_its_shards_and_is_read_by_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = _place(tmp_path, labels="folder")
+    _, small = _encode(place)
+    monkeypatch.setattr(encode, "LARGE_BYTES", 0)
+    _, large = _encode(place, "b")
+    assert [n for n, digest in large.digests().items() if small.digests()[n] != digest] == ["cache.json"]
+    whole, parts = open_cache(small).training(), open_cache(large).training()
+    assert isinstance(parts, PartSplit)
+    assert parts.labels is not None
+    assert whole.labels is not None
+    assert parts.labels.tolist() == whole.labels.tolist()
+    assert all(
+        torch.equal(_all(whole, view)[name], rows) for view in (0, 2) for name, rows in _all(parts, view).items()
+    )
 
 
 def test_told_to_stop_it_ends_after_the_shard_at_hand_and_goes_on_with_the_next(tmp_path: Path) -> None:

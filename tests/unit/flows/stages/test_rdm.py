@@ -9,6 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from components.cache.config import Reading
 from components.cache.reader import open_cache
 from components.conditions.config import VectorConfig
 from components.errors import ConfigError, WeightsError
@@ -52,6 +53,15 @@ def _params(**changes: object) -> RdmParams:
 def _inputs(root: Path, splits: list[str] = SPLITS, *, labeled: bool = True) -> FolderInputs:
     make_encode(root / "encode", draw_bars(len(splits))[0], splits, labeled=labeled)
     return FolderInputs(root)
+
+
+def test_rows_may_be_read_by_window(tmp_path: Path) -> None:
+    inputs, read = _inputs(tmp_path / "in"), Reading(lanes=2, window=1)
+    out, other = FolderArtifact(tmp_path / "window"), FolderArtifact(tmp_path / "whole")
+    metrics = run(_params(reading=read), inputs, out, worker(tmp_path))
+    assert metrics["n_train"] == 12
+    assert metrics.keys() == run(_params(), inputs, other, worker(tmp_path)).keys()
+    assert out.read_bytes("weights.safetensors") != other.read_bytes("weights.safetensors")
 
 
 def test_a_base_of_several_gaussians_is_fitted_described_and_saved(tmp_path: Path) -> None:
