@@ -1,5 +1,6 @@
 """rcg repro --parallel against DVC itself, in a pipeline of our shape whose commands are shell one-liners."""
 
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,12 +20,19 @@ NEEDS = {name: [need.stage for need in stage.needs] for name, stage in STAGES.it
 PAIRS = (("encoder", "codec"), ("rdm", "pixels"))
 
 
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repository")
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    subprocess.run([dvc_command(), "init", "-q"], cwd=folder, check=True)
+    (folder / "collection.lock").write_text("{}")
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Path:
+def project(repository: Path, tmp_path: Path) -> Path:
     """A pipeline in which two pairs of stages each wait for the other to have started."""
-    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    subprocess.run([dvc_command(), "init", "-q"], cwd=tmp_path, check=True)
-    (tmp_path / "collection.lock").write_text("{}")
+    shutil.copytree(repository, tmp_path, dirs_exist_ok=True)
     write(tmp_path)
     return tmp_path
 
@@ -42,6 +50,10 @@ def write(folder: Path, needs: Mapping[str, list[str]] = NEEDS, **commands: str)
         for name, parents in needs.items()
     }
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+
+
+def stages_with(needs: Mapping[str, list[str]]) -> dict[str, Stage]:
+    return {name: Stage(name, tuple(Need(n) for n in parents), ()) for name, parents in needs.items()}
 
 
 def order(folder: Path) -> list[str]:
@@ -82,15 +94,15 @@ def test_one_job_is_one_stage_at_a_time(project: Path) -> None:
 def test_a_stage_starts_when_its_own_needs_are_done_not_when_others_are(project: Path) -> None:
     """Two chains beside each other: neither waits for the other's first stage."""
     needs: dict[str, list[str]] = {"a": [], "b": [], "a2": ["a"], "b2": ["b"], "end": ["a2", "b2"]}
-    stages = {name: Stage(name, tuple(Need(n) for n in parents), ()) for name, parents in needs.items()}
     write(project, needs, a="for i in $(seq 300); do [ -e b2.out ] && break; sleep 0.1; done; [ -e b2.out ]")
-    assert repro_parallel([], stages, project, jobs=2) == 0
+    assert repro_parallel([], stages_with(needs), project, jobs=2) == 0
     assert order(project) == ["b", "b2", "a", "a2", "end"]
 
 
 def test_when_one_fails_the_other_is_let_finish_and_the_rest_waits(project: Path) -> None:
-    write(project, rdm="touch rdm.here; false", pixels="while ! [ -e rdm.here ]; do sleep 0.1; done; sleep 2")
-    assert repro_parallel([], STAGES, project, jobs=2) != 0
+    needs: dict[str, list[str]] = {"rdm": [], "pixels": [], "sample": ["rdm", "pixels"]}
+    write(project, needs, rdm="touch rdm.here; false", pixels="while ! [ -e rdm.here ]; do sleep 0.1; done; sleep 2")
+    assert repro_parallel([], stages_with(needs), project, jobs=2) != 0
     assert (project / "pixels.out").exists()
     assert not (project / "sample.out").exists()
 
