@@ -33,7 +33,7 @@ class GeneratorData(Config):
 class GeneratorConfig(Config):
     """A generator: its kind, its conditions, its sizes."""
 
-    sampled_by: ClassVar[Literal["diffusion", "masked"]]
+    sampled_by: ClassVar[Literal["diffusion", "masked", "direct"]]
     """Kind of the sampling options that it takes."""
     ports: ClassVar[tuple[Port, ...]]
     """Ports of its network."""
@@ -118,6 +118,18 @@ class DiffusionConfig(GeneratorConfig):
     def outputs(self, n: int) -> int:
         """Channels that the network puts out for targets of n channels."""
         return 2 * n if self.variance == "learned" else n
+
+
+class DirectConfig(GeneratorConfig):
+    """A generator without noise: a regression with a contrastive loss, whatever the network."""
+
+    sampled_by = "direct"
+    contrast: float = Field(ge=0)
+    """Weight of the contrastive loss beside the mean squared error (ECLIPSE: 0.2); 0: the regression alone."""
+    temperature: float = Field(gt=0)
+    """Of the cosines in it."""
+    n_rivals: int = Field(ge=1, le=65_536)
+    """Representations of training rows with which each row's own has to compete."""
 
 
 class MaskConfig(Config):

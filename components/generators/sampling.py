@@ -89,11 +89,28 @@ class MaskedSampling(Config):
         return cls(kind="masked", steps=2, temperature=1.0, guidance=0.0)
 
 
+class DirectSampling(Config):
+    """How a generator without noise is sampled: its one guess."""
+
+    kind: Literal["direct"]
+    guidance: float = Field(ge=0)
+    """g in cond + g (cond - uncond); 0 is off."""
+
+    @property
+    def steps(self) -> int:
+        """Guesses."""
+        return 1
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="direct", guidance=0.0)
+
+
 _RENAMED = {"dit": "diffusion", "adm": "diffusion", "ldm": "diffusion", "mage": "masked"}
 
 
 def _current(value: Any) -> Any:
-    """Raises: ValueError for options as they were written before there were two kinds."""
+    """Raises: ValueError for options as they were written before there were kinds."""
     if isinstance(value, dict) and (kind := value.get("kind")) in _RENAMED:
         raise ValueError(f"sampling kind {kind} is called {_RENAMED[kind]} now; write kind: {_RENAMED[kind]}")
     if isinstance(value, dict) and "kind" not in value and "sampler" in value:
@@ -101,7 +118,7 @@ def _current(value: Any) -> Any:
     return value
 
 
-AnySampling = DiffusionSampling | MaskedSampling
+AnySampling = DiffusionSampling | MaskedSampling | DirectSampling
 Sampling = Annotated[Annotated[AnySampling, Field(discriminator="kind")], BeforeValidator(_current)]
 
 

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from components.rdm.config import RdmConfig
+from components.rdm.projection import RdmProjectionConfig
 from components.rdm.transformer import RdmTransformerConfig
 
 if TYPE_CHECKING:
     from components.base import Reader
     from components.generators.base import Generator
 
-RdmModelConfig = Annotated[RdmConfig | RdmTransformerConfig, Field(discriminator="kind")]
+RdmModelConfig = Annotated[RdmConfig | RdmTransformerConfig | RdmProjectionConfig, Field(discriminator="kind")]
 
-__all__ = ["RdmConfig", "RdmModelConfig", "RdmTransformerConfig", "load_rdm"]
+__all__ = ["RdmConfig", "RdmModelConfig", "RdmProjectionConfig", "RdmTransformerConfig", "load_rdm"]
 
 
 def load_rdm(artifact: "Reader") -> "Generator":

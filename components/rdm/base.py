@@ -14,6 +14,16 @@ if TYPE_CHECKING:
     from components.generators.diffusion import Diffusion
 
 
+def representations(data: GeneratorData, dim: int) -> EventSpec:
+    """What is made. Raises: ConfigError unless they have this dimension in the cache."""
+    if data.dim != dim:
+        raise ConfigError(
+            f"the encoder's representations have {data.dim} dimensions, but rdm.model.dim is {dim}",
+            fix=f"set rdm.model.dim: {data.dim}",
+        )
+    return EventSpec(space="representations", shape=(dim,), dtype="float32", n_codes=None)
+
+
 class RepresentationDiffusionConfig(DiffusionConfig):
     """Diffusion over representations."""
 
@@ -42,12 +52,7 @@ class RepresentationDiffusionConfig(DiffusionConfig):
         from components.diffusion.bases.gaussians import Gaussians
         from components.generators.diffusion import Diffusion
 
-        if data.dim != dim:
-            raise ConfigError(
-                f"the encoder's representations have {data.dim} dimensions, but rdm.model.dim is {dim}",
-                fix=f"set rdm.model.dim: {data.dim}",
-            )
+        spec = representations(data, dim)
         conditions = Conditions(self.conditions, network, data.fields, table_std=table_std)
         base = Gaussians(self.base, dim=dim, fields=data.fields) if isinstance(self.base, GaussiansConfig) else None
-        spec = EventSpec(space="representations", shape=(dim,), dtype="float32", n_codes=None)
         return Diffusion(self, data, spec=spec, network=network, conditions=conditions, base=base)
