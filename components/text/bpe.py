@@ -41,6 +41,9 @@ class Bpe:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.n_ids = int(self._tokenizer.get_vocab_size())
+        if max(self._tokenizer.get_vocab().values(), default=-1) >= self.n_ids:
+            expected = f"0 … {self.n_ids - 1}"
+            raise WeightsError("ids of this tokenizer.json are not numbered from 0 on", expected=expected)
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, before it is cut."""
@@ -56,7 +59,10 @@ class Bpe:
 
     def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
         lower = [text.lower() for text in texts]
-        return [found.ids for found in self._tokenizer.encode_batch(lower, add_special_tokens=False)]
+        try:
+            return [found.ids for found in self._tokenizer.encode_batch(lower, add_special_tokens=False)]
+        except Exception as error:  # the library has no class of its own
+            raise WeightsError("this tokenizer.json has no token for every text", got=error) from error
 
 
 def built(config: BpeConfig, captions: Iterable[str]) -> Bpe:

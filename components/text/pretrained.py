@@ -168,10 +168,13 @@ def _facts(architecture: bytes, where: str) -> Any:
     values = parse_mapping(architecture, where)
     name = values.get("model_type")
     known = library().CONFIG_MAPPING
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ConfigError(f"transformers does not know the model of {where}", got=name, fix="use another encoder")
-    facts = known[name].from_dict(values)
-    return facts.text_config if name == "clip" else facts
+    try:
+        facts = known[name].from_dict(values)
+        return facts.text_config if name == "clip" else facts
+    except Exception as error:  # as in imported()
+        raise WeightsError(f"{where} is not as transformers writes it", got=error, fix="download it again") from error
 
 
 def _kind(architecture: bytes, where: str) -> Any:
@@ -181,6 +184,8 @@ def _kind(architecture: bytes, where: str) -> Any:
         return transformers.CLIPTextModelWithProjection
     if facts.model_type in ("t5", "mt5", "umt5"):
         return getattr(transformers, {"t5": "T5", "mt5": "MT5", "umt5": "UMT5"}[facts.model_type] + "EncoderModel")
+    if type(facts) not in transformers.MODEL_MAPPING or not hasattr(facts, "hidden_size"):
+        raise ConfigError(f"the model of {where} reads no text", got=facts.model_type, fix="use another encoder")
     return transformers.MODEL_MAPPING[type(facts)]
 
 

@@ -1,6 +1,7 @@
 """Byte-pair encodings: learned on captions or read from a file, and the field that they give."""
 
 import hashlib
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,22 @@ def test_a_file_is_read_by_its_digest(tmp_path: Path) -> None:
         built(_file(tmp_path / "none.json", "0" * 64), ())
     with pytest.raises(WeightsError, match=r"no tokenizer\.json"):
         Bpe(b"{}", 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"vocab": {"a": 0, "b": 10**9}, "merges": []}, "not numbered"),
+        ({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}, "no token for every text"),
+    ],
+)
+def test_a_file_whose_ids_cannot_be_embedded_is_refused(changes: dict[str, Any], what: str) -> None:
+    values = json.loads(LEARNED.data)
+    values["added_tokens"], values["model"] = [], values["model"] | changes
+    if "type" in changes:
+        values["model"] = changes
+    with pytest.raises(WeightsError, match=what):
+        Bpe(json.dumps(values).encode(), 4).ids(["a red bus"])
 
 
 @pytest.mark.parametrize(
