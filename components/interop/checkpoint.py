@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from components.errors import ConfigError, WeightsError
 from components.files import file_sha256
 from components.interop import codecs, encoders, guides, pixels, representations, text, upsamplers
-from components.interop.layout import Imported, Layout, Tensors
+from components.interop.layout import Imported, Layout, Tensors, find_in
 from components.interop.signatures import STAGE_OF
 from components.weights import read_tables, save_weights
 
@@ -47,7 +47,9 @@ def read_checkpoint(path: Path, kind: str | None = None) -> Checkpoint:
     Raises: WeightsError for a file that is absent, damaged, unsafe, unknown or of another kind.
     """
     tables = read_tables(path)
-    parts = {name: found for name, layout in LAYOUTS.items() if (found := layout.find(tables)) is not None}
+    parts = {
+        name: found for name, layout in LAYOUTS.items() if (found := find_in(layout, tables, str(path))) is not None
+    }
     kinds = [name for name in parts if not any(other in parts for other in LAYOUTS[name].others)]
     if not kinds:
         raise WeightsError(f"{path} is of no known kind", got=_some(tables), expected=", ".join(LAYOUTS))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from components.base import Writer
-from components.errors import WeightsError
+from components.errors import RcgError, WeightsError
 from components.interop.signatures import STAGE_OF, recognize, split
 from components.weights import Tables, assign, check_tensors, fetch_tables, likeliest, save_weights
 from components.weights_file import WeightsFile
@@ -122,6 +122,17 @@ class SameNames(Layout):
         return name.startswith(self.unread)
 
 
+def find_in(layout: Layout, tables: Tables, source: str) -> dict[str, Tensor] | None:
+    """layout.find(). Raises: WeightsError for names of its kind with tensors that no such file has."""
+    try:
+        return layout.find(tables)
+    except RcgError:
+        raise
+    except Exception as error:  # a stranger's file may lack anything, in any shape
+        fix = "copy or download it again"
+        raise WeightsError(f"{source} is no whole {layout.kind} file", got=repr(error), fix=fix) from error
+
+
 def adopt(module: nn.Module, file: WeightsFile, layouts: Sequence[Layout], *, where: str) -> dict[str, Tensor]:
     """Load a reference file, or one of our own, into module; returns what is kept for exporting.
 
@@ -130,7 +141,7 @@ def adopt(module: nn.Module, file: WeightsFile, layouts: Sequence[Layout], *, wh
     kinds = " or ".join(layout.kind for layout in layouts)
     tables, source = fetch_tables(file, kinds, where), file.uri
     for layout in layouts:
-        tensors = layout.find(tables)
+        tensors = find_in(layout, tables, source)
         if tensors is not None:
             layout.check(tensors, module.state_dict(), source=source)
             imported = layout.imported(tensors)
@@ -155,7 +166,7 @@ def side_of(tensors: Tensors, name: str, axis: int) -> int:
 def depth_of(tensors: Tensors, prefix: str) -> int:
     """How many numbered blocks there are, whose names are `prefix`, a number, a dot and more."""
     heads = [name[len(prefix) :].split(".")[0] for name in tensors if name.startswith(prefix)]
-    return max((int(head) for head in heads if head.isdigit()), default=-1) + 1
+    return max((int(head) for head in heads if head.isdecimal()), default=-1) + 1
 
 
 def heads_of(width: int, published: Mapping[int, int]) -> int:

@@ -80,10 +80,14 @@ def import_section(path: Path, *, kind: str | None, stage: str | None) -> Import
 def _imported(found: Checkpoint, path: Path) -> Import:
     """Raises: WeightsError for a file that does not fit what its shapes tell."""
     name = stage_of(found.kind)
-    section = _section(found, path, _present().get(name, {}))
-    checked = check_section(name, section)
-    _check_fits(found, name, checked.encoder if name == _TEXT else checked.model, str(path))
-    return Import(path, found, name, section, _note(found, path, section))
+    try:
+        section = _section(found, path, _present().get(name, {}))
+        checked = check_section(name, section)
+        _check_fits(found, name, checked.encoder if name == _TEXT else checked.model, str(path))
+        return Import(path, found, name, section, _note(found, path, section))
+    except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:  # shapes of a stranger's file
+        fix = "copy or download it again"
+        raise WeightsError(f"{path} is no whole {found.kind} file", got=repr(error), fix=fix) from error
 
 
 def _note(found: Checkpoint, path: Path, section: Mapping[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ from components.errors import ConfigError, RcgError, WeightsError
 from components.generators.config import GeneratorData
 from components.interop.checkpoint import describe, export_tensors, import_tensors, read_checkpoint, write_checkpoint
 from components.interop.encoders import import_encoder
-from components.interop.layout import adopt
+from components.interop.layout import adopt, depth_of
 from components.interop.pixels import LAYOUTS
 from components.interop.rdm import RdmLayout
 from components.pixels.dit import DitConfig
@@ -284,3 +284,19 @@ def test_unknown_files_and_kinds(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "rdm.pth", "gan")
     with pytest.raises(ConfigError, match="no such kind"):
         export_tensors("gan", {})
+
+
+def test_a_clip_file_without_some_of_its_keys_is_named(tmp_path: Path) -> None:
+    """Hugging Face's names have queries, keys and values apart; put together, they have to be there."""
+    block = "text_model.encoder.layers.0.self_attn"
+    tensors = {
+        "text_model.embeddings.token_embedding.weight": torch.ones(4, 2),
+        f"{block}.q_proj.weight": torch.ones(2, 2),
+    }
+    torch.save(tensors, tmp_path / "x.pt")
+    with pytest.raises(WeightsError, match="is no whole"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_blocks_are_counted_by_plain_numbers() -> None:
+    assert depth_of({"blocks.0.w": torch.ones(1), "blocks.\N{SUPERSCRIPT TWO}.w": torch.ones(1)}, "blocks.") == 1
