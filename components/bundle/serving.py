@@ -48,7 +48,8 @@ class Predictor:
 
         Each PNG holds its provenance. Raises: ConfigError and DataError, naming what is wrong with a record.
         """
-        n, seed = int(params.get("n", 1)), int(params.get("seed", self.bundle.card.sampling.seed))
+        n = _whole("n", params.get("n", 1))
+        seed = _whole("seed", params.get("seed", self.bundle.card.sampling.seed))
         shared = Request(
             seed=seed,
             guidance=params.get("guidance"),
@@ -84,6 +85,20 @@ def request_params(sampling: SystemSampling, guided: str | None = None) -> list[
     return [{"name": name, "type": kind, "default": value, "shape": None} for name, (kind, value) in defaults.items()]
 
 
+def _whole(name: str, value: Any) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError(f"{name} is no number", got=repr(value)[:80], expected="a whole number") from error
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, values))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigError("representation is no list of numbers", got=repr(values)[:80]) from error
+
+
 def _request(record: Mapping[str, Any], shared: Request) -> Request:
     """Raises: ConfigError for unknown keys or two conditions at once; DataError for an image that is not base64."""
     if unknown := sorted(set(record) - set(REQUEST_COLUMNS)):
@@ -93,7 +108,7 @@ def _request(record: Mapping[str, Any], shared: Request) -> Request:
     return replace(
         shared,
         like=_picture(filled["image"]) if "image" in filled else None,
-        representation=tuple(map(float, filled["representation"])) if "representation" in filled else None,
+        representation=_floats(filled["representation"]) if "representation" in filled else None,
         class_name=str(filled["class"]) if "class" in filled else None,
         text=(str(filled["text"]),) if "text" in filled else (),
     )

@@ -1,6 +1,7 @@
 """What is filled in on the page -> a request, the same that the command line would make."""
 
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,12 @@ def _picture(given: Mapping[str, Any], name: str) -> Picture | None:
 
 def _whole(given: Mapping[str, Any], name: str, what: str, *, default: int, most: int | None = None) -> int:
     value = given.get(name, default)
-    if int(value) != value or (most is not None and not 1 <= value <= most):
+    if (
+        not isinstance(value, int | float)
+        or not isfinite(value)
+        or int(value) != value
+        or (most is not None and not 1 <= value <= most)
+    ):
         expected = "a whole number" if most is None else f"1 … {most}; `rcg sample` draws as many as you like"
         raise ConfigError(f"{what} is out of range", got=value, expected=expected)
     return int(value)

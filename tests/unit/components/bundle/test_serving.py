@@ -81,6 +81,10 @@ def test_defaults_are_the_bundles(predictor: Predictor) -> None:
         ({}, {"seed": 2**70}, "seed"),
         ({}, {"guidance": float("nan")}, "guidance"),
         ({"representation": [float("inf")] * DIM}, {}, "finite"),
+        ({"representation": "x"}, {}, "no list of numbers"),
+        ({"representation": 3}, {}, "no list of numbers"),
+        ({}, {"n": float("nan")}, "n is no number"),
+        ({}, {"seed": None}, "seed is no number"),
     ],
 )
 def test_wrong_requests_are_named(
