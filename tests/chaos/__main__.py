@@ -15,7 +15,8 @@ from pathlib import Path
 
 from flows.identity.artifact import canonical_json, digest_of
 from flows.identity.closure import module_digests
-from tests.chaos.trees import TREES, kill_trees
+from tests.chaos.moments import MOMENTS, kill_moments
+from tests.chaos.trees import TREES, Checkout, kill_trees
 from tests.support.chaos import Finding, Rig
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +29,7 @@ _KINDS = {
     "byte of a finished run": "one bit of an object of a finished run is another",
     "byte of an interrupted run": "one bit of an object of a run that was killed is another",
     TREES: "`rcg repro` with all its processes is killed at a file operation of DVC",
+    MOMENTS: "`rcg repro` of every stage with all its processes is killed, ended or interrupted at a random moment",
 }
 
 
@@ -36,6 +38,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=1800, help="begin no trial after so many seconds")
     parser.add_argument("--trials", type=int, default=600, help="at most so many forked trials")
     parser.add_argument("--trees", type=int, default=30, help="at most so many kills of whole trees")
+    parser.add_argument("--moments", type=int, default=40, help="at most so many of them at random moments")
     parser.add_argument("--afresh", action="store_true", help="forget what earlier calls tried")
     options = parser.parse_args()
     code = digest_of(canonical_json(module_digests("flows.__main__")))
@@ -56,17 +59,23 @@ def main() -> int:
 
 
 def _findings(scratch: Path, options: argparse.Namespace, done: dict[str, Finding], until: float) -> Iterator[Finding]:
-    rig = Rig(scratch).prepare()
-    for trial in rig.trials()[: options.trials]:
-        if time.monotonic() > until:
-            return
-        if trial.name not in done:
-            yield rig.run(trial)
-    for name, run in kill_trees(scratch, options.trees):
+    if options.trials:
+        rig = Rig(scratch).prepare()
+        for trial in rig.trials()[: options.trials]:
+            if time.monotonic() > until:
+                return
+            if trial.name not in done:
+                yield rig.run(trial)
+    checkout = Checkout(scratch / "trees").prepare()
+    for name, run in kill_trees(checkout, options.trees) if options.trees else ():
         if time.monotonic() > until:
             return
         if name not in done:
             yield run()
+    for findings in kill_moments(checkout, set(done), options.moments):
+        yield from findings
+        if time.monotonic() > until:
+            return
 
 
 def _done(code: str) -> Iterator[tuple[str, Finding]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from tests.support.chaos import NAMED, Finding, make_project
+from tests.support.chaos import NAMED, SETTINGS, Finding, make_project
 from tests.support.projects import BIN, copy_code
 
 TREES = "tree"
@@ -25,22 +25,20 @@ if "CHAOS_ROOT" in os.environ and any(os.path.basename(name) == "dvc" for name i
 """
 
 
-def kill_trees(scratch: Path, most: int) -> Iterator[tuple[str, Callable[[], Finding]]]:
+def kill_trees(rig: "Checkout", most: int) -> Iterator[tuple[str, Callable[[], Finding]]]:
     """(name, trial), the kills evenly spaced over DVC's operations in one stage."""
-    rig = _Rig(scratch / "trees")
-    n = rig.prepare()
+    n = rig.count()
     for k in sorted({round(1 + i * (n - 1) / max(1, most - 1)) for i in range(most)}):
         yield f"{TREES} {k}", partial(rig.trial, k)
 
 
-class _Rig:
-    """A checkout whose pipeline is finished; in every copy DVC has forgotten one stage."""
+class Checkout:
+    """A checkout whose pipeline is finished; trials work on copies of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.made = folder, folder / "made"
 
-    def prepare(self) -> int:
-        """Number of DVC's operations."""
+    def prepare(self) -> "Checkout":
         make_project(self.made)
         copy_code(self.made)
         (self.folder / "hook").mkdir()
@@ -57,6 +55,10 @@ class _Rig:
             if code != 0:
                 raise RuntimeError(text)
         self.whole = (self.made / "dvc.lock").read_bytes()
+        return self
+
+    def count(self) -> int:
+        """Number of DVC's operations when it has forgotten one stage."""
         self.run(self._copy(), "rcg", "repro", "codec", at=0)
         return int((self.folder / "count").read_text())
 
@@ -71,11 +73,15 @@ class _Rig:
         (root / "dvc.lock").write_text(text[:start] + text[end:])
         return root
 
+    def env(self, root: Path) -> dict[str, str]:
+        """Of commands in a copy."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("RCG_")}
+        env |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "OMP_NUM_THREADS": "1"} | SETTINGS
+        return env | {"PYTHONPATH": f"{self.folder / 'hook'}{os.pathsep}{root}"}
+
     def run(self, root: Path, *command: str, at: int | None = None) -> tuple[int, str]:
         """(exit code, what was said). `at`: DVC's operation at which everything is killed, 0: counted only."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith("RCG_")}
-        env |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "RCG_STORE": "store", "RCG_MLFLOW_URI": "off"}
-        env |= {"PYTHONPATH": f"{self.folder / 'hook'}{os.pathsep}{root}", "OMP_NUM_THREADS": "1"}
+        env = self.env(root)
         if at is not None:
             env |= {"CHAOS_ROOT": str(root), "CHAOS_AT": str(at), "CHAOS_HARNESS": str(ROOT)}
             env |= {"CHAOS_COUNT": str(self.folder / "count")}
@@ -86,7 +92,7 @@ class _Rig:
             capture_output=True,
             text=True,
             check=False,
-            timeout=300,
+            timeout=3600,
             start_new_session=True,
             errors="replace",
         )

@@ -40,7 +40,7 @@ NAMED = {2, 3, 75}
 """Exit codes of the project's errors."""
 _MOST_OF_A_KIND = 40
 """Operations of a stage at which a fault of one kind comes, evenly spaced."""
-_SETTINGS = {
+SETTINGS = {
     "RCG_STORE": "store",
     "RCG_MLFLOW_URI": "off",
     "RCG_DEVICE": "cpu",
@@ -235,7 +235,7 @@ def _child(root: Path, command: tuple[str, ...], log: Path, fault: Fault, at: in
         os.chdir(root)
         for name in [name for name in os.environ if name.startswith("RCG_")]:
             del os.environ[name]
-        os.environ |= _SETTINGS | {"TMPDIR": str(root / "tmp")}
+        os.environ |= SETTINGS | {"TMPDIR": str(root / "tmp")}
         tempfile.tempdir = None
         from flows.__main__ import main
 
