@@ -74,6 +74,7 @@ bench-cluster: setup ## what a cluster and a bucket cost a stage (root; the test
 
 bench-scale: setup ## memory and time of long lists; N="1000000 10000000" pictures
 	python -m benchmarks.scale $(N)
+	python -m benchmarks.loader
 
 study: setup ## RCG against its baselines on digits, three seeds; writes docs/results/digits.md
 	python -m benchmarks.study
