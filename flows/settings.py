@@ -173,9 +173,9 @@ class Settings(BaseSettings):
     """A YAML file with any of these settings; the environment wins over it."""
     store: str = ".rcg/store"
     """Where artifacts live: a folder, file:///path or s3://bucket/prefix."""
-    source: str = "demo"
-    """Where the images are: `demo`, `handwriting`, a folder or s3://bucket/prefix; `rcg snapshot` keeps it in
-    .rcg/local.yaml."""
+    source: str = "handwriting"
+    """Where the images are: `handwriting` (5,000 digits), `demo` (1,797 of 8 px), a folder or s3://bucket/prefix;
+    `rcg snapshot` keeps it in .rcg/local.yaml."""
     executor: Literal["inline", "ray", "kuberay"] = "inline"
     """inline: in this process. ray: Ray Train workers. kuberay: each stage but bundle is a RayJob on Kubernetes."""
     worker: WorkerSettings = WorkerSettings()

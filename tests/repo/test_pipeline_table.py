@@ -83,7 +83,7 @@ def test_deps_are_exactly_the_rooms_that_the_stage_imports(name: str, graph: gri
 
 
 def test_params_yaml_is_the_digits_preset() -> None:
-    assert (ROOT / "params.yaml").read_text() == (ROOT / "presets/digits.yaml").read_text()
+    assert (ROOT / "params.yaml").read_text() == (ROOT / "presets/handwriting.yaml").read_text()
 
 
 @pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
