@@ -118,7 +118,7 @@ def test_clone_without_dvc_lock_makes_what_the_store_lacks_and_finds_the_rest(pr
     shutil.copytree(project.store, clone.store)
     (clone.root / "dvc.lock").unlink()
     shutil.rmtree(clone.store / "runs/collect")
-    told = clone.run("rcg", "repro")
+    told = clone.run("rcg", "repro", RCG_SOURCE="demo")
     assert told.count("already done") == len(STAGES) - 1
     assert clone.runs() == project.runs()
     assert (clone.root / "dvc.lock").read_bytes() == (project.root / "dvc.lock").read_bytes()
@@ -177,7 +177,7 @@ def test_an_unconditional_generator_needs_no_rdm(project: Project, tmp_path: Pat
     assert "no stage rdm" in clone.rcg("run", "rdm", code=2)
     clone.rcg("plan", "--check", code=2)
     assert "sample: deps -artifacts/rdm/manifest.json" in clone.rcg("plan")
-    told = "".join(clone.rcg("run", stage) for stage in STAGES if stage != "rdm")
+    told = "".join(clone.rcg("run", stage, RCG_SOURCE="demo") for stage in STAGES if stage != "rdm")
     assert told.count("already done") == 4  # collect … encode
     clone.run("dvc", "commit", "-q", "-f")
     assert "up to date" in clone.run("dvc", "repro")

@@ -46,8 +46,10 @@ def test_nothing_to_mend_keeps_a_copy(folder: Path) -> None:
 
 
 def test_entries_of_dead_and_reused_pids_are_dropped_and_those_of_a_living_dvc_stay(folder: Path) -> None:
-    command = [sys.executable, "-c", "input()", "dvc", "repro"]
-    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE) as dvc:
+    command = [sys.executable, "-c", "print(flush=True); input()", "dvc", "repro"]
+    with subprocess.Popen(command, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as dvc:
+        assert dvc.stdout
+        dvc.stdout.readline()  # from here on the system knows its command
         path = rwlock(folder, os.getpid(), 2**22 + 1, dvc.pid)
         assert [fault.path for fault in faults(folder)] == [path]
         assert len(mend(folder)) == 1
