@@ -28,7 +28,7 @@ setup: .venv/.ready ## make .venv from requirements.lock (about a minute, about 
 	$(UV) pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: setup ## train on 5,000 handwritten digits and generate new ones: all nine stages (minutes on two cores)
+demo: setup ## train on 5,000 handwritten digits and generate new ones: all nine stages (eight minutes on two cores)
 	rcg repro --parallel
 	rcg register
 
