@@ -258,7 +258,7 @@ def read_params(path: Path) -> dict[str, Any]:
     """params.yaml as plain data. Raises: ConfigError when it is absent or not a mapping."""
     if not path.is_file():
         raise ConfigError(
-            f"{path} does not exist", fix="run this in the project folder, or make one with `rcg preset use handwriting`"
+            f"{path} does not exist", fix="run this in the project folder, or `rcg preset use handwriting` makes one"
         )
     data = read_yaml(path)
     if not isinstance(data, dict):
