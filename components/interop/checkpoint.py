@@ -104,6 +104,11 @@ def _on_cpu(tensors: Tensors) -> dict[str, Tensor]:
     return {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
 
 
+_GLIDE = ("glide", "glide-upsampler", "glide-clip-image", "glide-clip-text")
+_BARE = ("corgi", "unclip", "adm-classifier", "adm-upsampler", *_GLIDE)
+"""Kinds whose files hold their tensors and nothing around them."""
+
+
 def _wrapped(kind: str, tensors: dict[str, Tensor], live: dict[str, Tensor]) -> Mapping[str, Any]:
     """The entries under which the reference's loaders look."""
     match kind:
@@ -115,9 +120,7 @@ def _wrapped(kind: str, tensors: dict[str, Tensor], live: dict[str, Tensor]) -> 
             return {"teacher": {n if n.startswith("head.") else f"backbone.{n}": t for n, t in tensors.items()}}
         case "dit" | "adm":
             return {"model": live or tensors, "model_ema": tensors}
-        case "corgi" | "unclip" | "adm-classifier" | "adm-upsampler" | "glide" | "glide-upsampler":
-            return tensors
-        case "glide-clip-image" | "glide-clip-text":
+        case _ if kind in _BARE:
             return tensors
         case "rdm" | "mage" | "deit":
             return {"model": tensors, "model_ema": None}

@@ -40,6 +40,14 @@ _TEXT: Names = (
 )
 
 
+_PARTS = ("f_attn.ln", "f_attn.f_q", "f_attn.f_k", "f_attn.f_v", "f_attn.f_c", "f_mlp.ln", "f_mlp.f_1", "f_mlp.f_2")
+"""Of a block of either tower, in the file."""
+
+
+def _paired(*ours: str) -> Names:
+    return tuple(zip(_PARTS, ours, strict=True))
+
+
 class GlideClipLayout(Layout):
     """What the towers share: queries, keys and values apart, of which the keys have no bias.
 
@@ -88,16 +96,7 @@ class GlideClipImageLayout(GlideClipLayout):
 
     kind = "glide-clip-image"
     top, blocks = _IMAGE, "blocks."
-    block = (
-        ("f_attn.ln", "norm1"),
-        ("f_attn.f_q", "attn.q"),
-        ("f_attn.f_k", "attn.k"),
-        ("f_attn.f_v", "attn.v"),
-        ("f_attn.f_c", "attn.proj"),
-        ("f_mlp.ln", "norm2"),
-        ("f_mlp.f_1", "mlp.fc1"),
-        ("f_mlp.f_2", "mlp.fc2"),
-    )
+    block = _paired("norm1", "attn.q", "attn.k", "attn.v", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
     ours = "net."
 
     def imported(self, tensors: Tensors) -> Imported:
@@ -150,15 +149,15 @@ class GlideClipTextLayout(GlideClipLayout):
 
     kind = "glide-clip-text"
     top, blocks = _TEXT, "text_model.encoder.layers."
-    block = (
-        ("f_attn.ln", "layer_norm1"),
-        ("f_attn.f_q", "self_attn.q_proj"),
-        ("f_attn.f_k", "self_attn.k_proj"),
-        ("f_attn.f_v", "self_attn.v_proj"),
-        ("f_attn.f_c", "self_attn.out_proj"),
-        ("f_mlp.ln", "layer_norm2"),
-        ("f_mlp.f_1", "mlp.fc1"),
-        ("f_mlp.f_2", "mlp.fc2"),
+    block = _paired(
+        "layer_norm1",
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "self_attn.out_proj",
+        "layer_norm2",
+        "mlp.fc1",
+        "mlp.fc2",
     )
 
     def imported(self, tensors: Tensors) -> Imported:

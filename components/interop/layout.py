@@ -129,8 +129,12 @@ def find_in(layout: Layout, tables: Tables, source: str) -> dict[str, Tensor] | 
     except RcgError:
         raise
     except Exception as error:  # a stranger's file may lack anything, in any shape
-        fix = "copy or download it again"
-        raise WeightsError(f"{source} is no whole {layout.kind} file", got=repr(error), fix=fix) from error
+        raise not_whole(source, layout.kind, error) from error
+
+
+def not_whole(source: str, kind: str, error: Exception) -> WeightsError:
+    """What to raise of a file whose names are those of a kind, and whose tensors are not."""
+    return WeightsError(f"{source} is no whole {kind} file", got=repr(error), fix="copy or download it again")
 
 
 def adopt(module: nn.Module, file: WeightsFile, layouts: Sequence[Layout], *, where: str) -> dict[str, Tensor]:

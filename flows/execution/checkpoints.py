@@ -20,7 +20,7 @@ from components.interop.checkpoint import (
     stage_of,
     write_checkpoint,
 )
-from components.interop.layout import KEPT, LIVE
+from components.interop.layout import KEPT, LIVE, not_whole
 from components.weights import read_tensors
 from components.weights_file import WeightsFile
 from flows.execution import clip_files
@@ -86,8 +86,7 @@ def _imported(found: Checkpoint, path: Path) -> Import:
         _check_fits(found, name, checked.encoder if name == _TEXT else checked.model, str(path))
         return Import(path, found, name, section, _note(found, path, section))
     except (ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:  # shapes of a stranger's file
-        fix = "copy or download it again"
-        raise WeightsError(f"{path} is no whole {found.kind} file", got=repr(error), fix=fix) from error
+        raise not_whole(str(path), found.kind, error) from error
 
 
 def _note(found: Checkpoint, path: Path, section: Mapping[str, Any]) -> str | None:
