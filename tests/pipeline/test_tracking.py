@@ -19,7 +19,7 @@ import pytest
 from components.errors import ConfigError, RetryableError
 from components.store import open_store
 from components.training.report import Report
-from flows.identity.artifact import SCHEMA, FileEntry, digest_of
+from flows.identity.artifact import FileEntry, digest_of
 from flows.runs.events import EventWriter
 from flows.runs.records import RunRecord, commit
 from flows.settings import TrackingSettings
@@ -28,6 +28,7 @@ from flows.tracking.client import mlflow_errors, open_client, probe
 from flows.tracking.pending import leave_request
 from flows.tracking.record import check_database
 from flows.tracking.writer import replay
+from tests.support.made_runs import a_record
 from tests.support.mlflow_database import make_tracking
 from tests.support.s3_faults import faulty_proxy
 from tests.support.tls import private_authority
@@ -76,23 +77,8 @@ def _commit(record: StageRecord, metrics: dict[str, float]) -> str:
     store.put(f"{record.prefix}/attempts/1.json", b"{}")
 
     def run_record(digest: str) -> RunRecord:
-        return RunRecord(
-            schema_version=SCHEMA,
-            stage=record.stage,
-            fingerprint=record.fingerprint,
-            digest=digest,
-            attempt=1,
-            keys={"metrics.json": key},
-            world_size=1,
-            device="cpu",
-            versions={},
-            host="here",
-            context={},
-            started_ms=1_600_000_000_000,
-            ended_ms=1_700_000_000_000,
-            adopted_from=None,
-            adopted_because=None,
-        )
+        made = a_record(record.stage, record.fingerprint, digest, {"metrics.json": key})
+        return made.model_copy(update={"started_ms": 1_600_000_000_000, "ended_ms": 1_700_000_000_000})
 
     entry = FileEntry(size=len(data), sha256=digest_of(data))
     return commit(store, record.prefix, {"metrics.json": entry}, run_record).digest

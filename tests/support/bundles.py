@@ -11,7 +11,7 @@ from components.generators.upsampling import HOW, UpsamplerSampling, upsampler_d
 from components.nn.vit import seeded_init
 from components.pixels.dit import DitConfig
 from components.store.base import Store
-from flows.identity.artifact import SCHEMA, FileEntry, digest_of
+from flows.identity.artifact import FileEntry, digest_of
 from flows.runs.records import CommittedRun, RunRecord, commit
 from flows.stages.bundle.params import BundleParams
 from flows.stages.bundle.run import run
@@ -26,6 +26,7 @@ from tests.support.folders import (
     make_generators,
     randomize,
 )
+from tests.support.made_runs import a_record
 from tests.support.toys import worker
 
 SPLITS = ["train"] * 4 + ["val"] * 2
@@ -97,22 +98,6 @@ def commit_bundle(store: Store, bundle: FolderArtifact) -> CommittedRun:
     store.put(f"{prefix}/attempts/1.json", b"{}")
 
     def record(digest: str) -> RunRecord:
-        return RunRecord(
-            schema_version=SCHEMA,
-            stage="bundle",
-            fingerprint=bundle.digest,
-            digest=digest,
-            attempt=1,
-            keys=keys,
-            world_size=1,
-            device="cpu",
-            versions={},
-            host="here",
-            context={},
-            started_ms=1,
-            ended_ms=2,
-            adopted_from=None,
-            adopted_because=None,
-        )
+        return a_record("bundle", bundle.digest, digest, keys)
 
     return commit(store, prefix, files, record)

@@ -16,7 +16,6 @@ from PIL import Image, PngImagePlugin
 from components.bundle.integrity import MANIFEST_SCHEMA, bundle_digest
 from components.bundle.provenance import (
     KEYWORD,
-    Provenance,
     read_provenance,
     with_provenance,
 )
@@ -24,26 +23,9 @@ from components.errors import ArtifactError, DataError
 from components.images.pictures import png_bytes
 from flows.identity.artifact import SCHEMA
 from tests.support.bundles import make_bundle
+from tests.support.claims import a_claim
 
 PICTURE = np.arange(8 * 6 * 3, dtype=np.uint8).reshape(8, 6, 3)
-
-
-def a_claim(**changes: Any) -> Provenance:
-    values: dict[str, Any] = {
-        "schema_version": 1,
-        "bundle": "b" * 64,
-        "parents": {},
-        "seed": 3,
-        "index": 7,
-        "first": 0,
-        "n": 9,
-        "shown": None,
-        "columns": None,
-        "condition": {},
-        "sampling": {"batch_size": 4},
-        "platform": None,
-    }
-    return Provenance.model_validate(values | changes)
 
 
 def png_with(text: str, times: int = 1) -> bytes:

@@ -18,6 +18,7 @@ from flows.lineage.trace import lineage_of as lineage_in
 from flows.pages.lineage import write_html
 from flows.runs.ancestry import CONTEXT, keep_context
 from flows.runs.transfer import data_copy
+from tests.support.claims import a_claim
 from tests.support.cli import rcg
 from tests.support.made_project import CONTEXT as CIRCUMSTANCES
 from tests.support.made_project import START_MS, MadeProject, some_pictures
@@ -43,21 +44,7 @@ def lineage_of(reference: str, model: str | None = None) -> Lineage:
 
 
 def _claim(made: MadeProject, **changes: object) -> Provenance:
-    values: dict[str, object] = {
-        "schema_version": 1,
-        "bundle": made.newest["bundle"].digest,
-        "parents": {},
-        "seed": 3,
-        "index": 7,
-        "first": 0,
-        "n": 9,
-        "shown": None,
-        "columns": None,
-        "condition": {},
-        "sampling": {"batch_size": 4},
-        "platform": {"machine": "x86_64"},
-    }
-    return Provenance.model_validate(values | changes)
+    return a_claim(**{"bundle": made.newest["bundle"].digest, "platform": {"machine": "x86_64"}} | changes)
 
 
 def _picture(path: Path, claim: Provenance) -> str:
