@@ -10,7 +10,7 @@ import copy
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
@@ -78,15 +78,24 @@ class CheckpointDir:
     """The checkpoints of one fingerprint, written by attempt number `attempt`; the newest `keep` stay.
 
     Every rank uploads its share of the tensors; rank 0 points to what all of them have written. A newer attempt
-    continues from an older one's checkpoint. Raises: SupersededError on saving after a newer attempt has saved; an
-    upload's error surfaces at the next save.
+    continues from an older one's checkpoint. `before_save` writes what a resumed training does not tell again. Raises:
+    SupersededError on saving after a newer attempt has saved; an upload's error surfaces at the next save.
     """
 
     def __init__(
-        self, store: Store, prefix: str, attempt: int, keep: int, scratch: Path, *, rank: int = 0, world_size: int = 1
+        self,
+        store: Store,
+        prefix: str,
+        attempt: int,
+        keep: int,
+        scratch: Path,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+        before_save: Callable[[], None] = lambda: None,
     ) -> None:
         self._store, self._attempt, self._keep, self._scratch = store, attempt, keep, scratch
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._world_size, self._before_save = rank, world_size, before_save
         self._root = f"{prefix.rstrip('/')}/checkpoints"
         self._cell = Cell(store, f"{self._root}/latest.json")
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -112,6 +121,7 @@ class CheckpointDir:
 
     def save(self, step: int, tensors: Mapping[str, Tensor], rest: Any, *, wait: bool = False) -> None:
         self.flush()
+        self._before_save()
         if self._world_size > 1 and self._uploaders is None:  # a group of its own, beside training's collectives
             self._uploaders = dist.new_group(backend="gloo", timeout=_UPLOADS_END)
         mine = {name: snapshot(tensors[name]) for name in share_of(tensors, self._rank, self._world_size)}

@@ -246,6 +246,7 @@ class _RankRun:
             folder,
             rank=place.rank,
             world_size=place.world_size,
+            before_save=self.events.flush,
         )
 
     def inputs(self) -> StoredInputs:

@@ -69,9 +69,15 @@ def shown(project: Project, name: str) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def told_steps(project: Project, name: str) -> set[int]:
+    """Steps that have an event."""
+    return {event.step for event in read_events(project.store, project.spec(name).prefix)}
+
+
 def assert_equal(project: Project, expected: Project, name: str) -> None:
     assert committed(project, name).digest == committed(expected, name).digest
     assert shown(project, name) == shown(expected, name)
+    assert told_steps(project, name) >= told_steps(expected, name), "an event from before a checkpoint is lost"
     left = {path.name for path in (project.root / "artifacts").iterdir()}
     assert left == {path.name for path in (expected.root / "artifacts").iterdir()}
     assert project.store.head(f"{project.spec(name).prefix}/run.json") is not None

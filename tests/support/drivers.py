@@ -104,7 +104,7 @@ class Project:
         return Doing(
             store=open_store(self.store.uri),
             executor=InlineExecutor(),
-            settings=WorkerSettings(checkpoint_every=5, event_interval_s=0.0),
+            settings=WorkerSettings(checkpoint_every=5, event_interval_s=3600),
             timing=Timing(self.heartbeat_s, poll_s=0.02),
             **more,
         )
