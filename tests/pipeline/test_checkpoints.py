@@ -83,6 +83,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield root
 
 
+def collect(project: Path) -> None:
+    """The pictures of the project, listed and split; done once, whoever asks."""
+    edit(project / "params.yaml", collect__labels="none", collect__split__val_share=0.3)
+    rcg("snapshot")
+    rcg("run", "collect")
+
+
 def test_from_downloaded_weights_to_pictures_and_back(project: Path) -> None:
     files = {kind: random_file(kind) for kind in MODULES}
     for kind, tensors in files.items():
@@ -90,10 +97,10 @@ def test_from_downloaded_weights_to_pictures_and_back(project: Path) -> None:
         told = rcg("import-checkpoint", f"{kind}.pth", "--write", "--stage", STAGE[kind])
         assert f"kind      {kind}" in told
         assert f"rcg run {STAGE[kind]}" in told
-    edit(project / "params.yaml", collect__labels="none", encoder__px=PX, codec__model__px=PX)  # not 256
-    edit(project / "params.yaml", collect__split__val_share=0.3, sample__pixels__steps=2, pixels__preview__n=2)
-    rcg("snapshot")
-    for stage in ("collect", "encoder", "codec", "encode", "rdm", "pixels", "sample"):
+    edit(project / "params.yaml", encoder__px=PX, codec__model__px=PX)  # not 256
+    edit(project / "params.yaml", sample__pixels__steps=2, pixels__preview__n=2)
+    collect(project)
+    for stage in ("encoder", "codec", "encode", "rdm", "pixels", "sample"):
         rcg("run", stage)
     assert (project / "artifacts/sample/pictures/grid.png").stat().st_size > 200
     for kind, tensors in files.items():
@@ -146,6 +153,7 @@ def test_what_cannot_be_imported_leaves_params_alone(project: Path) -> None:
 
 
 def test_what_cannot_be_exported_is_named(project: Path) -> None:
+    collect(project)
     assert "no weights" in rcg("export-checkpoint", "collect", "c.pth", expected=2)
     assert "no such stage" in rcg("export-checkpoint", "collector", "c.pth", expected=2)
     assert not (project / "c.pth").exists()
