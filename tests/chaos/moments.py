@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests.chaos.trees import Checkout
 from tests.support.chaos import NAMED, Finding
+from tests.support.remade import artifact_content, lock_content
 
 MOMENTS = "moment"
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
@@ -104,9 +105,9 @@ class _Life:
 
     def _compared(self) -> str:
         """What is other than after a run that nobody disturbed, or `same`."""
-        if sorted((self.root / "dvc.lock").read_bytes().splitlines()) != sorted(self.rig.whole.splitlines()):
-            return "other content: dvc.lock"  # its stages are in any order
-        if _files(self.root / "artifacts") != _files(self.rig.made / "artifacts"):
+        if lock_content(self.root / "dvc.lock") != lock_content(self.rig.made / "dvc.lock"):
+            return "other content: dvc.lock"
+        if artifact_content(self.root) != artifact_content(self.rig.made):
             return "other content: artifacts"
         if left := _listing(self.root) ^ _listing(self.rig.made):
             return f"left or gone: {', '.join(sorted(left))}"
@@ -137,10 +138,6 @@ def _tree(session: int) -> tuple[list[int], float]:
             pids.append(int(path.parent.name))
             ticks += sum(map(int, fields[11:15]))
     return pids, ticks / _TICKS
-
-
-def _files(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
 def _listing(root: Path) -> set[str]:

@@ -10,6 +10,7 @@ import yaml
 
 from tests.support.pipelines import stages_of
 from tests.support.projects import Project
+from tests.support.remade import artifact_content, lock_content
 
 STAGES = stages_of("smoke")
 
@@ -114,14 +115,20 @@ def test_workers_device_and_place_of_the_store_are_no_identity(project: Project,
 
 
 def test_clone_without_dvc_lock_makes_what_the_store_lacks_and_finds_the_rest(project: Project, tmp_path: Path) -> None:
+    """Made in a process of its own, a bundle has the bytes that it had in this one."""
     clone = project.clone(tmp_path / "clone", tmp_path / "store")
     shutil.copytree(project.store, clone.store)
     (clone.root / "dvc.lock").unlink()
-    shutil.rmtree(clone.store / "runs/collect")
+    for stage in ("collect", "bundle"):
+        shutil.rmtree(clone.store / "runs" / stage)
     told = clone.run("rcg", "repro", RCG_SOURCE="demo")
-    assert told.count("already done") == len(STAGES) - 1
+    assert told.count("already done") == len(STAGES) - 2
     assert clone.runs() == project.runs()
-    assert (clone.root / "dvc.lock").read_bytes() == (project.root / "dvc.lock").read_bytes()
+    assert artifact_content(clone.root) == artifact_content(project.root)
+    assert lock_content(clone.root / "dvc.lock") == lock_content(project.root / "dvc.lock")
+    before, after = (json.loads((p.root / "artifacts/bundle/context.json").read_bytes()) for p in (project, clone))
+    moved = {stage for stage, facts in before["stages"].items() if facts != after["stages"][stage]}
+    assert moved == {"collect", "bundle"}, "when, where and from which commit they were made, and nothing else"
 
 
 def test_clone_with_another_store_is_told_how_to_mend_it(project: Project, tmp_path: Path) -> None:
