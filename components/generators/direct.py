@@ -19,6 +19,9 @@ from components.rng import BatchRng, Rng
 from components.spacing import evenly_spaced
 from components.target import EventSpec
 
+_LEAST = 0.1
+"""Norm of a guess, in that of representations, below which its cosines shrink with it."""
+
 
 class Direct(Generator):
     """z = f(conditions): mean squared error, and a contrastive loss. Paper: 2312.04655 (ECLIPSE).
@@ -51,8 +54,11 @@ class Direct(Generator):
         errors = (guess - z).square().mean(1)
         if self.config.contrast == 0:
             return errors
-        own = torch.cosine_similarity(guess, z, dim=1)[:, None]
-        others = torch.nn.functional.normalize(guess, dim=1) @ torch.nn.functional.normalize(self.rivals, dim=1).T
+        unit = torch.nn.functional.normalize
+        # A network starts at zero, where a cosine's gradient is without bounds and would fill Adam's second moments.
+        direction = guess / guess.norm(dim=1, keepdim=True).clamp(min=_LEAST * self.rivals.norm(dim=1).mean())
+        own = (direction * unit(z, dim=1)).sum(1, keepdim=True)
+        others = direction @ unit(self.rivals, dim=1).T
         logits = torch.cat([own, others], 1) / self.config.temperature  # (b, 1 + m)
         return errors - self.config.contrast * logits.log_softmax(1)[:, 0]
 
