@@ -61,7 +61,7 @@ class Upscale:
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Images number first … first + n - 1 of a seed, under one condition at most.
+    """Images number first … first + n - 1 of a seed, under one condition at most; a class may stand beside a text.
 
     Raises: ConfigError for options that exclude each other or that are out of range.
     """
@@ -100,7 +100,7 @@ class Request:
     def __post_init__(self) -> None:
         conditions = {"class": self.class_name, "text": self.text, "like": self.like, "between": self.between}
         given = [name for name, value in {**conditions, "representation": self.representation}.items() if value]
-        if len(given) > 1 and given != ["text", "like"]:
+        if len(given) > 1 and given not in (["text", "like"], ["class", "text"], ["class", "text", "like"]):
             raise ConfigError("these conditions exclude each other", got=", ".join(given), fix="give one of them")
         if self.upscale is not None and self.upscale.image is not None and (given or self.edit is not None):
             raise ConfigError(
@@ -176,11 +176,10 @@ class Request:
     @property
     def told(self) -> dict[str, str]:
         """The condition without the edit."""
-        if self.class_name is not None:
-            return {"class": self.class_name}
+        named = {} if self.class_name is None else {"class": self.class_name}
         if self.text:
             mixed = {"like": self.like.sha256, "share": str(self.mixed)} if self.like is not None else {}
-            return {"text": "\n".join(self.text), **mixed}
+            return {**named, "text": "\n".join(self.text), **mixed}
         if self.like is not None:
             return {"like": self.like.sha256}
         if self.between is not None:
@@ -189,4 +188,4 @@ class Request:
         if self.representation is not None:
             floats = pack(f"={len(self.representation)}f", *self.representation)
             return {"representation": hashlib.sha256(floats).hexdigest()}
-        return {}
+        return named

@@ -4,6 +4,7 @@ z: representation, x: target of the last generator.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -280,7 +281,8 @@ class System:
     def _given(self, request: Request, options: SystemSampling) -> dict[str, Tensor]:
         """The fields that the request itself gives, one row for each image. Raises: ConfigError, DataError."""
         if request.class_name is not None:
-            return {"class": torch.tensor([self.class_index(request.class_name)]).expand(request.n)}
+            named = {"class": torch.tensor([self.class_index(request.class_name)]).expand(request.n)}
+            return named | (self._given(replace(request, class_name=None), options) if request.is_mix else {})
         if request.text and request.like is None:
             return {}
         if request.told and "representation" not in self.pixels.conditions:

@@ -303,11 +303,18 @@ def test_an_upsampler_reads_the_text_too(painted: Path) -> None:
     assert upscaled.shape == (1, 3, 16, 16)  # without a text: of the empty one
 
 
+def test_a_class_may_stand_beside_a_text() -> None:
+    beside = Request(text=("a", "b"), class_name="c", n=2)
+    assert beside.condition == {"class": "c", "text": "a\nb"}
+    mix = Request(text=("a",), class_name="c", like=Picture(b"x"))
+    assert set(mix.condition) == {"class", "text", "like", "share"}
+
+
 def test_a_text_that_cannot_be_is_refused() -> None:
     with pytest.raises(ConfigError, match="control characters"):
         Request(text=("a\x1b[2Jb",))
     with pytest.raises(ConfigError, match="exclude each other"):
-        Request(text=("a",), class_name="b")
+        Request(text=("a",), representation=(1.0,))
     with pytest.raises(ConfigError, match="as many images"):
         Request(text=("a", "b"), n=3)
     with pytest.raises(ConfigError, match="no request"):

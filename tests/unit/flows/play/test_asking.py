@@ -48,7 +48,6 @@ def test_every_field_has_its_place(given: dict[str, str]) -> None:
         ({"n": 1.5}, "number of pictures"),
         ({"seed": -1}, "negative"),
         ({"seed": 0.5}, "whole number"),
-        ({"class_name": "cat", "text": "dog"}, "exclude each other"),
     ],
 )
 def test_mistakes_are_named(values: dict[str, object], words: str) -> None:
