@@ -1,0 +1,105 @@
+"""Captions, a guide and an upsampler on the cluster: what trains or samples with them is a RayJob of two workers."""
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from components.collection.source import open_source
+from components.guides.config import UNetGuideConfig
+from components.store import open_store
+from tests.support.cluster_jobs import SMALL, fresh_name
+from tests.support.cluster_project import ClusterProject, delete_jobs
+
+pytestmark = pytest.mark.timeout(1500)
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+INLINE = {"RCG_EXECUTOR": "inline", "RCG_WORKERS": "1"}
+ON_CLUSTER = ("text", "rdm", "guide", "upsampler", "sample", "evaluate")
+N = 300
+
+
+def _upload_captioned(uri: str) -> None:
+    """Some of the packaged digits; each fifth has no caption."""
+    bucket, demo = open_store(uri), open_source("demo")
+    rows = list(csv.DictReader(io.StringIO(demo.read("metadata.csv").decode())))[:N]
+    told = io.StringIO()
+    table = csv.DictWriter(told, ["file_name", "label", "text"])
+    table.writeheader()
+    for i, row in enumerate(rows):
+        bucket.put(row["file_name"], demo.read(row["file_name"]))
+        table.writerow(row | {"text": "" if i % 5 == 4 else f"the digit {WORDS[int(row['label'])]}"})
+    bucket.put("metadata.csv", told.getvalue().encode())
+
+
+def _params(root: Path) -> dict[str, Any]:
+    params: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text())
+    words = {"kind": "words", "dim": 16, "max_tokens": 4, "seed": 0}
+    params["text"] = {"numerics": 1, "encoder": words, "states": False, "joint": None, "bpe": None}
+    params["rdm"]["model"]["conditions"] = [{"kind": "text", "port": "vector", "drop_prob": 0.1, "missing": "null"}]
+    pixels = params["pixels"]
+    guide = UNetGuideConfig.tiny().model_copy(update={"latents": "standardized"}).model_dump(mode="json")
+    guide["schedule"] = pixels["model"]["schedule"]
+    params["guide"] = {"numerics": 1, "seed": 0, "model": guide, "train": pixels["train"]}
+    params["sample"]["pixels"] |= {"guide": {"scale": 2.0}}
+    params["upsampler"] = {
+        "numerics": 1,
+        "px": 16,
+        "seed": 0,
+        "noise": 0.0,
+        "n_val": 4,
+        "ema": None,
+        "sampling": pixels["preview"]["sampling"],
+        "model": pixels["model"]
+        | {"conditions": [{"kind": "low_res", "port": "spatial", "drop_prob": 0.0, "noise": 0.0}]},
+        "train": pixels["train"],
+    }
+    return params
+
+
+@pytest.fixture(scope="module")
+def project(
+    tmp_path_factory: pytest.TempPathFactory, driver_environment: Mapping[str, str]
+) -> Iterator[ClusterProject]:
+    pictures = fresh_name("s3://rcg/pictures")
+    _upload_captioned(pictures)
+    root = tmp_path_factory.mktemp("cascade") / "checkout"
+    settings = {"RCG_MLFLOW_URI": "off", "RCG_WORKERS": "2", "RCG_JOB_TTL_S": "5"}
+    project = ClusterProject(root, fresh_name("s3://rcg/test"), {**driver_environment, **SMALL, **settings})
+    project.copy_code()
+    project.run("rcg", "preset", "use", "smoke")
+    (root / "params.yaml").write_text(yaml.safe_dump(_params(root), sort_keys=False))
+    project.run("rcg", "plan")
+    project.run("rcg", "snapshot", pictures)
+    for stage in ("collect", "encoder", "codec"):
+        project.run("rcg", "run", stage, **INLINE)
+    project.run("rcg", "run", "text")
+    for stage in ("encode", "pixels"):
+        project.run("rcg", "run", stage, **INLINE)
+    project.run("rcg", "repro", "--parallel")
+    yield project
+    delete_jobs(project)
+
+
+def test_each_ran_as_a_job_of_two_workers(project: ClusterProject) -> None:
+    jobs = {job["metadata"]["labels"]["rcg/stage"]: job for job in project.jobs()}
+    assert sorted(jobs) == sorted(ON_CLUSTER)
+    for stage in ON_CLUSTER:
+        record = project.record(stage)
+        assert jobs[stage]["status"]["jobDeploymentStatus"] == "Complete"
+        assert record["context"]["rayjob_uid"] == jobs[stage]["metadata"]["uid"]
+        assert record["world_size"] == 2
+
+
+def test_captions_lead_and_a_guide_and_a_cascade_draw(project: ClusterProject, tmp_path: Path) -> None:
+    lead = ("sample", "-n", "2", "--text", "the digit three", "--class", "3", "--guide-scale", "3")
+    project.run("rcg", *lead, "--large", "--out", str(tmp_path / "large"), **INLINE)
+    project.run("rcg", *lead, "--out", str(tmp_path / "small"), **INLINE)
+    sizes = [Image.open(tmp_path / name / "0001.png").size for name in ("small", "large")]
+    assert sizes == [(8, 8), (16, 16)]
+    assert "identical" in project.run("rcg", "verify", str(tmp_path / "large/0001.png"), **INLINE)
