@@ -246,24 +246,22 @@ class _Colors:
 def _as_rank(rank: int, n: int, world: Path, folder: Path) -> tuple[dict[str, float], list[int]]:
     """The stage's metrics, and the sizes of the batches that this rank's network saw."""
     network = _Colors()
-    TimmNetwork.load = lambda _: network  # type: ignore[method-assign]
     features = ReadyFeatures(kind="ready", network=TimmNetwork.tiny(), dim=4, allow_same=False)
     (folder / f"{n}-{rank}").mkdir()
     place = worker(folder / f"{n}-{rank}", rank=rank, world_size=n)
     inputs, out = FolderInputs(world, str(world / "source")), FolderArtifact(folder / f"out-{n}")
-    return run(_params(features=features, train=None), inputs, out, place), network.seen
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TimmNetwork, "load", lambda _: network)
+        return run(_params(features=features, train=None), inputs, out, place), network.seen
 
 
 @pytest.mark.processes
-def test_all_ranks_see_a_share_of_the_pictures_and_find_what_one_finds(
-    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_ranks_see_a_share_of_the_pictures_and_find_what_one_finds(world: Path, tmp_path: Path) -> None:
     _save_samples(world / "sample", draw_bars(N, seed=5)[0], condition="none")
     (metrics, first), (nothing, second) = run_ranks(2, _as_rank, world, tmp_path, timeout_s=300)
     assert nothing == {}
     assert second == [32, 24, 8, 25, 10]  # of 120 to train on, 40 held out and 60 samples, in whole batches
     assert first[:4] == [32, 32, 32, 25]
-    monkeypatch.setattr(TimmNetwork, "load", TimmNetwork.load)
     assert metrics == pytest.approx(_as_rank(0, 1, world, tmp_path)[0], rel=1e-6, abs=1e-9)
 
 
