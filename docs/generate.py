@@ -19,7 +19,7 @@ from components.config import Config
 
 for base in (Config, BaseSettings):
     base.model_config["use_attribute_docstrings"] = True
-from flows.__main__ import app
+from flows.commands.table import app
 from flows.pipeline.params import Params
 from flows.pipeline.table import KINDS
 from flows.settings import SECTIONS, Settings

@@ -1,111 +1,25 @@
-"""The `rcg` command: the table of its verbs, and what a person sees of an error."""
+"""The `rcg` command. Nothing is imported here: an interrupt in the middle of that would show a traceback."""
 
+import contextlib
 import os
 import sys
 
-import typer
-
-from components.errors import RcgError, disk_error
-from flows.commands import (
-    adopt,
-    cancel,
-    data,
-    doctor,
-    edit,
-    evaluate,
-    explain,
-    export_checkpoint,
-    forget,
-    gc,
-    history,
-    import_checkpoint,
-    init,
-    job,
-    lineage,
-    plan,
-    play,
-    preset,
-    promote,
-    register,
-    report,
-    repro,
-    retrain,
-    rollback,
-    run,
-    sample,
-    snapshot,
-    status,
-    upscale,
-    verify,
-)
-from flows.commands.terminal import say, show_log
-
-VERBS = (
-    init,
-    snapshot,
-    run,
-    plan,
-    repro,
-    job,
-    cancel,
-    status,
-    explain,
-    adopt,
-    sample,
-    edit,
-    upscale,
-    play,
-    evaluate,
-    register,
-    retrain,
-    promote,
-    gc,
-    forget,
-    rollback,
-    history,
-    import_checkpoint,
-    export_checkpoint,
-    lineage,
-    verify,
-    report,
-    doctor,
-)
-"""In the order of `rcg --help`. A new verb: a module in flows/commands and its name here."""
-GROUPS = (data, preset)
-
-app = typer.Typer(
-    name="rcg",
-    help="Train and run unconditional image generators on your own unlabeled pictures.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-for module in VERBS:
-    verb = module.__name__.rpartition(".")[2].replace("_", "-")
-    app.command(verb, context_settings=getattr(module, "CONTEXT", None))(module.command)
-for group in GROUPS:
-    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
+from flows.interrupts import CODE, ended_by_an_interrupt
 
 
 def main() -> None:
-    """Run the command; an error meant for a person goes to stderr, with its exit code and no traceback."""
-    # OpenMP threads that spin while others need the core make a step on a busy machine many times slower.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    os.umask(os.umask(0o077) | 0o002)  # what is written here is for this user and, if he likes, his group
-    show_log()
+    """Run the command."""
+    ended_by_an_interrupt()
+    from flows.commands.table import command_line
+
     try:
-        app()
-    except RcgError as error:
-        say(f"error: {error}", color="red", err=True)
-        sys.exit(error.exit_code)
-    except OSError as error:  # of a disk, whose every place cannot be named beforehand
-        named = disk_error(error)
-        say(f"error: {named}", color="red", err=True)
-        sys.exit(named.exit_code)
-    except KeyboardInterrupt:
-        say("interrupted; the same command continues where it stopped", err=True)
-        sys.exit(130)
+        command_line()
+    except SystemExit as end:
+        if end.code == CODE:  # at its end Python would wait for threads, and for one that was just starting for ever
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
+            os._exit(CODE)
+        raise
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Serves the page: on one address, to one job at a time, with nothing asked of any other host."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -97,6 +98,7 @@ def serve(artist: Artist, *, host: str, port: int, on_ready: Callable[[str], Non
         on_ready(f"http://{shown}:{server.getsockname()[1]}")
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
         try:
-            uvicorn.Server(config).run(sockets=[server])
+            with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again when it has ended
+                uvicorn.Server(config).run(sockets=[server])
         finally:
             artist.close()

@@ -119,7 +119,7 @@ def test_status_shows_the_registry_without_importing_mlflow(root: Path, register
     shutil.copy2(REPO / "collection.lock", root)
     heavy = {"mlflow", "sqlalchemy", "pandas", "torch", "sklearn", "scipy", "dvc", "ray"}
     script = (
-        "import sys; from flows.__main__ import app; app(['status'], standalone_mode=False); "
+        "import sys; from flows.commands.table import app; app(['status'], standalone_mode=False); "
         f"print(sorted({heavy} & set(sys.modules)))"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RCG_")}

@@ -26,7 +26,7 @@ from components.errors import ConfigError
 from components.images.pictures import to_uint8
 from components.rdm import load_rdm
 from components.text import load_text
-from flows.__main__ import app
+from flows.commands.table import app
 from flows.stages.evaluate.captions import asked as captions_asked
 from tests.support.folders import FolderArtifact
 

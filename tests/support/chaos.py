@@ -90,7 +90,7 @@ class Rig:
 
     def prepare(self) -> "Rig":
         """Run every stage once, counting its operations. Imports all that a stage imports, so that a fork is cheap."""
-        import flows.__main__
+        import flows.commands.table
         import flows.execution.stage  # noqa: F401
 
         make_project(self.made)

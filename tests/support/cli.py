@@ -6,7 +6,7 @@ import sys
 
 from typer.testing import CliRunner
 
-from flows.__main__ import app, main
+from flows.commands.table import app, command_line
 
 
 def rcg(*arguments: str, code: int = 0) -> str:
@@ -22,7 +22,7 @@ def rcg_told(*arguments: str) -> tuple[int, str]:
     before, sys.argv = sys.argv, ["rcg", *arguments]
     try:
         with contextlib.redirect_stdout(shown), contextlib.redirect_stderr(shown):
-            main()
+            command_line()
     except SystemExit as end:
         return int(end.code or 0), shown.getvalue()
     finally:

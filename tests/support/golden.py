@@ -241,7 +241,7 @@ def _make_sources(folder: Path) -> None:
 
 def _run(case: Case, folder: Path) -> dict[str, Path]:
     """Every stage of the case; stage -> folder of its artifact. Cases of one source share what is equal of them."""
-    from flows.__main__ import app
+    from flows.commands.table import app
 
     root = folder / f"project-{case.source}"
     root.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from components.errors import ConfigError, WeightsError
 from components.weights import save_weights
-from flows.__main__ import app
+from flows.commands.table import app
 from flows.execution.budget import recipe, speeds
 from flows.execution.budget.speeds import Speeds, measure
 from flows.execution.budget.survey import look

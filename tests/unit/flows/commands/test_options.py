@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 from typer.testing import CliRunner
 
-from flows.__main__ import VERBS, app
+from flows.commands.table import VERBS, app
 from flows.commands.terminal import finite
 
 FLOATS = {

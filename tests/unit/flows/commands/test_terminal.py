@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from flows.__main__ import main
+from flows.commands.table import command_line
 from flows.commands.terminal import phases, say, say_lines, show_log
 
 
@@ -44,7 +44,7 @@ def test_nothing_is_written_for_everybody(monkeypatch: pytest.MonkeyPatch) -> No
     before = os.umask(0)
     try:
         with pytest.raises(SystemExit):
-            main()
+            command_line()
         assert os.umask(0) == 0o002
     finally:
         os.umask(before)

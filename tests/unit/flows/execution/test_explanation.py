@@ -280,7 +280,7 @@ def test_it_is_quick_and_needs_no_torch(bench: Bench) -> None:
     bench.finish_all()
     bench.told()
     script = (
-        "import sys; from flows.__main__ import app; app(['explain'], standalone_mode=False); "
+        "import sys; from flows.commands.table import app; app(['explain'], standalone_mode=False); "
         "assert not {'torch', 'mlflow', 'ray', 'numpy'} & set(sys.modules)"
     )
     started = time.process_time(), os.times().children_user

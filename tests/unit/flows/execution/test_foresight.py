@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from components.collection.snapshot import take_snapshot
 from components.collection.source import open_source
-from flows.__main__ import app
+from flows.commands.table import app
 from flows.execution.foresight import concerns
 from flows.execution.project import Project
 from flows.identity.fingerprint import LOCK

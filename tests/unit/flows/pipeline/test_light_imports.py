@@ -17,7 +17,7 @@ for file in files:
     load_params(file)
 """
 HELP = """
-from flows.__main__ import app
+from flows.commands.table import app
 app(["--help"], standalone_mode=False)
 """
 VERBS = """
