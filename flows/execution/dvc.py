@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from components.errors import ConfigError
+from flows.children import python
 from flows.execution.dvc_state import mend
 from flows.settings import Settings, load_settings
 
@@ -23,8 +24,18 @@ def repro(arguments: list[str], folder: Path = Path(), env: Mapping[str, str] | 
     Raises: ConfigError when this folder cannot be reproduced at all.
     """
     check_folder(folder)
-    command = [dvc_command(), "repro", "--no-run-cache", *arguments]
-    return subprocess.run(command, cwd=folder, env=dvc_env(folder) | dict(env or {}), check=False).returncode
+    command = [*dvc_command(), "repro", "--no-run-cache", *arguments]
+    return ended(command, folder, dvc_env(folder) | dict(env or {}))
+
+
+def ended(command: list[str], folder: Path, env: Mapping[str, str]) -> int:
+    """The exit code of a DVC. An interrupt reaches it, too: it is given the time to leave its files whole."""
+    with subprocess.Popen(command, cwd=folder, env=env) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()  # the grace of an interrupt ends this, too
+            raise
 
 
 def check_folder(folder: Path) -> Settings:
@@ -41,12 +52,12 @@ def check_folder(folder: Path) -> Settings:
     return load_settings()
 
 
-def dvc_command() -> str:
-    """DVC beside this Python, or on the path. Raises: ConfigError."""
+def dvc_command() -> list[str]:
+    """What starts DVC: that beside this Python, or one on the path. Raises: ConfigError."""
     dvc = Path(sys.executable).with_name("dvc")
     if not dvc.exists() and shutil.which("dvc") is None:
         raise ConfigError("dvc is not installed beside rcg", expected=dvc, fix="`make setup`")
-    return str(dvc) if dvc.exists() else "dvc"
+    return python("flows.execution.quiet_dvc") if dvc.exists() else ["dvc"]
 
 
 def dvc_env(folder: Path) -> dict[str, str]:

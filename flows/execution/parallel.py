@@ -15,7 +15,7 @@ from pathlib import Path
 
 from components.errors import ConfigError
 from components.printable import printable
-from flows.execution.dvc import check_folder, dvc_command, dvc_env
+from flows.execution.dvc import check_folder, dvc_command, dvc_env, ended
 from flows.pipeline.table import Stage
 
 _LINE = threading.Lock()
@@ -50,7 +50,7 @@ class _Run:
     def __init__(
         self, arguments: list[str], folder: Path, env: Mapping[str, str], stages: Mapping[str, Stage], jobs: int
     ) -> None:
-        self.command = [dvc_command(), "--wait-for-lock", "repro", "--no-run-cache", "--single-item", *arguments]
+        self.command = [*dvc_command(), "--wait-for-lock", "repro", "--no-run-cache", "--single-item", *arguments]
         self.folder, self.env, self.stages, self.jobs = folder, env, stages, jobs
         self.done: set[str] = set()
         self.code = 0
@@ -90,7 +90,7 @@ class _Run:
         """Run DVC over the stages; its exit code. Lines of stages that run side by side begin with their names."""
         command = [*self.command, *chain]
         if not beside:
-            return subprocess.run(command, cwd=self.folder, env=self.env, check=False).returncode
+            return ended(command, self.folder, self.env)
         width = max(map(len, self.stages))
         with subprocess.Popen(
             command,

@@ -147,4 +147,4 @@ def run(command: list[str], folder: Path, env: dict[str, str]) -> None:
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise StoreError(f"{' '.join(command[1:3])} failed", got=said[-1] if said else None, fix="run it again")
+        raise StoreError(f"{' '.join(command[-2:])} failed", got=said[-1] if said else None, fix="run it again")

@@ -269,7 +269,7 @@ class _Branch:
         """Step 5. Raises: RetryableError when a remote does not take it."""
         self._checkout.commit(self.folder, ["dvc.lock"], "Results of the retraining")
         if _has_remote(self.folder):
-            run([dvc_command(), "push", "-q"], self.folder, dvc_env(self.folder) | self.env)
+            run([*dvc_command(), "push", "-q"], self.folder, dvc_env(self.folder) | self.env)
         self._checkout.push(self.journal.branch)
 
     def judge(self) -> Outcome:

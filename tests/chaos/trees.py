@@ -14,7 +14,7 @@ TREES = "tree"
 ROOT = Path(__file__).parents[2]
 _HOOK = """
 import os, signal, sys
-if "CHAOS_ROOT" in os.environ and any(os.path.basename(name) == "dvc" for name in sys.orig_argv[:3]):
+if "CHAOS_ROOT" in os.environ and "flows.execution.quiet_dvc" in sys.orig_argv[:5]:
     sys.path.append(os.environ["CHAOS_HARNESS"])
     import atexit
     from pathlib import Path

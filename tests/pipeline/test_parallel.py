@@ -24,7 +24,7 @@ PAIRS = (("encoder", "codec"), ("rdm", "pixels"))
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("repository")
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
-    subprocess.run([dvc_command(), "init", "-q"], cwd=folder, check=True)
+    subprocess.run([*dvc_command(), "init", "-q"], cwd=folder, check=True)
     (folder / "collection.lock").write_text("{}")
     return folder
 

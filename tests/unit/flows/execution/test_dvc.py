@@ -15,7 +15,7 @@ def test_dvc_keeps_its_caches_to_the_user_and_stages_import_nothing_of_the_folde
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
-    for command in (["git", "init", "-q"], [dvc_command(), "init", "-q"]):
+    for command in (["git", "init", "-q"], [*dvc_command(), "init", "-q"]):
         subprocess.run(command, cwd=tmp_path, check=True, env=dvc_env(tmp_path))
     (tmp_path / "collection.lock").write_text("")
     (tmp_path / "dvc.yaml").write_text(
@@ -28,3 +28,31 @@ def test_dvc_keeps_its_caches_to_the_user_and_stages_import_nothing_of_the_folde
     cache = tmp_path / ".rcg/dvc"
     assert cache.stat().st_mode & 0o777 == 0o700
     assert list(cache.rglob("*")), "and that is where they are"
+
+
+_IMPORTING = """
+import os, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "dvc.config": os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["dvc", "repro"]
+from flows.execution.quiet_dvc import main
+main()
+"""
+_WAITING = """
+import os, signal, sys
+from pathlib import Path
+from flows.execution.dvc import ended
+child = ["sh", "-c", "sleep 0.3; kill -INT $PPID; sleep 0.6; touch whole"]
+try: ended(child, Path(), os.environ)
+except KeyboardInterrupt: print(Path("whole").exists())
+"""
+
+
+@pytest.mark.parametrize(("script", "expected"), [(_IMPORTING, (130, "")), (_WAITING, (0, "True\n"))])
+def test_an_interrupt(script: str, expected: tuple[int, str], tmp_path: Path) -> None:
+    """DVC shows no traceback while it is imported, and is waited for when it works."""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout + done.stderr) == expected
