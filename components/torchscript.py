@@ -46,7 +46,7 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
     """Parameters and buffers by name.
 
     Raises: pickle.UnpicklingError for an archive with anything else than modules, tensors and plain values; KeyError,
-    ValueError or BadZipFile for a damaged one.
+    ValueError or BadZipFile for a damaged one, and for one that stands for more numbers or names than it holds.
     """
     with zipfile.ZipFile(path) as archive:
         [root] = [
@@ -54,23 +54,28 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             for name in archive.namelist()
             if name.count("/") == 1 and name.endswith("/data.pkl")
         ]
-        return dict(_named(_Unpickler(archive, root).load()))
+        return dict(_named(_Unpickler(archive, root, path.stat().st_size).load(), set()))
 
 
-def _named(module: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _named(module: Any, seen: set[int], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Raises: ValueError for a module that is in two places: a few of them would have any number of names."""
+    if id(module) in seen:
+        raise ValueError(f"{prefix} is a module that is elsewhere, too")
+    seen.add(id(module))
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             yield f"{prefix}{name}", value
         elif isinstance(value, _Module):
-            yield from _named(value, f"{prefix}{name}.")
+            yield from _named(value, seen, f"{prefix}{name}.")
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows nothing but what an archive of weights needs."""
+class _Unpickler(pickle._Unpickler):
+    """Knows nothing but what an archive of weights needs. That in C makes room for as many values as a byte says."""
 
-    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+    def __init__(self, archive: zipfile.ZipFile, root: str, most_bytes: int) -> None:
         super().__init__(io.BytesIO(_stored(archive, f"{root}data.pkl")))
         self._archive, self._root = archive, root
+        self._left = most_bytes  # not to be read again and again
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
@@ -86,6 +91,9 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> _Numbers:
         _, dtype, key, _, n = pid
+        self._left -= max(0, n) * dtype.itemsize
+        if self._left < 0:
+            raise ValueError("its tensors hold more numbers than the file")
         data = _stored(self._archive, f"{self._root}data/{key}")
         if len(data) != n * dtype.itemsize:
             raise ValueError(f"data/{key} has {len(data)} bytes for {n} numbers")

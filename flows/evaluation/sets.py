@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _RECIPE = DecodeRecipe(background=(255, 255, 255), max_pixels=2**26)
 _SHEETS = ("grid.png", "nearest.png")
 _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
-_MOST_NUMBERS = 2**26
+_MOST_NUMBERS = 2**24
 """Of one array of statistics: FID's have 2,048 x 2,048."""
-_BATCH_BYTES = 2**28
+_BATCH_BYTES, _PIECE_BYTES, _HEADING_BYTES = 2**28, 2**20, 2**14
 _FIX_NPZ = "write arr_0 as (n, h, w, 3) uint8, with np.savez(file, images) or `rcg sample --npz`"
 
 
@@ -149,11 +149,11 @@ class Npz:
     def _numbers(self, name: str) -> np.ndarray:
         """An array of statistics, in memory that its heading cannot choose. Raises: anything at all."""
         with zipfile.ZipFile(self.path) as archive, archive.open(f"{name}.npy") as file:
-            shape, _, dtype = _header(file)
-        if dtype.kind != "f" or not 0 <= math.prod(shape) <= _MOST_NUMBERS:
-            raise ValueError(f"{name} is {shape} {dtype}")
-        with np.load(self.path, allow_pickle=False) as arrays:
-            return np.asarray(arrays[name], np.float64)
+            shape, fortran, dtype = _header(file)
+            if dtype.kind != "f" or not 0 <= math.prod(shape) <= _MOST_NUMBERS:
+                raise ValueError(f"{name} is {shape} {dtype}")
+            numbers = _read(file, math.prod(shape) * dtype.itemsize).view(dtype)
+        return numbers.reshape(shape, order="F" if fortran else "C").astype(np.float64, order="C", copy=False)
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         shape = self._checked_shape()
@@ -164,12 +164,13 @@ class Npz:
             for start in range(0, shape[0], size):
                 rows = min(size, shape[0] - start)
                 try:
-                    data = file.read(rows * each)
+                    data = _read(file, rows * each)
+                except EOFError:
+                    what = f"{self.path} ends too early"
+                    raise DataError(what, got=f"after picture {start}", expected=shape[0]) from None
                 except Exception as error:  # as above
                     raise DataError(f"{self.path} is damaged", got=error, fix="copy it again") from error
-                if len(data) != rows * each:
-                    raise DataError(f"{self.path} ends too early", got=f"after picture {start}", expected=shape[0])
-                yield np.frombuffer(bytearray(data), np.uint8).reshape(rows, *shape[1:])
+                yield data.reshape(rows, *shape[1:])
 
     def _checked_shape(self) -> tuple[int, ...]:
         try:
@@ -191,10 +192,35 @@ class Npz:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(file)
+    short = _Short(file)
+    version = np.lib.format.read_magic(short)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
+    shape, fortran, dtype = read(short)
     return shape, fortran, dtype
+
+
+class _Short:
+    """A file of which no more than a heading is read, whatever length it says: numpy reads first and looks then."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= _HEADING_BYTES:
+            raise ValueError(f"its heading is of {size} bytes")
+        return self._file.read(size)
+
+
+def _read(file: IO[bytes], n_bytes: int) -> np.ndarray:
+    """Exactly so many bytes, in memory that grows as they come. Raises: EOFError; anything else of damaged ones."""
+    data, done = np.empty(n_bytes, np.uint8), 0
+    while done < n_bytes:
+        piece = file.read(min(_PIECE_BYTES, n_bytes - done))
+        if not piece:
+            raise EOFError(f"{done} of {n_bytes} bytes")
+        data[done : done + len(piece)] = np.frombuffer(piece, np.uint8)
+        done += len(piece)
+    return data
 
 
 class First:

@@ -20,6 +20,7 @@ from components.errors import RcgError
 from components.images.config import DecodeRecipe
 from components.images.decode import decode
 from components.weights import read_tables
+from flows.evaluation.sets import Npz
 from flows.identity.artifact import digest_of
 from flows.lineage.verification import shown_pixels
 from flows.pipeline.params import load_params
@@ -62,6 +63,53 @@ def packed(path: Path) -> None:
             new.writestr(info.filename, bytes(2**28) if info.filename.endswith("data/0") else data)
 
 
+def long_heading(path: Path) -> Path:
+    """An .npz whose array begins with a heading of 256 MiB."""
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as file,
+        file.open("arr_0.npy", "w") as array,
+    ):
+        array.write(b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**28))
+        for _ in range(2**8):
+            array.write(bytes(2**20))
+    return path
+
+
+def scripted(path: Path, data: bytes) -> Path:
+    """A TorchScript archive: this pickle, and 4 MiB of numbers."""
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a/code/x.py", b"")
+        file.writestr("a/data.pkl", data)
+        file.writestr("a/data/0", bytes(2**22))
+    return path
+
+
+MODULE = b"c__torch__\nM\n)\x81"
+
+
+def modules_in_modules() -> bytes:
+    """10^9 names in 10 modules: each is ten times in the next."""
+    inner = MODULE + b"}(" + b"".join(b"X\x01\0\0\0%dK\x01" % i for i in range(10)) + b"ub"
+    for k in range(9):
+        inner += (
+            b"q"
+            + bytes([k])
+            + b"0"
+            + MODULE
+            + b"}("
+            + b"".join(b"X\x01\0\0\0%dh%c" % (i, k) for i in range(10))
+            + b"ub"
+        )
+    return b"\x80\x02" + inner + b"."
+
+
+def numbers_again_and_again() -> bytes:
+    """A module of 500 tensors, each of all the numbers that there are."""
+    pid = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuJ\0\0\x10\0tQ"
+    one = b"ctorch._utils\n_rebuild_tensor_v2\n(" + pid + b"K\0J\0\0\x10\0\x85K\x01\x85tR"
+    return b"\x80\x02" + MODULE + b"}(" + b"".join(b"X\x03\0\0\0%03d" % i + one for i in range(500)) + b"ub."
+
+
 def text_bomb() -> bytes:
     return chunk(b"zTXt", KEYWORD.encode() + b"\0\0" + zlib.compress(bytes(2**26), 9))
 
@@ -102,6 +150,10 @@ BOMBS: dict[str, Callable[[Path], object]] = {
     "numbers that are not there": lambda tmp: (swollen(tmp / "w.pt"), read_tables(tmp / "w.pt")),
     "compressed records": lambda tmp: (packed(tmp / "w.pt"), read_tables(tmp / "w.pt")),
     "a deep pickle": lambda tmp: read_tables(write(tmp / "w.pt", deep_pickle())),
+    "modules in modules": lambda tmp: read_tables(scripted(tmp / "w.pt", modules_in_modules())),
+    "numbers again and again": lambda tmp: read_tables(scripted(tmp / "w.pt", numbers_again_and_again())),
+    "a place far away": lambda tmp: read_tables(scripted(tmp / "w.pt", b"\x80\x02Nr\xff\xff\xff\x0f.")),
+    "a long heading": lambda tmp: Npz(long_heading(tmp / "x.npz")),
     "60000 x 60000": lambda _: decode(png(60_000, chunk(b"IDAT", zlib.compress(bytes(10**6)))), RECIPE),
     "60000 x 60000, verified": lambda _: shown_pixels(png(60_000, chunk(b"IDAT", zlib.compress(bytes(10**6))))),
     "no pixels": lambda _: decode(png(8), RECIPE),
