@@ -1,7 +1,6 @@
 """What is filled in on the page -> a request, the same that the command line would make."""
 
 from collections.abc import Mapping
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,10 @@ from flows.lineage.sampling import open_picture
 
 MOST = 64
 """Pictures of one request; more are for `rcg sample`."""
-_SHARED = ("guidance", "rdm_guidance", "guide_scale", "steps")
-
+_LARGEST = 2**63
+_SHARED = ("guidance", "rdm_guidance", "guide_scale")
+_WORDS = ("class_name", "text", "like", "a", "b", "image")
+_NUMBERS = ("share", "noise", *_SHARED)
 
 _LACKING = {
     "text": ("there is no text", "write what the pictures show"),
@@ -28,7 +29,7 @@ def asked(values: Mapping[str, Any], edit: Edit | None = None, *, needs: str | N
 
     `like`, `a`, `b` and `image` are paths of given pictures. Raises: ConfigError, DataError.
     """
-    given = {name: value for name, value in values.items() if value not in (None, "", []) and str(value).strip()}
+    given = _given(values)
     if needs is not None and needs not in given and not (needs == "a" and "b" in given):
         what, fix = _LACKING[needs]
         raise ConfigError(what, fix=fix)
@@ -45,8 +46,30 @@ def asked(values: Mapping[str, Any], edit: Edit | None = None, *, needs: str | N
         share=given.get("share") if between is not None or (text and like is not None) else None,
         edit=edit,
         upscale=Upscale(image=_picture(given, "image"), noise=given.get("noise")) if _is_large(given) else None,
+        steps=_whole(given, "steps", "the number of steps", default=0) if "steps" in given else None,
         **{name: given[name] for name in _SHARED if name in given},
     )
+
+
+def edit_of(values: Mapping[str, Any], image: Picture, mask: Picture, usual: int | None) -> Edit:
+    """The edit that the fields of its tab ask for. `usual`: how often the bundle repaints. Raises: ConfigError."""
+    repaint = _whole(_given(values), "repaint", "how often each step is taken", default=1)
+    return Edit(image=image, mask=mask, free=bool(values.get("free")), repaint=None if repaint == usual else repaint)
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is empty. Raises: ConfigError for a value of another type than its field's."""
+    given = {name: value for name, value in values.items() if value not in (None, "", []) and str(value).strip()}
+    for name, value in given.items():
+        if name in _WORDS and not isinstance(value, str):
+            raise ConfigError(f"{name} is no text", got=repr(value)[:80], expected="a text")
+        if name in _NUMBERS and not _is_number(value):
+            raise ConfigError(f"{name} is no number", got=repr(value)[:80], expected="a finite number")
+    return given
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
 def _is_large(given: Mapping[str, Any]) -> bool:
@@ -71,12 +94,7 @@ def _picture(given: Mapping[str, Any], name: str) -> Picture | None:
 
 def _whole(given: Mapping[str, Any], name: str, what: str, *, default: int, most: int | None = None) -> int:
     value = given.get(name, default)
-    if (
-        not isinstance(value, int | float)
-        or not isfinite(value)
-        or int(value) != value
-        or (most is not None and not 1 <= value <= most)
-    ):
+    if not _is_number(value) or int(value) != value or (most is not None and not 1 <= value <= most):
         expected = "a whole number" if most is None else f"1 … {most}; `rcg sample` draws as many as you like"
         raise ConfigError(f"{what} is out of range", got=value, expected=expected)
     return int(value)

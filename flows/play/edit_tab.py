@@ -11,7 +11,7 @@ from components.bundle.edits import read_square
 from components.bundle.request import Picture
 from components.errors import ConfigError
 from flows.lineage.sampling import open_picture
-from flows.play.asking import asked
+from flows.play.asking import asked, edit_of
 from flows.play.drawing import Artist
 from flows.play.editing import CANVAS_PX, History, canvas, mask_of
 from flows.play.forms import (
@@ -21,7 +21,6 @@ from flows.play.forms import (
     Shelf,
     class_field,
     counts,
-    edit_of,
     options,
     picture_field,
     told,

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from components.bundle.request import Edit, Picture, Request
+from components.bundle.request import Picture, Request
 from components.errors import RcgError
 from components.files import write_whole
 from flows.lineage.sampling import open_picture
@@ -181,9 +181,3 @@ class Result:
         for progress in self._artist.draw(request):
             fresh, shown = progress.pictures != shown, progress.pictures
             yield (self._shelf.all(shown) if fresh else gr.skip()), status_line(progress)
-
-
-def edit_of(values: Mapping[str, Any], image: Picture, mask: Picture, usual: int) -> Edit:
-    """The edit that the fields of its tab ask for. `usual`: how often the bundle repaints."""
-    repaint = int(values.get("repaint") or 1)
-    return Edit(image=image, mask=mask, free=bool(values.get("free")), repaint=None if repaint == usual else repaint)

@@ -1,12 +1,17 @@
 """Fields of the page -> the request that the command line would make."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
+from hypothesis import given as given_values
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from components.bundle.request import Edit, Picture, Request, Upscale
-from components.errors import ConfigError, MissingError
-from flows.play.asking import MOST, asked
+from components.errors import ConfigError, MissingError, RcgError
+from flows.play.asking import MOST, asked, edit_of
+from tests.support.mutations import NASTY
 
 
 @pytest.fixture
@@ -76,3 +81,22 @@ def test_what_a_tab_is_for_has_to_be_given(given: dict[str, str], needs: str, wo
         "image": {"image": given["a"]},
     }[needs]
     assert asked(full, needs=needs) == asked(full)
+
+
+FIELDS = (
+    *("n", "seed", "class_name", "text", "like", "a", "b", "image", "share", "noise"),
+    *("guidance", "rdm_guidance", "guide_scale", "steps", "large", "free", "repaint"),
+)
+VALUES = [*NASTY, 3, 0.5, True, "x", "/", ["x"]]
+
+
+@settings(max_examples=150, derandomize=True, deadline=None)
+@given_values(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(VALUES)), st.sampled_from([None, "text", "a"]))
+def test_values_of_any_type_are_named(values: dict[str, object], needs: str | None) -> None:
+    """Whoever writes to the server by hand."""
+    image = Picture(b"", "x.png")
+    with contextlib.suppress(RcgError):
+        request = asked(values, edit_of(values, image, image, None), needs=needs)
+        assert request.condition is not None
+        numbers = (request.guidance, request.rdm_guidance, request.guide_scale, request.steps)
+        assert all(number is None or type(number) in (int, float) for number in numbers)
