@@ -244,6 +244,9 @@ class LowResConfig(BaseConditionConfig):
     port: Literal["spatial"]
     noise: float = Field(ge=0, le=1)
     """Largest standard deviation of the noise, in units of half the range of pixels (0.5: a quarter of the range)."""
+    residual: bool = Field(default=False, exclude_if=lambda residual: not residual)
+    """The network predicts what the clean image has beside the enlarged small one; with prediction x0. Learned sooner:
+    an untrained network enlarges by interpolation. Not ADM-U's and GLIDE's."""
 
     @classmethod
     def tiny(cls) -> Self:

@@ -47,6 +47,8 @@ class Ports:
     mask: Tensor | None = None
     spatial: Tensor | None = None
     """Extra input channels."""
+    base: Tensor | None = None
+    """Image to which the network's guess of x0 is added, in the range of pixels, (b, c, h, w); None for none."""
     component: Tensor | None = None
     """Index of the base distribution's component, (b,) int64; None without components."""
     prepared: Tensor | None = None

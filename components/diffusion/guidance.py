@@ -4,8 +4,8 @@ Of every scale 0 is off:
     classifier-free    cond + g (cond - uncond)          s of GLIDE and DiT, w of Imagen: g + 1; tau of Muse and RCG: g
     autoguidance       strong + g (strong - weak)        w of 2406.02507: g + 1
     by a guide         eps - s sigma_t grad log p(y | x_t)     s of ADM: s
-Usual order, inner to outer: classifier-free or autoguidance, clamp, guide: a guided x0 leaves the range of the data
-where there is much noise, and clamping it there would switch the guide off.
+Usual order, inner to outer: classifier-free or autoguidance, clamp, guide, what is known: a guided x0 leaves the range
+of the data where there is much noise, and clamping it there would switch the guide off.
 
 x_t: noisy sample, x0: guess of the clean one, ab: alpha-bar_t, sigma_t = sqrt(1 - ab), y: what a guide recognizes.
 """
@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d
 
 from components.conditions.ports import Ports
 from components.diffusion.process import Step
@@ -132,3 +133,19 @@ def known(denoise: Denoiser, x0: Tensor, where: Tensor) -> Denoiser:
         return guess._replace(x0=torch.where(where, x0, guess.x0))
 
     return replaced
+
+
+def consistent(denoise: Denoiser, small: Float[Tensor, "b c h w"]) -> Denoiser:
+    """Move every guess so that the mean of each square of its pixels is a pixel of the small image.
+
+    No guess comes to lie farther from any image with these means: it is the nearest one that has them. What remains to
+    the network is the detail within a square. Paper: 2212.00490 (DDNM), eq. 13 for averages, without noise.
+    """
+
+    def moved(x_t: Tensor, t: int, ports: Ports) -> Denoised:
+        guess = denoise(x_t, t, ports)
+        ratio = guess.x0.shape[-1] // small.shape[-1]
+        off = small - avg_pool2d(guess.x0, ratio)
+        return guess._replace(x0=guess.x0 + off.repeat_interleave(ratio, 2).repeat_interleave(ratio, 3))
+
+    return moved

@@ -113,6 +113,11 @@ class DiffusionConfig(GeneratorConfig):
             raise ValueError(
                 f"weighting {self.weighting} and min_snr are two weights; set min_snr: null, or weighting: plain"
             )
+        low_res = self.condition("low_res")
+        if low_res is not None and low_res.residual and self.prediction != "x0":
+            raise ValueError(
+                f"a residual low_res is added to a guess of x0, not of {self.prediction}; set prediction: x0"
+            )
         return self
 
     def outputs(self, n: int) -> int:

@@ -16,7 +16,16 @@ from components.base import Batch
 from components.conditions.container import Conditions
 from components.conditions.frequencies import sample_index
 from components.conditions.ports import Ports
-from components.diffusion.guidance import Guide, autoguided, clamped, classifier_free, guided_by, known, times_within
+from components.diffusion.guidance import (
+    Guide,
+    autoguided,
+    clamped,
+    classifier_free,
+    consistent,
+    guided_by,
+    known,
+    times_within,
+)
 from components.diffusion.network import Network
 from components.diffusion.predict import min_snr_weight, p2_weight, target_of, v_weight, x0_from
 from components.diffusion.process import BaseDistribution, Process, Step
@@ -32,7 +41,7 @@ from components.generators.sampling import AnySampling, Beside, DiffusionSamplin
 from components.generators.scale import channel_scale
 from components.nn.dropout import RowDropout
 from components.rng import BatchRng, Repeated, Rng
-from components.target import KNOWN, EventSpec
+from components.target import KNOWN, LOW_RES, EventSpec
 
 _BOUND_WEIGHT = 0.001
 
@@ -97,7 +106,7 @@ class Diffusion(Generator):
         w_t = process.noised(w0, t, eps)
         drops = self.training and self.net.drop_prob > 0
         ports = replace(ports, component=component, dropout=RowDropout(rng, self.net.drop_prob) if drops else None)
-        predicted, f = self._split(self.net(process.placed(w_t, component), self.net.time_vectors(t), ports))
+        predicted, f = self._predicted(process.placed(w_t, component), self.net.time_vectors(t), ports)
         target = x0 if kind == "x0" else target_of(kind, w0, eps, ab)
         errors: Tensor = (predicted - target).square().flatten(1).mean(1)
         weight = self._weight(process.ab[t])
@@ -127,6 +136,9 @@ class Diffusion(Generator):
             denoise = self._followed(denoise, steps, options.guide, batch, component)
         if given is not None and x_known is not None:
             denoise = known(denoise, self.process.standard(x_known, component), given.where)
+        if options.consistent and LOW_RES in batch:
+            small = (batch[LOW_RES].float() / 127.5 - 1.0 - self.mean) / self.std
+            denoise = consistent(denoise, small)
 
         def walk(x_t: Tensor, some: Sequence[Step]) -> Tensor:
             match options.sampler:
@@ -202,18 +214,19 @@ class Diffusion(Generator):
         def denoise(x_t: Tensor, t: int, ports: Ports) -> Denoised:
             i = places[t]
             seen = self.process.placed(x_t, ports.component)
-            predicted, f = self._split(self.net(seen, vectors[i : i + 1], ports))
+            predicted, f = self._predicted(seen, vectors[i : i + 1], ports)
             x0 = self._guess(x_t, predicted, self.process.ab[t], ports.component)
             return Denoised(x0, None if f is None else steps[i].log_variance(f))
 
         return denoise
 
-    def _split(self, out: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The network's output as prediction and, where it is learned, the variance's place f between its bounds."""
-        if self.posterior is None:
-            return out, None
-        predicted, v = out.chunk(2, dim=1)
-        return predicted, (v + 1) / 2
+    def _predicted(self, x_t: Tensor, times: Tensor, ports: Ports) -> tuple[Tensor, Tensor | None]:
+        """The network's prediction and, where it is learned, the variance's place f between its bounds."""
+        out: Tensor = self.net(x_t, times, ports)
+        predicted, v = (out, None) if self.posterior is None else out.chunk(2, dim=1)
+        if ports.base is not None:
+            predicted = predicted + (ports.base - self.mean) / self.std
+        return predicted, None if v is None else (v + 1) / 2
 
     def _guess(self, w_t: Tensor, predicted: Tensor, ab: Tensor, component: Tensor | None) -> Tensor:
         """The clean sample, in the coordinates of w_t; the network predicts x0 itself in those of the data."""

@@ -67,6 +67,9 @@ class DiffusionSampling(Config):
     """Follow the guide of the section `guide` towards a class; null: do not."""
     repaint: int | None = added(ge=1)
     """Times that each step is taken where a part is known (RePaint: 10); null: once. Read when a picture is edited."""
+    consistent: bool = Field(default=False, exclude_if=lambda consistent: not consistent)
+    """Of an upsampler: the mean of each square of pixels is the small image's pixel (DDNM). Where that is taken with
+    noise, it is left alone."""
 
     @classmethod
     def tiny(cls) -> Self:
@@ -150,6 +153,12 @@ def check_sampling(sampling: AnySampling, model: GeneratorConfig, beside: Beside
     if isinstance(sampling, DiffusionSampling) and isinstance(model, DiffusionConfig):
         check_steps(model.schedule.n_times, sampling.steps, sampling.spacing, sampling.sections)
         _check_beside(sampling, beside)
+        if sampling.consistent and model.condition("low_res") is None:
+            raise ConfigError(
+                "sampling is to be consistent with a small image, and this generator sees none",
+                got="consistent: true",
+                fix="set consistent: false; it is an option of the section upsampler",
+            )
 
 
 def sampling_fault(where: str, sampling: AnySampling, model: GeneratorConfig, beside: Beside = Beside()) -> str | None:

@@ -84,7 +84,8 @@ def upsampled(
         seen["class"] = batch.get("class", torch.full((len(small),), -1, device=small.device))
     if LARGE_KNOWN in batch:
         seen |= {KNOWN: batch[LARGE_KNOWN], mask_name(KNOWN): batch[mask_name(LARGE_KNOWN)]}
-    return upsampler.sample(seen, sampling.how, rng)
+    how = sampling.how if sampling.noise == 0 else sampling.how.model_copy(update={"consistent": False})
+    return upsampler.sample(seen, how, rng)
 
 
 def as_images(large: UInt8[Tensor, "b c px px"]) -> Float[Tensor, "b 3 px px"]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from components.conditions.ports import Ports
-from components.diffusion.guidance import clamped, known
+from components.diffusion.guidance import clamped, consistent, known
 from components.diffusion.process import alpha_bars, sampler_steps
 from components.diffusion.samplers import Denoised, Denoiser, ancestral, ddim, repainted
 from components.diffusion.schedule import ScheduleConfig
@@ -33,6 +33,11 @@ def unaware(x_t: Tensor, t: int, ports: Ports) -> Denoised:
     return Denoised(x_t @ gain.T, None)
 
 
+def idle(x_t: Tensor, t: int, ports: Ports) -> Denoised:
+    """The noisy sample itself."""
+    return Denoised(x_t, None)
+
+
 def inpainter(x_t: Tensor, t: int, ports: Ports) -> Denoised:
     """E[x0 | x_t, what is known]."""
     gain = math.sqrt(AB[t]) * torch.linalg.inv(AB[t] * COND_COV + (1 - AB[t]) * torch.eye(2).double()) @ COND_COV
@@ -46,6 +51,15 @@ def sampled(denoise: Denoiser, *, times: int = 1, n_steps: int = 50) -> Tensor:
     steps = sampler_steps(SCHEDULE, n_steps, "trailing")
     x_T = rng.normal(D).double()
     return repainted(lambda x, some: ancestral(denoise, x, Ports(), some, rng=rng), x_T, steps, times=times, rng=rng)
+
+
+def test_consistency_moves_a_guess_to_the_nearest_with_these_means() -> None:
+    x, truth = (torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    small = torch.nn.functional.avg_pool2d(truth, 2)
+    moved = consistent(idle, small)(x, 0, Ports()).x0
+    torch.testing.assert_close(torch.nn.functional.avg_pool2d(moved, 2), small)
+    square = [(a - b).square().sum() for a, b in ((x, truth), (x, moved), (moved, truth))]
+    torch.testing.assert_close(square[0], square[1] + square[2], msg="a right angle: a projection")
 
 
 def test_an_inpainter_samples_the_conditional_distribution_and_replacement_is_biased() -> None:

@@ -16,7 +16,7 @@ from components.codecs.config import NoneConfig
 from components.conditions.config import ClassConfig, LowResConfig
 from components.errors import ConfigError, DataError
 from components.files import file_sha256
-from components.generators.sampling import DiffusionSampling
+from components.generators.sampling import DiffusionSampling, check_sampling
 from components.generators.upsampling import HOW, UpsamplerSampling, shrunk, upsampled, upsampler_data
 from components.images.pictures import png_bytes, to_uint8
 from components.interop.checkpoint import export_tensors, write_checkpoint
@@ -72,6 +72,34 @@ def _trained(root: Path, **changes: Any) -> tuple[FolderArtifact, dict[str, floa
     FolderArtifact(root / "codec").write_json("config.json", codec.model_dump(mode="json"))
     out = FolderArtifact(root / "upsampler")
     return out, run(_params(**changes), FolderInputs(root, str(root / "source")), out, worker(root))
+
+
+def test_an_untrained_residual_upsampler_interpolates_and_consistency_keeps_each_mean() -> None:
+    small = torch.randint(40, 216, (4, 1, SMALL, SMALL), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    low = LOW.model_copy(update={"residual": True})
+    config = DitConfig.model_validate(_model(low).model_dump() | {"prediction": "x0"})
+    with seeded_init(0):
+        upsampler = config.build(upsampler_data(1, SMALL, PX, None)).eval()
+
+    def made(*, consistent: bool, noise: float = 0.0) -> torch.Tensor:
+        how = DiffusionSampling.tiny().model_copy(update={"consistent": consistent})
+        sampling, rng = UpsamplerSampling(how=how, noise=noise), image_rng(0, 0, 4, stream="upsampled")
+        images = (small / 255).expand(-1, 3, -1, -1)
+        return upsampled(upsampler, images, sampling, rng, batch={})
+
+    plain = torch.nn.functional.interpolate(small.float(), (PX, PX), mode="bilinear")
+    torch.testing.assert_close(made(consistent=False).float(), plain, atol=1.01, rtol=0)
+    randomize(upsampler.net)
+    free, tied = made(consistent=False), made(consistent=True)
+    inside = torch.nn.functional.max_pool2d((tied.float() - 127.5).abs(), 2) < 127  # no pixel is cut to what bytes hold
+    assert inside.float().mean() > 0.2
+    assert (shrunk(free, SMALL).int() - small.int())[inside].abs().max() > 5
+    assert (shrunk(tied, SMALL).int() - small.int())[inside].abs().max() <= 1
+    assert made(consistent=True, noise=0.2).equal(made(consistent=False, noise=0.2))
+    with pytest.raises(ValidationError, match="residual low_res is added to a guess of x0"):
+        DitConfig.model_validate(config.model_dump() | {"prediction": "v"})
+    with pytest.raises(ConfigError, match="consistent with a small image"):
+        check_sampling(DiffusionSampling.tiny().model_copy(update={"consistent": True}), DitConfig.tiny())
 
 
 def test_an_upsampler_of_adms_is_imported_and_measured(tmp_path: Path) -> None:
