@@ -48,8 +48,9 @@ def cmmd(x: np.ndarray, y: np.ndarray) -> float:
 
 def cubic(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Shapes: (n, d), (m, d) -> (n, m)."""
-    product: np.ndarray = (x.astype(np.float64) @ y.astype(np.float64).T / x.shape[1] + 1) ** 3
-    return product
+    base: np.ndarray = x.astype(np.float64) @ y.astype(np.float64).T / x.shape[1] + 1
+    cube: np.ndarray = base * base * base  # `** 3` takes 2 to 20 times as long, negative numbers longest
+    return cube
 
 
 def gaussian(x: np.ndarray, y: np.ndarray) -> np.ndarray:
