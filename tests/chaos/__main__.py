@@ -6,6 +6,7 @@ Trials that are done are kept in build/chaos.jsonl, by the code that they tried:
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--moments", type=int, default=40, help="at most so many of them at random moments")
     parser.add_argument("--afresh", action="store_true", help="forget what earlier calls tried")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # or what is started in the background ignores it for ever
     code = digest_of(canonical_json(module_digests("flows.commands.table")))
     if options.afresh:
         DONE.unlink(missing_ok=True)

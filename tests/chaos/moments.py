@@ -113,6 +113,7 @@ class _Life:
             return f"left or gone: {', '.join(sorted(left))}"
         rwlock = self.root / ".dvc/tmp/rwlock"
         left = {path.name for folder in (self.tmp, self.root / "store/.rcg-store/tmp") for path in folder.iterdir()}
+        left -= {name for name in left if name.startswith("torchinductor_")}  # torch keeps it for later processes
         if left or (rwlock.is_file() and any(json.loads(rwlock.read_bytes() or b"{}").values())):
             return f"left: {', '.join(sorted(left)) or 'an entry in rwlock'}"
         return "same"

@@ -153,7 +153,7 @@ FILES = {
 }
 
 
-def _built(kind: str, facts: dict[str, Any], px: int, n_channels: int = 3, classes: Any = CLASSES) -> nn.Module:
+def built(kind: str, facts: dict[str, Any], px: int, n_channels: int = 3, classes: Any = CLASSES) -> nn.Module:
     target = TargetSpec(space="pixels", shape=(n_channels, px, px), dtype="uint8", n_codes=None, image_px=px)
     data = GeneratorData(target=target, dim=1, classes=classes)
     if kind == "adm-classifier":
@@ -167,7 +167,7 @@ def _built(kind: str, facts: dict[str, Any], px: int, n_channels: int = 3, class
 def test_a_published_file(name: str) -> None:
     kind, px, model, n_tensors, n_elements, digest = FILES[name]
     with torch.device("meta"):
-        module = _built(kind, model, px)
+        module = built(kind, model, px)
     theirs = export_tensors(kind, module)
     lines = sorted(f"{tensor} {list(t.shape)}" for tensor, t in theirs.items())
     assert (len(theirs), sum(t.numel() for t in theirs.values())) == (n_tensors, n_elements)
@@ -192,7 +192,7 @@ TINY = {
 def _tiny(kind: str) -> nn.Module:
     told = {"adm": [BY_CLASS], "adm-upsampler": [LOW_RES, BY_CLASS]}
     conditions = {"conditions": told[kind]} if kind in told else {}
-    return _built(kind, TINY[kind] | conditions, 8, classes=("a", "b", "c"))
+    return built(kind, TINY[kind] | conditions, 8, classes=("a", "b", "c"))
 
 
 @pytest.mark.parametrize("kind", TINY)
@@ -268,7 +268,7 @@ def test_what_has_no_place_in_a_file_is_refused() -> None:
     with pytest.raises(WeightsError, match="level of the noise"):
         export_tensors("adm-upsampler", noisy)
     cluster = {"kind": "cluster", "port": "vector", "drop_prob": 0.0, "n_clusters": 4}
-    module = _built("adm", TINY["adm"] | {"conditions": [cluster]}, 8)
+    module = built("adm", TINY["adm"] | {"conditions": [cluster]}, 8)
     with pytest.raises(WeightsError, match="has a place for one of its conditions"):
         export_tensors("adm", module)
     mlp = {"net.0.weight": torch.zeros(2, 2)}

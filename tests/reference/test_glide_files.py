@@ -159,7 +159,7 @@ def _tiny(name: str, px: int | None = None) -> Any:
     return _built(_tiny_model(name, px), px or FILES[name].px, n_ids=300, n_positions=7)
 
 
-def _file(name: str) -> dict[str, Tensor]:
+def tiny_file(name: str) -> dict[str, Tensor]:
     """Random tensors in the layout of a file of this kind, as small as it can be."""
     with torch.device("meta"):
         shapes = {n: tuple(t.shape) for n, t in export_tensors(FILES[name].kind, _tiny(name)).items()}
@@ -172,7 +172,7 @@ def test_a_file_is_imported_by_its_stage_and_written_back(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    given, kind = _file(name), FILES[name].kind
+    given, kind = tiny_file(name), FILES[name].kind
     write_checkpoint(Path("glide.pt"), kind, given)
     assert torch.load("glide.pt", weights_only=True).keys() == given.keys()  # bare, as published
     found = import_section(Path("glide.pt"), kind=None, stage=None)
@@ -193,7 +193,7 @@ def test_a_file_is_imported_by_its_stage_and_written_back(
 @pytest.mark.parametrize("fault", ["missing", "extra", "shape", "dtype"])
 @pytest.mark.parametrize("name", ["base_inpaint", "upsample"])
 def test_a_file_that_does_not_fit_is_refused_by_the_tensor(name: str, fault: str) -> None:
-    given, tensor = _file(name), "transformer.resblocks.1.attn.c_qkv.bias"
+    given, tensor = tiny_file(name), "transformer.resblocks.1.attn.c_qkv.bias"
     match fault:
         case "missing":
             del given[tensor]
@@ -210,7 +210,7 @@ def test_a_file_that_does_not_fit_is_refused_by_the_tensor(name: str, fault: str
 
 def test_a_file_computes_what_its_modules_compute() -> None:
     """The upsampling inpainter, put together by hand: x_t | image * mask | mask | the small image, resized."""
-    given, ours = _file("upsample_inpaint"), _tiny("upsample_inpaint", 16)
+    given, ours = tiny_file("upsample_inpaint"), _tiny("upsample_inpaint", 16)
     import_tensors("glide-upsampler", given, ours)
     reader = TextTransformer(n_ids=300, n_positions=7, width=64, depth=2, heads=1, c_out=256)
     reader.load_state_dict({n: given[n] for n in reader.state_dict()})
