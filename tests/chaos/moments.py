@@ -120,7 +120,7 @@ class _Life:
 
 
 def _problem(code: int | None, text: str) -> str | None:
-    if "Traceback" in text:
+    if "Traceback" in text and "init_import_site" not in text:  # Python itself was just starting
         return "traceback"
     if not code:
         return None

@@ -34,7 +34,7 @@ _IMPORTING = """
 import os, signal, sys
 class Finder:
     def find_spec(self, name, path=None, target=None):
-        if name == "dvc.config": os.kill(os.getpid(), signal.SIGINT)
+        if name == "{module}": os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Finder())
 sys.argv = ["dvc", "repro"]
 from flows.execution.quiet_dvc import main
@@ -50,7 +50,13 @@ except KeyboardInterrupt: print(Path("whole").exists())
 """
 
 
-@pytest.mark.parametrize(("script", "expected"), [(_IMPORTING, (130, "")), (_WAITING, (0, "True\n"))])
+_ENDS = [
+    *((_IMPORTING.replace("{module}", module), (130, "")) for module in ("dvc.config", "dvc.repo.open_repo")),
+    (_WAITING, (0, "True\n")),
+]
+
+
+@pytest.mark.parametrize(("script", "expected"), _ENDS)
 def test_an_interrupt(script: str, expected: tuple[int, str], tmp_path: Path) -> None:
     """DVC shows no traceback while it is imported, and is waited for when it works."""
     command = [sys.executable, "-c", script]
