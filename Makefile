@@ -42,7 +42,7 @@ test-unit: setup ## the fast tests only
 	$(PYTEST) -m "not processes" tests/unit tests/contract tests/reference tests/repo
 
 test-chaos: setup ## kills, failing disks, flipped bytes, hostile files: several hundred trials (SECONDS=1800); goes on where it stopped
-	CHAOS_MORE=20 pytest -q tests/chaos/test_readers.py tests/chaos/test_checkpoints.py tests/chaos/test_bombs.py
+	CHAOS_MORE=20 pytest -q tests/chaos/test_readers.py tests/chaos/test_checkpoints.py tests/chaos/test_arrow.py tests/chaos/test_bombs.py
 	OMP_NUM_THREADS=1 python -m tests.chaos --seconds $(or $(SECONDS),1800)
 
 test-cluster: setup ## the tests on a real one-node Kubernetes (root; scripts in RCG_RIGS, default ../shared)

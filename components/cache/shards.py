@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
+from components.arrow_files import read_arrow
 from components.errors import ArtifactError, ShapeError
 from components.fields import FieldSpec
 
@@ -26,8 +27,8 @@ def shard_schema(fields: Sequence[FieldSpec]) -> pa.Schema:
 
 
 def open_shard(path: Path, fields: Sequence[FieldSpec]) -> pa.Table:
-    """A shard, memory-mapped. Raises: ArtifactError naming the columns that are not as the fields say."""
-    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    """A shard, memory-mapped. Raises: ArtifactError; it names the columns that are not as the fields say."""
+    table = read_arrow(path, path.name)
     wanted = shard_schema(fields)
     if table.schema.equals(wanted):
         return table

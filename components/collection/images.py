@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from components.arrow_files import check_schema, read_arrow
 from components.base import Reader
 from components.collection.source import open_source
 from components.collection.source_base import Source
@@ -78,14 +79,24 @@ def index_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def read_table(paths: Sequence[Path]) -> pa.Table:
-    """Arrow files of one schema as one memory-mapped table; captions are lists, also where no picture has any."""
-    tables = [pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths]
+    """Index files as one memory-mapped table; captions are lists, also where no picture has any.
+
+    Raises: ArtifactError for one that is none.
+    """
+    tables = [read_index(path, path.name) for path in paths]
     wanted = pa.field("caption", pa.list_(pa.string()))
     for n, table in enumerate(tables):
         i = table.schema.get_field_index("caption")
         if i >= 0 and table.schema.field(i).type != wanted.type:
             tables[n] = table.set_column(i, wanted, pa.nulls(len(table), wanted.type))
     return pa.concat_tables(tables) if tables else index_schema().empty_table()
+
+
+def read_index(file: Path | bytes, name: str) -> pa.Table:
+    """One index file. Raises: ArtifactError for what is none."""
+    table, but = read_arrow(file, name), frozenset(("caption",))
+    check_schema(table, index_schema(), name, but=but)
+    return table
 
 
 class Pixels:

@@ -6,7 +6,6 @@ so do its name, digest and split, without which it could come back unnoticed. A 
 """
 
 import fnmatch
-import io
 import logging
 import re
 from collections.abc import Iterator, Mapping
@@ -113,9 +112,9 @@ def _find(store: Store, image: str) -> _Found:
 
 
 def _table(store: Store, key: str) -> Any:
-    import pyarrow as pa
+    from components.collection.images import read_index
 
-    return pa.ipc.open_file(io.BytesIO(store.get(key))).read_all()
+    return read_index(store.get(key), key)
 
 
 def _runs(store: Store, stage: str) -> Iterator[CommittedRun]:

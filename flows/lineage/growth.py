@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from components.arrow_files import read_arrow
 from components.errors import ArtifactError
 from components.spacing import evenly_spaced
 from components.store.base import Store
@@ -73,10 +74,7 @@ def read_growth(store: Store, stages: Mapping[str, Facts]) -> Growth | None:
 
 def _plain(artifact: StoredArtifact, chunk: str) -> "pa.Table":
     """Rows of the plain views of a chunk, thinned evenly."""
-    import pyarrow as pa
-
-    with pa.memory_map(str(artifact.path(f"shards/{chunk}.arrow"))) as file:
-        table = pa.ipc.open_file(file).read_all()
+    table = read_arrow(artifact.path(f"shards/{chunk}.arrow"), f"shards/{chunk}.arrow")
     rows = np.flatnonzero(table["view"].to_numpy() == 0)
     return table.take(rows[evenly_spaced(len(rows), _MOST_ROWS)])
 

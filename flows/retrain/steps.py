@@ -252,16 +252,12 @@ class _Branch:
 
     def n_usable(self) -> int:
         """New images that are in a split: neither rejected nor left out."""
-        import io
-
-        import pyarrow as pa
-
-        from components.collection.images import index_name
+        from components.collection.images import index_name, read_index
         from components.collection.splits import LEFT_OUT
 
         run, n = self.project.committed("collect"), 0
         for chunk in self.journal.chunks:
-            table = pa.ipc.open_file(io.BytesIO(read_file(self.project.store, run, index_name(chunk)))).read_all()
+            table = read_index(read_file(self.project.store, run, index_name(chunk)), index_name(chunk))
             n += sum(split != LEFT_OUT for split in table["split"].to_pylist())
         return n
 
