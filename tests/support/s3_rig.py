@@ -42,6 +42,13 @@ def aws_environment(endpoint: str, access_key: str = ACCESS_KEY, secret_key: str
     return CLEAN | keys | {"AWS_ENDPOINT_URL": endpoint}
 
 
+def s3_client(endpoint: str) -> Any:
+    """boto3's, whatever the environment says."""
+    import boto3
+
+    return boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION).client("s3", endpoint_url=endpoint)
+
+
 @dataclass(frozen=True)
 class S3Server:
     """One server. stop() keeps the data; start() goes on with it."""
@@ -68,11 +75,7 @@ class S3Server:
         self._run("down")
 
     def client(self) -> Any:
-        """boto3's, whatever the environment says."""
-        import boto3
-
-        session = boto3.session.Session(ACCESS_KEY, SECRET_KEY, region_name=REGION)
-        return session.client("s3", endpoint_url=self.endpoint)
+        return s3_client(self.endpoint)
 
     def requests(self) -> list[str]:
         """Operations so far, e.g. s3_PutObject, out of the access log."""
@@ -110,7 +113,6 @@ def s3_server(folder: Path, *buckets: str, address: str | None = None) -> Iterat
 @contextlib.contextmanager
 def moto_server(*buckets: str) -> Iterator[str]:
     """The endpoint of moto's S3, in threads of this process."""
-    import boto3
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
@@ -118,9 +120,9 @@ def moto_server(*buckets: str) -> Iterator[str]:
     try:
         host, port = server.get_host_and_port()
         endpoint = f"http://{host}:{port}"
-        keys = {"aws_access_key_id": ACCESS_KEY, "aws_secret_access_key": SECRET_KEY, "region_name": REGION}
+        client = s3_client(endpoint)
         for bucket in buckets:
-            boto3.session.Session(**keys).client("s3", endpoint_url=endpoint).create_bucket(Bucket=bucket)
+            client.create_bucket(Bucket=bucket)
         yield endpoint
     finally:
         server.stop()

@@ -4,10 +4,10 @@ import gzip
 import itertools
 import uuid
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 
 from components.collection.facts import examine, read_pinned
@@ -18,7 +18,7 @@ from components.collection.source_base import Source
 from components.errors import ConfigError, DataError
 from components.images.config import DecodeRecipe
 from tests.support.s3_faults import FaultyProxy, faulty_proxy, once
-from tests.support.s3_rig import aws_environment, moto_server, s3_server
+from tests.support.s3_rig import aws_environment, moto_server, s3_client, s3_server
 
 pytestmark = pytest.mark.processes
 
@@ -37,12 +37,20 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.endpoint
 
 
-@pytest.fixture(params=["moto", "rig"])
-def client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name, value in aws_environment(request.getfixturevalue(request.param)).items():
+@pytest.fixture(scope="module", params=["moto", "rig"])
+def server(request: pytest.FixtureRequest) -> tuple[str, Any]:
+    """Endpoint and a client of it, which takes a third of a second to make."""
+    endpoint = request.getfixturevalue(request.param)
+    client = s3_client(endpoint)
+    client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    return endpoint, client
+
+
+@pytest.fixture
+def client(server: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+    endpoint, made = server
+    for name, value in aws_environment(endpoint).items():
         monkeypatch.setenv(name, value)
-    made = boto3.session.Session().client("s3")
-    made.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
     return made
 
 
@@ -52,8 +60,9 @@ class Folder:
     def __init__(self, client: Any, bucket: str) -> None:
         self.client, self.bucket, self.name = client, bucket, uuid.uuid4().hex
 
-    @property
+    @cached_property
     def source(self) -> Source:
+        """One for the whole test: it makes a client of its own, and holds nothing that was listed."""
         return open_source(f"s3://{self.bucket}/{self.name}/")
 
     def put(self, key: str, data: bytes) -> None:
@@ -188,7 +197,7 @@ def test_a_long_listing_survives_a_busy_server(
     proxy: FaultyProxy, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "10")
-    client = boto3.session.Session().client("s3")
+    client = s3_client(proxy.endpoint)
     client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
     made = Folder(client, bucket)
     for i in range(25):
@@ -199,7 +208,7 @@ def test_a_long_listing_survives_a_busy_server(
 
 
 def test_a_listing_without_the_right_to_see_versions_goes_by_etag(proxy: FaultyProxy) -> None:
-    made = Folder(boto3.session.Session().client("s3"), "plain")
+    made = Folder(s3_client(proxy.endpoint), "plain")
     made.put("a.png", b"x")
     proxy.faults = [once(lambda r: "versioning" in r.path, (403, "AccessDenied"), times=9)]
     assert [item.key for item in made.source.list()] == ["a.png"]
