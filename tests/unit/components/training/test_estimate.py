@@ -1,6 +1,7 @@
 """What a training is said to take, against what torch's own profiler sees it take at a small size."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from components.generators.config import GeneratorData
 from components.pixels.dit import DitConfig
 from components.target import TargetSpec
 from components.training.config import EmaConfig, TrainConfig
-from components.training.estimate import How, estimate
+from components.training.estimate import Estimate, How, estimate
 from components.training.generator import GeneratorTrainable
 from components.training.parallel import recomputing
 from components.training.step import Stepper
@@ -23,11 +24,18 @@ from tests.support import toys
 PIXELS = TargetSpec(space="pixels", shape=(3, 8, 8), dtype="uint8", n_codes=None, image_px=8)
 CONFIG = TrainConfig.tiny().model_copy(update={"batch_size": 64})
 ROWS = CONFIG.batch_size
+WHOLE = How()
 
 
 def build() -> GeneratorTrainable[torch.nn.Module]:
     model = DitConfig.tiny().model_copy(update={"width": 64, "depth": 4, "heads": 4})
     return GeneratorTrainable(model.build(GeneratorData(target=PIXELS, dim=6, classes=None)), EmaConfig.tiny())
+
+
+@functools.cache
+def estimated(how: How) -> Estimate:
+    """In fp32; made once, for several tests ask for the same."""
+    return estimate(build, batch, CONFIG, how, bf16=False)
 
 
 def batch(n: int) -> Batch:
@@ -63,14 +71,14 @@ def real(how: How, folder: Path) -> int:
     return found[0] + sum(tensor.numel() * tensor.element_size() for tensor in stepper.tensors().values())
 
 
-@pytest.mark.parametrize("how", [How(), How(micro_batch=16), How(recompute=True)], ids=["whole", "parts", "recompute"])
+@pytest.mark.parametrize("how", [WHOLE, How(micro_batch=16), How(recompute=True)], ids=["whole", "parts", "recompute"])
 def test_memory_is_what_a_real_step_takes(how: How, tmp_path: Path) -> None:
-    found = estimate(build, batch, CONFIG, how, bf16=False)
+    found = estimated(how)
     assert found.total == pytest.approx(real(how, tmp_path), rel=0.05)
 
 
 def test_what_a_device_holds_by_kind() -> None:
-    found = estimate(build, batch, CONFIG, How(), bf16=False)
+    found = estimated(WHOLE)
     trainable = build()
     generator = sum(p.numel() for p in trainable.generator.parameters() if p.requires_grad)
     assert found.gradients == 4 * generator
@@ -81,21 +89,19 @@ def test_what_a_device_holds_by_kind() -> None:
 
 
 def test_settings_that_spare_memory_do() -> None:
-    whole, parts, again, low = (
-        estimate(build, batch, CONFIG, how, bf16=bf16)
-        for how, bf16 in ((How(), False), (How(micro_batch=16), False), (How(recompute=True), False), (How(), True))
-    )
+    whole, parts, again = (estimated(how) for how in (WHOLE, How(micro_batch=16), How(recompute=True)))
+    low = estimate(build, batch, CONFIG, WHOLE, bf16=True)
     assert parts.activations < 0.4 * whole.activations
     assert again.activations < 0.5 * whole.activations
     assert low.activations < 0.8 * whole.activations
     assert {one.flops for one in (parts, again, low)} == {whole.flops}
-    sharded = estimate(build, batch, CONFIG, How(workers=4, shard=True), bf16=False)
+    sharded = estimated(How(workers=4, shard=True))
     assert sharded.weights == whole.weights // 4
     assert sharded.rows == ROWS // 4
 
 
 def test_rows_that_fit_are_read_off_it() -> None:
-    found = estimate(build, batch, CONFIG, How(), bf16=False)
+    found = estimated(WHOLE)
     assert found.rows_that_fit(found.total) == ROWS
     assert found.rows_that_fit(found.fixed + found.activations / 2) == ROWS // 2
     assert found.rows_that_fit(found.fixed - 1) == 0
