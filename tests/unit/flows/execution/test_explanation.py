@@ -53,8 +53,8 @@ class Bench:
     def spec(self, name: str) -> Spec:
         return self.project.spec(STAGES[name])
 
-    def start(self, name: str) -> Prefix:
-        spec = self.spec(name)
+    def start(self, name: str, spec: Spec | None = None) -> Prefix:
+        spec = spec or self.spec(name)
         folder = Prefix(self.project.store, spec.prefix)
         folder.put("spec.json", spec.to_json())
         folder.put("attempts/1.json", b"{}")
@@ -62,7 +62,7 @@ class Bench:
 
     def finish(self, name: str, *, seconds: float = 100, workers: int = 2, attempt: int = 1) -> CommittedRun:
         spec, project = self.spec(name), self.project
-        self.start(name).put(f"attempts/{attempt}.json", b"{}")
+        self.start(name, spec).put(f"attempts/{attempt}.json", b"{}")
         files = {"metrics.json": b"{}", "weights": name.encode() * 1000, "base.json": b"{}"}
         files["collection.json"] = canonical_json(LISTING)
         keys = {file: f"{spec.prefix}/out/{attempt}/{file}" for file in files}
@@ -93,9 +93,10 @@ class Bench:
         project.workspace.publish(project.store, run, STAGES[name])
         return run
 
-    def finish_all(self, **changes: Any) -> None:
+    def finish_all(self) -> None:
+        """Every stage, each in 100 s."""
         for name in STAGES:
-            self.finish(name, **changes)
+            self.finish(name)
 
     def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
         import yaml
@@ -117,6 +118,20 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def all_finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose stages are finished, to be copied: making one takes a second."""
+    made = Bench(tmp_path_factory.mktemp("finished"))
+    made.finish_all()
+    return made.root
+
+
+@pytest.fixture
+def finished(bench: Bench, all_finished: Path) -> Bench:
+    shutil.copytree(all_finished, bench.root, dirs_exist_ok=True)
+    return bench
+
+
 def _steps(n: int, stage: str = "rdm") -> Callable[[dict[str, Any]], None]:
     def change(values: dict[str, Any]) -> None:
         values[stage]["train"]["steps"] = n
@@ -132,37 +147,34 @@ def test_nothing_ever_ran(bench: Bench) -> None:
     assert "would take" not in told
 
 
-def test_everything_is_done(bench: Bench) -> None:
-    bench.finish_all()
-    assert bench.told().count("will not run") == 9
+def test_everything_is_done(finished: Bench) -> None:
+    assert finished.told().count("will not run") == 9
 
 
-def test_reasons_cost_and_total_after_a_longer_training(bench: Bench) -> None:
-    bench.finish_all(seconds=100)
-    steps = bench.project.sections["rdm"]["train"]["steps"]
-    bench.edit(_steps(3 * steps))
-    told = bench.told("rdm")
+def test_reasons_cost_and_total_after_a_longer_training(finished: Bench) -> None:
+    steps = finished.project.sections["rdm"]["train"]["steps"]
+    finished.edit(_steps(3 * steps))
+    told = finished.told("rdm")
     assert f"param train.steps: {steps} -> {3 * steps}" in told
     assert told.count("param ") == 1
     assert "about 5 min on 2 x cpu (0.17 worker-hours, 3." in told
     assert "scaled by 3" in told
-    everything = bench.told()
+    everything = finished.told()
     assert everything.count("will not run") == 5, everything
     assert "pixels: will not run" in everything
     assert everything.count("waits for rdm") == 3
     assert "all that would or might run: about 10 min, 0.33 worker-hours" in everything
 
 
-def test_a_stage_that_waits_says_what_of_its_own_changed(bench: Bench) -> None:
-    bench.finish_all()
-    steps = bench.project.sections["rdm"]["train"]["steps"]
+def test_a_stage_that_waits_says_what_of_its_own_changed(finished: Bench) -> None:
+    steps = finished.project.sections["rdm"]["train"]["steps"]
 
     def both(values: dict[str, Any]) -> None:
         _steps(3 * steps)(values)
         values["sample"]["n"] += 1
 
-    bench.edit(both)
-    by_stage = {e.stage: e for e in explain(bench.project, None)}
+    finished.edit(both)
+    by_stage = {e.stage: e for e in explain(finished.project, None)}
     sample, bundle = by_stage["sample"], by_stage["bundle"]
     assert sample.headline == "waits for rdm; then it will run"
     assert sample.nearest is not None
@@ -171,20 +183,19 @@ def test_a_stage_that_waits_says_what_of_its_own_changed(bench: Bench) -> None:
     assert bundle.nearest is None
 
 
-def test_the_most_alike_run_is_compared_with_not_the_last(bench: Bench) -> None:
-    bench.finish_all(seconds=100)
-    first = bench.spec("rdm").fingerprint
-    steps = bench.project.sections["rdm"]["train"]["steps"]
+def test_the_most_alike_run_is_compared_with_not_the_last(finished: Bench) -> None:
+    first = finished.spec("rdm").fingerprint
+    steps = finished.project.sections["rdm"]["train"]["steps"]
 
     def other(values: dict[str, Any]) -> None:
         values["rdm"]["train"]["steps"], values["rdm"]["seed"], values["rdm"]["numerics"] = 7, 5, 2
 
     text = Path("params.yaml").read_text()
-    bench.edit(other)
-    bench.finish("rdm", seconds=7)
+    finished.edit(other)
+    finished.finish("rdm", seconds=7)
     Path("params.yaml").write_text(text)
-    bench.edit(_steps(2 * steps))
-    found = explain(bench.project, "rdm")[0]
+    finished.edit(_steps(2 * steps))
+    found = explain(finished.project, "rdm")[0]
     assert found.nearest is not None
     assert found.nearest.fingerprint == first
     assert [d.name for d in found.nearest.differences] == ["train.steps"]
@@ -193,21 +204,19 @@ def test_the_most_alike_run_is_compared_with_not_the_last(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"seconds": -5}, {"attempt": 2}])
-def test_times_that_mean_nothing_are_not_counted(bench: Bench, wrong: dict[str, Any]) -> None:
+def test_times_that_mean_nothing_are_not_counted(finished: Bench, wrong: dict[str, Any]) -> None:
     """A clock that went back, and a resumed run, whose last attempt alone was timed."""
-    bench.finish_all(seconds=100)
-    bench.edit(_steps(6))
-    bench.finish("rdm", **wrong)
-    bench.edit(_steps(9))
-    found = explain(bench.project, "rdm")[0]
+    finished.edit(_steps(6))
+    finished.finish("rdm", **wrong)
+    finished.edit(_steps(9))
+    found = explain(finished.project, "rdm")[0]
     assert found.cost is not None
     assert found.cost.seconds > 0
-    assert found.cost.like != bench.spec("rdm").fingerprint
+    assert found.cost.like != finished.spec("rdm").fingerprint
 
 
-def test_a_changed_module_is_named_with_its_digests(bench: Bench) -> None:
-    bench.finish_all()
-    before = bench.spec("rdm")
+def test_a_changed_module_is_named_with_its_digests(finished: Bench) -> None:
+    before = finished.spec("rdm")
     moved = before.model_copy(
         update={
             "identity": before.identity.model_copy(
@@ -221,38 +230,36 @@ def test_a_changed_module_is_named_with_its_digests(bench: Bench) -> None:
             )
         }
     )
-    folder = Prefix(bench.project.store, before.prefix)
+    folder = Prefix(finished.project.store, before.prefix)
     folder.put("spec.json", moved.to_json())  # as if that run had been made by other code
-    bench.edit(_steps(4))
-    told = bench.told("rdm")
+    finished.edit(_steps(4))
+    told = finished.told("rdm")
     now = before.identity.modules["components.rdm.denoiser"]
     assert f"module components.rdm.denoiser: 0000000000 -> {now[:10]}" in told
     assert "module components.gone: gone, was 1111111111" in told
 
 
-def test_a_checkpoint_shortens_it(bench: Bench) -> None:
-    bench.finish_all(seconds=100)
-    steps = bench.project.sections["rdm"]["train"]["steps"]
-    bench.edit(_steps(2 * steps))
-    folder = bench.start("rdm")
+def test_a_checkpoint_shortens_it(finished: Bench) -> None:
+    steps = finished.project.sections["rdm"]["train"]["steps"]
+    finished.edit(_steps(2 * steps))
+    folder = finished.start("rdm")
     saved = Saved(step=steps, attempt=1, files=())
     folder.put("checkpoints/latest.json", Latest(kept=(saved,)).model_dump_json().encode())
-    told = bench.told("rdm")
+    told = finished.told("rdm")
     assert "was interrupted (attempt 1)" in told
     assert f"goes on from its checkpoint of step {steps} of {2 * steps}" in told
-    found = explain(bench.project, "rdm")[0]
+    found = explain(finished.project, "rdm")[0]
     assert found.cost is not None
     assert found.cost.seconds == pytest.approx(100)
 
 
-def test_chunks_that_were_encoded_before_are_counted(bench: Bench) -> None:
-    bench.finish_all(seconds=100)
+def test_chunks_that_were_encoded_before_are_counted(finished: Bench) -> None:
 
     def raised(values: dict[str, Any]) -> None:
         values["encode"]["max_reject_share"] = 0.5  # no part of a shard's key
 
-    bench.edit(raised)
-    spec = bench.spec("encode")
+    finished.edit(raised)
+    spec = finished.spec("encode")
     key = shard_key(
         spec.identity.params,
         pictures="a" * 64,
@@ -260,25 +267,23 @@ def test_chunks_that_were_encoded_before_are_counted(bench: Bench) -> None:
         encoder=spec.inputs["encoder"].digest,
         codec=spec.inputs["codec"].digest,
     )
-    bench.project.store.put(f"{memo_folder('encode', key)}/entry.json", b"{}")
-    told = bench.told("encode")
+    finished.project.store.put(f"{memo_folder('encode', key)}/entry.json", b"{}")
+    told = finished.told("encode")
     assert "uses 1 of 2 chunk(s) again; 10 of 100 pictures to do" in told
     assert "about 10 s" in told
     assert "reads collect" in told
 
 
-def test_json_says_the_same(bench: Bench) -> None:
-    bench.finish_all()
-    bench.edit(_steps(5))
+def test_json_says_the_same(finished: Bench) -> None:
+    finished.edit(_steps(5))
     told = json.loads(rcg("explain", "rdm", "--json"))[0]
     assert told["runs"] is True
     assert told["nearest"]["differences"][0]["name"] == "train.steps"
     assert told["cost"]["worker_hours"] > 0
 
 
-def test_it_is_quick_and_needs_no_torch(bench: Bench) -> None:
-    bench.finish_all()
-    bench.told()
+def test_it_is_quick_and_needs_no_torch(finished: Bench) -> None:
+    finished.told()
     script = (
         "import sys; from flows.commands.table import app; app(['explain'], standalone_mode=False); "
         "assert not {'torch', 'mlflow', 'ray', 'numpy'} & set(sys.modules)"
@@ -289,7 +294,7 @@ def test_it_is_quick_and_needs_no_torch(bench: Bench) -> None:
         capture_output=True,
         text=True,
         check=False,
-        cwd=bench.root,
+        cwd=finished.root,
         env=os.environ | {"PYTHONPATH": str(REPO)},
     )
     assert done.returncode == 0, done.stderr
