@@ -21,6 +21,7 @@ from flows.execution.project import Project
 from flows.gate import promotion
 from flows.gate.champion import deciding, open_aliases
 from flows.gate.decisions import Decisions
+from flows.gate.drawing import draw_images
 from flows.gate.reference import Reference
 from flows.gate.rollback import rollback
 from flows.gate.verdict import checks
@@ -48,6 +49,9 @@ GATE = {
     "min_recall": 0.0,
     "max_memorization": 1.0,
 }
+
+
+DRAWN: dict[tuple[str, int, int, str], np.ndarray] = {}
 
 
 class World:
@@ -130,8 +134,18 @@ def _commit(world: World, bundle: FolderArtifact) -> CommittedRun:
     return make_run(world.project.store, a_spec("bundle", inputs={"evaluate": bundle.digest}), files)
 
 
+def draw_images_once(folder: Path, n: int, seed: int, device: str) -> np.ndarray:
+    """The pictures of a bundle, whose process takes four CPU seconds, are drawn for the first test that asks."""
+    digest = bundle_digest(folder)
+    if (digest, n, seed, device) not in DRAWN:
+        DRAWN[digest, n, seed, device] = draw_images(folder, n, seed, device)
+    return DRAWN[digest, n, seed, device]
+
+
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    for module in ("promotion", "rollback"):
+        monkeypatch.setattr(f"flows.gate.{module}.draw_images", draw_images_once)
     monkeypatch.chdir(tmp_path)
     for name, value in (("STORE", "store"), ("SOURCE", "pictures"), ("MLFLOW_URI", URI)):
         monkeypatch.setenv(f"RCG_{name}", value)
