@@ -24,6 +24,8 @@ from components.images.decode import decode, square
 T = TypeVar("T")
 
 CACHE_BYTES = 512 * 2**20
+_VARIES = frozenset(("caption",))
+"""Columns whose type differs from file to file."""
 
 
 def index_name(chunk: str) -> str:
@@ -79,11 +81,11 @@ def index_bytes(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def read_table(paths: Sequence[Path]) -> pa.Table:
-    """Index files as one memory-mapped table; captions are lists, also where no picture has any.
+    """Arrow files of one schema as one memory-mapped table; captions are lists, also where no picture has any.
 
-    Raises: ArtifactError for one that is none.
+    Raises: ArtifactError for one that is damaged.
     """
-    tables = [read_index(path, path.name) for path in paths]
+    tables = [read_arrow(path, path.name) for path in paths]
     wanted = pa.field("caption", pa.list_(pa.string()))
     for n, table in enumerate(tables):
         i = table.schema.get_field_index("caption")
@@ -94,8 +96,8 @@ def read_table(paths: Sequence[Path]) -> pa.Table:
 
 def read_index(file: Path | bytes, name: str) -> pa.Table:
     """One index file. Raises: ArtifactError for what is none."""
-    table, but = read_arrow(file, name), frozenset(("caption",))
-    check_schema(table, index_schema(), name, but=but)
+    table = read_arrow(file, name)
+    check_schema(table, index_schema(), name, but=_VARIES)
     return table
 
 
@@ -138,9 +140,13 @@ class Pixels:
 
 
 class ImageIndex:
-    """Pictures in collection order. Rows are addressed by their position in this index."""
+    """Pictures in collection order. Rows are addressed by their position in this index.
+
+    Raises: ArtifactError for a table that is none.
+    """
 
     def __init__(self, table: pa.Table, pixels: Pixels, classes: list[str] | None) -> None:
+        check_schema(table, index_schema(), "the index", but=_VARIES)
         self._table, self._pixels = table, pixels
         self.classes = classes
         """Class names in the order of their ids; None when nothing is labeled."""
