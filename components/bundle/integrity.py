@@ -18,11 +18,18 @@ Files = dict[str, dict[str, int | str]]
 
 
 def read_files(folder: Path, but: tuple[str, ...] = ()) -> Files:
-    """Every file that counts, as it is, but those whose names end so."""
+    """Every file that counts, as it is, but those whose names end so.
+
+    Links to folders count as files that no manifest names, and so do compiled files but those that lie in a
+    __pycache__, which are not read: Python would import what is behind them.
+    """
     files: Files = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.suffix != ".pyc" and name not in NOT_CONTENT and not name.endswith(but):
+        cached = path.suffix == ".pyc" and path.parent.name == "__pycache__"
+        if path.is_symlink() and path.is_dir():
+            files[name] = {"size": 0, "sha256": "a link"}
+        elif path.is_file() and not cached and name not in NOT_CONTENT and not name.endswith(but):
             with path.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             files[name] = {"size": path.stat().st_size, "sha256": sha256}

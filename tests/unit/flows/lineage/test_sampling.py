@@ -166,7 +166,11 @@ def test_digest_ignores_what_is_not_content_and_nothing_else(tmp_path: Path) -> 
     for name in ("manifest.json", "run.json", "context.json", "registered_model_meta", "components/__pycache__/a.pyc"):
         bundle.write_bytes(name, b"{}")
     assert bundle_digest(bundle.root) == digest
-    bundle.write_bytes("extra.txt", b"")
+    for name in ("extra.txt", "json.pyc", "components/bundle/wave.pyc"):  # Python imports compiled files without source
+        bundle.write_bytes(name, b"")
+        assert bundle_digest(bundle.root) != digest
+        (bundle.root / name).unlink()
+    (bundle.root / "json").symlink_to(tmp_path)
     assert bundle_digest(bundle.root) != digest
 
 
