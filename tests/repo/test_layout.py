@@ -112,3 +112,14 @@ def test_components_never_look_at_the_environment_or_the_global_generator() -> N
     )
     for path in ROOT.glob("components/**/*.py"):
         assert not banned.search(path.read_text()), _id(path)
+
+
+def test_security_names_tests_that_exist() -> None:
+    texts = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("test_*.py")}
+    for row in re.findall(r"^\|.*\|([^|]*)\|$", (ROOT / "SECURITY.md").read_text(), re.MULTILINE):
+        for part in row.split(";"):
+            named = re.findall(r"[\w/]*test_\w+\.py", part)
+            found = [[text for path, text in texts.items() if f"/{path}".endswith(f"/{name}")] for name in named]
+            assert all(found), part
+            places = [text for some in found for text in some] or list(texts.values())
+            assert all(any(word in text for text in places) for word in re.findall(r"`(\w+)`", part)), part
