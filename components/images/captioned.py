@@ -31,7 +31,7 @@ def captioned_rows(rows: Sequence[tuple[str, np.ndarray]], *, columns: int | Non
 def _strip(caption: str, width: int) -> np.ndarray:
     """The caption in black on white. Shapes: -> (h, width, 3) uint8."""
     font = ImageFont.load_default(_SIZE_PX)
-    lines = _broken(caption, width - 2 * GAP, font)
+    lines = broken_into_lines(caption, width - 2 * GAP, font)
     height = round(1.3 * _SIZE_PX * len(lines)) + _MARGIN_PX
     strip = Image.new("RGB", (width, height), (BACKGROUND,) * 3)
     draw = ImageDraw.Draw(strip)
@@ -40,7 +40,7 @@ def _strip(caption: str, width: int) -> np.ndarray:
     return np.asarray(strip)
 
 
-def _broken(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def broken_into_lines(caption: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
     """Lines that fit the width, between words where that is possible; the last one ends in … if more is to come."""
     lines, rest = list[str](), caption or "(no text)"
     while rest and len(lines) < _MOST_LINES:

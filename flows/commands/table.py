@@ -76,7 +76,7 @@ GROUPS = (data, preset)
 
 app = typer.Typer(
     name="rcg",
-    help="Train and run unconditional image generators on your own unlabeled pictures.",
+    help="Train and run image generators on your own pictures, without labels.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -107,7 +107,7 @@ class RayExecutor:
             if task.cuda and not _torch_finds_gpus():  # told by NCCL, before any rank runs, in words of its own
                 fix = "give the workers' nodes a working GPU driver, or set RCG_DEVICE=cpu"
                 raise ConfigError("a worker has a GPU by Ray's count, and torch finds none there", fix=fix) from None
-            raise _cause(failure, self.max_failures) from None
+            raise cause_of(failure, self.max_failures) from None
         return results
 
 
@@ -191,7 +191,7 @@ def _waited_for() -> Iterator[None]:
         POD_RANK.unlink(missing_ok=True)
 
 
-def _cause(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseException:
+def cause_of(failure: ray.train.TrainingFailedError, max_failures: int) -> BaseException:
     """What to tell the caller: the stage's own error where there is one."""
     if isinstance(failure, ray.train.ControllerError):
         cause = failure.controller_failure

@@ -178,13 +178,13 @@ def test_so_is_one_that_ray_tells_of_as_a_failed_training(where: str) -> None:
     from ray.exceptions import OutOfMemoryError
     from ray.train import ControllerError, WorkerGroupError
 
-    from flows.executors.ray_train import _cause
+    from flows.executors.ray_train import cause_of
 
     starved = OutOfMemoryError(
         "1 worker(s) were killed\nMemory usage 9B exceeded threshold of 8B (95.0%)\nTop 10 users"
     )
     failure = ControllerError(starved) if where == "while workers start" else WorkerGroupError("lost", {0: starved})
-    cause = _cause(failure, 0)
+    cause = cause_of(failure, 0)
     assert isinstance(cause, ConfigError)
     assert cause.got == "Memory usage 9B exceeded threshold of 8B (95.0%)"
 

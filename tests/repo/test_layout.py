@@ -42,8 +42,12 @@ def test_module_is_short_and_well_named(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", TESTS, ids=_id)
-def test_test_module_is_not_endless(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 500
+def test_test_module_is_not_endless_and_imports_what_is_public(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 500
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("components", "flows")):
+            assert not [name.name for name in node.names if name.name.startswith("_")]
 
 
 def test_files_beside_the_code_are_packaged_and_count_as_code() -> None:

@@ -61,7 +61,7 @@ def run(params: TextParams, inputs: Inputs, out: Output, worker: Worker) -> Metr
     if worker.rank != 0:
         return {}
     save(params.encoder, model, out)
-    return _measure(model, captions) | metrics
+    return describe(model, captions) | metrics
 
 
 def _captions(index: ImageIndex) -> list[list[str]]:
@@ -69,7 +69,7 @@ def _captions(index: ImageIndex) -> list[list[str]]:
     return [[caption for caption in map(tidy, given or ()) if caption] for given in index.column("caption")]
 
 
-def _measure(model: TextModel, captions: Sequence[Sequence[str]]) -> Metrics:
+def describe(model: TextModel, captions: Sequence[Sequence[str]]) -> Metrics:
     """`captions`: of each picture."""
     n_captioned, distinct = sum(map(bool, captions)), sorted({caption for given in captions for caption in given})
     metrics: Metrics = {

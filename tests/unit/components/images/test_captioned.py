@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
-from components.images.captioned import _broken, captioned_rows
+from components.images.captioned import broken_into_lines, captioned_rows
 from components.images.pictures import GAP, SHOWN_PX
 
 
@@ -35,7 +35,7 @@ def test_a_single_small_picture_leaves_room_for_its_text() -> None:
 )
 def test_long_texts_are_broken_and_cut(caption: str, n: int) -> None:
     font = ImageFont.load_default(15)
-    lines = _broken(caption.strip(), 240, font)
+    lines = broken_into_lines(caption.strip(), 240, font)
     assert len(lines) == n
     assert all(font.getlength(line) <= 245 for line in lines)
     assert (

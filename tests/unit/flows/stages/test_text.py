@@ -9,7 +9,7 @@ import torch
 from components.base import Metrics
 from components.text.base import Reading, TextEncoder, scaled
 from components.text.model import TextModel
-from flows.stages.text.run import _measure
+from flows.stages.text.run import describe
 
 
 class Latin(TextEncoder):
@@ -24,7 +24,7 @@ class Latin(TextEncoder):
 
 
 def measured(*captions: Sequence[str]) -> Metrics:
-    return _measure(TextModel(Latin(), states=False), captions)
+    return describe(TextModel(Latin(), states=False), captions)
 
 
 @pytest.mark.parametrize(
