@@ -8,6 +8,7 @@ import codecs
 import csv
 import hashlib
 import io
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
@@ -58,13 +59,13 @@ def astray(source: Source, lock: Lock, shown: int = 3) -> str | None:
     """
     unmatched = read_notes(source, lock.metadata)
     for entry in (entry for chunk in lock.chunks for entry in lock.entries(chunk)):
-        unmatched.pop(as_posix(entry.key), None)
+        take(unmatched, entry.key)
     if not unmatched:
         return None
     first = sorted(unmatched)[:shown]
     meant: dict[str, str] = {}
     for entry in (entry for chunk in lock.chunks for entry in lock.entries(chunk)):
-        meant.setdefault(PurePosixPath(as_posix(entry.key)).name, entry.key)
+        meant.setdefault(PurePosixPath(_as_posix(entry.key)).name, entry.key)
     names = [
         key + (f" (is it {meant[PurePosixPath(key).name]}?)" if PurePosixPath(key).name in meant else "")
         for key in first
@@ -73,7 +74,14 @@ def astray(source: Source, lock: Lock, shown: int = 3) -> str | None:
     return f"{len(unmatched)} rows of metadata are about no listed picture: {', '.join(names)}{more}"
 
 
-def as_posix(name: str) -> str:
+def take(notes: Notes, key: str) -> Note | None:
+    """Take out what is said of a picture: under its name, or the same with accents as macOS or as others spell them."""
+    name = _as_posix(key)
+    spellings = (name,) if name.isascii() else (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+    return next((note for spelling in spellings if (note := notes.pop(spelling, None)) is not None), None)
+
+
+def _as_posix(name: str) -> str:
     """The name with the separators of every system but Windows."""
     return name.replace("\\", "/")
 
@@ -86,7 +94,7 @@ def _differs_in_line_ends(data: bytes, file: MetadataFile) -> bool:
 def _key(folder: PurePosixPath, file_name: str, where: str) -> str:
     """Raises: DataError for a name that leads out of the collection."""
     parts: list[str] = []
-    for part in (folder / as_posix(file_name)).parts:
+    for part in (folder / _as_posix(file_name)).parts:
         if part == ".." and parts:
             parts.pop()
         else:

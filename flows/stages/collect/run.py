@@ -14,7 +14,7 @@ from components.cache.memo_keys import facts_key
 from components.collection.facts import write_facts
 from components.collection.images import Pixels, index_bytes, index_name, read_table
 from components.collection.lock import Chunk, Lock, read_lock
-from components.collection.metadata import as_posix, folder_label, named_classes, read_notes
+from components.collection.metadata import folder_label, named_classes, read_notes, take
 from components.collection.notes import Note
 from components.collection.snapshot import verify_source
 from components.collection.source import open_source
@@ -102,7 +102,7 @@ class _Labels:
         """Notes about pictures that have not come yet."""
 
     def of(self, key: str) -> Note:
-        note = self.unmatched.pop(as_posix(key), Note())
+        note = take(self.unmatched, key) or Note()
         label = {"metadata": note.label, "folder": folder_label(key), "none": None}[self.kind]
         return Note(label, note.captions, note.group)
 
@@ -190,7 +190,7 @@ def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts
             base_part.add(chunk.name, rows, data)
     _check(params, tally, facts.lock.count)
     for row in tally.rejected:
-        labels.unmatched.pop(as_posix(row["key"]), None)
+        take(labels.unmatched, row["key"])
     labels.refuse_lost_captions()
     _warn_of_groups(params, tally)
     facts.out.write_json("collection.json", everything.as_json())

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from components.collection.lock import MetadataFile
-from components.collection.metadata import folder_label, named_classes, read_notes
-from components.collection.notes import Note
+from components.collection.metadata import folder_label, named_classes, read_notes, take
+from components.collection.notes import Note, Notes
 from components.collection.source import FolderSource
 from components.errors import DataError
 
 
-def _read(root: Path, **files: bytes) -> dict[str, Note]:
+def _read(root: Path, **files: bytes) -> Notes:
     listed = []
     for name, data in files.items():
         key = name.replace("__", "/").replace("_", ".")
@@ -50,6 +50,18 @@ def test_several_captions_are_a_list_or_a_row_for_each(tmp_path: Path) -> None:
 def test_separators_of_windows_and_detours_within_the_collection(tmp_path: Path) -> None:
     notes = _read(tmp_path, sub__metadata_csv=b"file_name,label\nbirds\\1.png,sparrow\n../cats/2.png,cat\n")
     assert notes == {"sub/birds/1.png": Note("sparrow"), "cats/2.png": Note("cat")}
+
+
+@pytest.mark.parametrize(("row", "file"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9")])
+def test_accents_of_macos_are_those_of_others(tmp_path: Path, row: str, file: str) -> None:
+    """One letter, or a letter and its accent: nobody sees which."""
+    csv = f"file_name,label\n{row}\\1.png,cup\n{row}/2.png,pot\n{file}/2.png,pan\n"
+    notes = _read(tmp_path, metadata_csv=csv.encode())
+    assert take(notes, f"{file}/1.png") == Note("cup")
+    assert take(notes, f"{file}/2.png") == Note("pan"), "the very name comes first"
+    assert take(notes, f"{file}\\2.png") == Note("pot")
+    assert take(notes, f"{file}/3.png") is None
+    assert not notes
 
 
 @pytest.mark.parametrize(
