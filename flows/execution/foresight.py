@@ -16,14 +16,15 @@ from flows.pipeline.params import Params
 _MOST_KEYS = 100_000
 """Pictures whose folders are looked at."""
 _MOST_METADATA = 50_000_000
-"""Bytes of metadata that are read for their captions."""
+"""Bytes of metadata that are read for their labels and captions."""
+_LABEL = "set collect.labels: none, or add metadata.csv with the columns file_name and label"
 _HOW_TO = "docs/how-to/text.md shows the section"
 
 
 def concerns(project: Project, *, remote: bool = False) -> list[str]:
     """One line each. None where params.yaml or the lock cannot be read: whoever uses them says so.
 
-    `remote`: captions are also looked for in a bucket, which may be slow to answer.
+    `remote`: labels and captions of metadata are also looked for in a bucket, which may be slow to answer.
     """
     try:
         params, lock = project.params, read_lock(project.root / LOCK)
@@ -31,10 +32,12 @@ def concerns(project: Project, *, remote: bool = False) -> list[str]:
     except RcgError:
         return []
     source = project.settings.source
-    return [*found, *(_of_captions(params, lock, source) if remote or "://" not in source else ())]
+    return [*found, *(_of_metadata(params, lock, source) if remote or "://" not in source else ())]
 
 
 def _of_labels(params: Params, lock: Lock) -> Iterator[str]:
+    if params.collect.labels == "metadata" and not lock.metadata:
+        yield f"collect.labels is metadata, but there is none: {_LABEL}"
     if params.collect.labels != "folder":
         return
     from components.collection.metadata import folder_label
@@ -65,23 +68,27 @@ def _of_gaussians(params: Params, lock: Lock) -> Iterator[str]:
         yield f"rdm will be refused: {base.k} Gaussians (rdm.model.base.k) of about {n} training pictures"
 
 
-def _of_captions(params: Params, lock: Lock, source: str) -> Iterator[str]:
-    """Captions that nothing reads, and readers of captions that have none."""
+def _of_metadata(params: Params, lock: Lock, source: str) -> Iterator[str]:
+    """Labels that are not there, captions that nothing reads, and readers of captions that have none."""
     if sum(file.size for file in lock.metadata) > _MOST_METADATA:
         return
     try:
-        n = _n_captioned(lock, source) if lock.metadata else 0
+        is_labeled, n = _said(lock, source) if lock.metadata else (True, 0)
     except RcgError:  # `collect` says what is wrong with the source
         return
+    if params.collect.labels == "metadata" and not is_labeled:
+        yield f"collect.labels is metadata, but it labels no picture: {_LABEL}"
     if n and params.text is None:
         yield f"{n} picture(s) have a caption that nothing reads: params.yaml has no section text; {_HOW_TO}"
     elif params.text is not None and not n and (params.rdm is None or params.rdm.train is not None):
         yield "params.yaml has a section text, but no picture has a caption: add them to metadata.csv, column text"
 
 
-def _n_captioned(lock: Lock, source: str) -> int:
+def _said(lock: Lock, source: str) -> tuple[bool, int]:
+    """Whether metadata gives any picture a label, and how many a caption."""
     from components.collection.metadata import read_notes
     from components.collection.source import open_source
 
     notes = read_notes(open_source(source, follows_links=lock.follows_links), lock.metadata)
-    return sum(bool(note.captions) for note in notes.values())
+    said = [(note.label is not None, bool(note.captions)) for note in notes.values()]
+    return any(labeled for labeled, _ in said), sum(captioned for _, captioned in said)

@@ -50,6 +50,25 @@ def test_folders_that_label_nothing(folder: str, found: str, project: Project) -
     assert f"collect.labels is folder, but {found}" in told
 
 
+@pytest.mark.parametrize(
+    ("metadata", "found"), [(None, "there is none"), ("file_name,text\n0.png,a digit\n", "it labels no picture")]
+)
+def test_metadata_that_labels_nothing(metadata: str | None, found: str, project: Project) -> None:
+    (project.root / "pictures").mkdir()
+    if metadata:
+        (project.root / "pictures/metadata.csv").write_text(metadata)
+    settings = load_settings().model_copy(update={"source": str(project.root / "pictures")})
+    told = take(Project(project.root, settings), *(f"{i}.png" for i in range(100)), labels="metadata")
+    assert f"collect.labels is metadata, but {found}" in told[0]
+
+
+def test_metadata_that_labels_is_not_told(project: Project) -> None:
+    (project.root / "pictures").mkdir()
+    (project.root / "pictures/metadata.csv").write_text("file_name,label\n0.png,cat\n")
+    settings = load_settings().model_copy(update={"source": str(project.root / "pictures")})
+    assert not take(Project(project.root, settings), *(f"{i}.png" for i in range(100)), labels="metadata")
+
+
 def test_too_few_held_out_pictures_for_the_features(project: Project) -> None:
     [told] = take(project, *(f"{i}.png" for i in range(100)), dim=64)
     assert "evaluate will be refused: about 20 of 100 pictures are held out (test)" in told
