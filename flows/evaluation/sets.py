@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from components.metrics.frechet import Gaussian
 
 _RECIPE = DecodeRecipe(background=(255, 255, 255), max_pixels=2**26)
-_SHEETS = ("grid.png", "nearest.png")
+_SHEETS = ("grid.png", "nearest.png", "prompts.png")
 _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
 _MOST_NUMBERS = 2**24
 """Of one array of statistics: FID's have 2,048 x 2,048."""

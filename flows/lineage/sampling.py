@@ -1,5 +1,8 @@
 """A grid and single pictures sampled from a bundle, each with its provenance in the file's metadata."""
 
+import logging
+import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +16,9 @@ from components.files import write_whole
 from flows.execution.project import Project
 from flows.executors.base import pick_device
 from flows.registry import resolve
+
+_log = logging.getLogger(__name__)
+_NUMBERED = re.compile(r"[0-9]{4,}\.png")
 
 PROMPTS = "prompts.png"
 """The grid with each text under its row. Not in the provenance: fonts differ between systems."""
@@ -34,7 +40,8 @@ def write_samples(
     """Write 0000.png … to `out` as they are drawn, then grid.png of the first ones, prompts.png where texts
     were given, nearest.png and `npz` if asked for.
 
-    Pictures that an earlier call wrote for the same request are kept. `on_written` hears how many are there.
+    Pictures that an earlier call wrote for the same request are kept; those of another that stay beside are warned of.
+    `on_written` hears how many are there.
 
     Raises: ConfigError for a request that the model cannot answer, DataError for an unreadable picture, ArtifactError
     for a folder that is no model.
@@ -73,8 +80,18 @@ def write_samples(
         write_whole(out / PROMPTS, png_bytes(_prompts(request, shown)))
     if beside is not None:
         write_whole(out / "nearest.png", png_bytes(beside))
+    _warn_of_others(out, request.n)
     if npz is not None:
         write_npz(npz, request.n, (shown_pixels(_path(out, i).read_bytes()) for i in range(request.n)))
+
+
+def _warn_of_others(out: Path, n: int) -> None:
+    with os.scandir(out) as found:
+        numbers = (int(file.name[:-4]) for file in found if _NUMBERED.fullmatch(file.name))
+        others = [number for number in numbers if number >= n]
+    if others:
+        what = "%d pictures of another request lie in %s, from %s on: remove them, or name another folder"
+        _log.warning(what, len(others), out, _path(out, min(others)).name)
 
 
 def _prompts(request: Request, shown: list[np.ndarray]) -> np.ndarray:

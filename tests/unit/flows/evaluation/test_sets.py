@@ -39,7 +39,8 @@ def test_a_folder_and_an_npz_give_the_same_pictures(tmp_path: Path, save: Any) -
 def test_content_names_a_folder_and_sheets_are_no_pictures(tmp_path: Path) -> None:
     one, other = Folder(_folder(tmp_path / "a"), None), Folder(_folder(tmp_path / "b"), None)
     assert one.digest == other.digest
-    Image.fromarray(_IMAGES[0].repeat(9, axis=0)).save(tmp_path / "b/grid.png")
+    for sheet in ("grid.png", "nearest.png", "prompts.png"):
+        Image.fromarray(_IMAGES[0].repeat(9, axis=0)).save(tmp_path / "b" / sheet)
     assert Folder(tmp_path / "b", None).digest == one.digest
     Image.fromarray(_IMAGES[1]).save(tmp_path / "b/0000.png")
     assert Folder(tmp_path / "b", None).digest != one.digest

@@ -106,6 +106,18 @@ def test_an_interrupted_call_is_continued_with_the_same_bytes(bundle: FolderArti
     assert Path("drawn/0000.png").read_bytes() != expected["0000.png"]
 
 
+def test_pictures_of_another_request_beside_them_are_told(
+    bundle: FolderArtifact, caplog: pytest.LogCaptureFixture
+) -> None:
+    _sample(bundle, n=9)
+    assert not caplog.records
+    _sample(bundle, n=9)
+    assert not caplog.records
+    _sample(bundle, seed=2)
+    assert "6 pictures of another request lie in drawn, from 0003.png on" in caplog.text
+    assert Path("drawn/0008.png").is_file()
+
+
 class _EnoughError(Exception):
     pass
 
