@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long test-unit test-chaos test-cluster check format docs lock bench bench-cluster bench-scale study study-clipart clipart emoji clean
+.PHONY: help setup demo test test-long test-unit test-chaos test-cluster check format docs lock bench bench-cluster bench-scale study study-clipart study-text study-guidance clipart emoji clean
 .PHONY: image image-check full-image cluster-up cluster-down
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
@@ -81,6 +81,13 @@ study: setup ## RCG against its baselines on digits, three seeds; writes docs/re
 
 study-clipart: data/clipart ## the same on color clip art, RCG against unconditional, with MAGE and with DiT
 	python -m benchmarks.study clipart-mage clipart-dit
+
+study-text: setup ## priors of text on captioned digits, three seeds (under an hour); writes docs/results/text.md
+	python -m benchmarks.study_text 0 1 2
+	python -m benchmarks.study_mixture
+
+study-guidance: setup ## guides against classifier-free guidance, and inpainting (under an hour); writes docs/results/guidance-pixels.md
+	python -m benchmarks.study_guidance 0 1 2
 
 clipart: data/clipart ## a second collection: 2,900 color clip-art pictures from a Debian package
 

@@ -37,6 +37,7 @@ from flows.execution.work import Doing, make_spec, run_and_publish
 from flows.identity.environment import git_state
 from flows.pipeline.params import check_params, read_yaml
 from flows.pipeline.table import pipeline
+from flows.runs.records import CommittedRun
 
 TEST_SEED = 1000  # sampling seeds of the reported numbers, apart from those that chose the options
 
@@ -150,7 +151,7 @@ class Runner:
         self.doing: Doing = self.project.doing(context=git_state(self.project.root), tracked=False)
         self.started = time.monotonic()
 
-    def run(self, stage: str, section: Sections | None = None) -> None:
+    def run(self, stage: str, section: Sections | None = None) -> CommittedRun:
         """Do the stage, or find it done."""
         params = self.sections[stage] if section is None else section
         kind = pipeline(self.sections | {stage: params})[stage]
@@ -162,6 +163,7 @@ class Runner:
         outcome = run_and_publish(kind, spec, self.root, doing)
         now = time.monotonic()
         print(f"[{(now - self.started) / 60:5.1f} min] {stage:8} {outcome.how:8} {now - before:6.1f} s", flush=True)
+        return outcome.run
 
     def metrics(self, stage: str) -> dict[str, float]:
         found: dict[str, float] = json.loads((self.root / "artifacts" / stage / "metrics.json").read_text())
