@@ -108,11 +108,7 @@ _multiarray: Any = importlib.import_module("numpy._core.multiarray")
 _NUMPY: list[Any] = [
     np.dtype,
     np.ndarray,
-    type(np.dtype("f4")),
-    type(np.dtype("f8")),
-    type(np.dtype("i4")),
-    type(np.dtype("i8")),
-    type(np.dtype("?")),
+    *(type(np.dtype(code)) for code in "?bhilqBHILQefd"),  # plain numbers, as in the state of NumPy's generator
     *(
         (of, f"numpy.{core}.multiarray.{name}")
         for core in ("core", "_core")

@@ -140,5 +140,7 @@ def test_weights_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_numbers_of_numpy_beside_the_weights_are_data(tmp_path: Path) -> None:
     """A best score as np.float64, options as an array: what training scripts save."""
     kept = {"model": model().state_dict(), "best": np.float64(0.7), "n": np.int64(3), "curve": np.arange(3.0)}
-    torch.save(kept | {"ok": np.bool_(True), "f": np.float32(1)}, tmp_path / "w.pt")
+    kept |= {"ok": np.bool_(True), "f": np.float32(1), "half": np.float16(1), "byte": np.uint8(255)}
+    kept["rng"] = np.random.get_state()
+    torch.save(kept, tmp_path / "w.pt")
     assert read_tensors(tmp_path / "w.pt").keys() == model().state_dict().keys()
