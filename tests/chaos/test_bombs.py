@@ -4,6 +4,8 @@ import os
 import pickle
 import resource
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import torch
 from components.bundle.provenance import KEYWORD, read_provenance
 from components.collection.lock import MetadataFile
 from components.collection.metadata import read_notes
-from components.collection.source import FolderSource
+from components.collection.source import FolderSource, open_source
 from components.errors import RcgError
 from components.images.config import DecodeRecipe
 from components.images.decode import decode
@@ -72,6 +74,20 @@ def long_heading(path: Path) -> Path:
         array.write(b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**28))
         for _ in range(2**8):
             array.write(bytes(2**20))
+    return path
+
+
+_ZEROS = """
+import sys, pyarrow as pa, pyarrow.parquet as pq
+how = {"compression": "zstd", "use_dictionary": sys.argv[2] == "dictionary"}
+zeros = [pa.array([bytes(2**28)]) for _ in range(int(sys.argv[3]))]
+pq.write_table(pa.table({"image": pa.chunked_array(zeros)}), sys.argv[1], **how)
+"""
+
+
+def zeros_in_parquet(path: Path, encoding: str, rows: int = 1) -> Path:
+    """Pictures of 256 MiB in a few KiB. In a process of its own, whose memory is not counted."""
+    subprocess.run([sys.executable, "-c", _ZEROS, path, encoding, str(rows)], check=True)
     return path
 
 
@@ -154,6 +170,10 @@ BOMBS: dict[str, Callable[[Path], object]] = {
     "numbers again and again": lambda tmp: read_tables(scripted(tmp / "w.pt", numbers_again_and_again())),
     "a place far away": lambda tmp: read_tables(scripted(tmp / "w.pt", b"\x80\x02Nr\xff\xff\xff\x0f.")),
     "a long heading": lambda tmp: Npz(long_heading(tmp / "x.npz")),
+    "a Parquet page": lambda tmp: list(open_source(str(zeros_in_parquet(tmp / "x.parquet", "plain"))).list()),
+    "a Parquet dictionary": lambda tmp: list(
+        open_source(str(zeros_in_parquet(tmp / "x.parquet", "dictionary", 2))).list()
+    ),
     "60000 x 60000": lambda _: decode(png(60_000, chunk(b"IDAT", zlib.compress(bytes(10**6)))), RECIPE),
     "60000 x 60000, verified": lambda _: shown_pixels(png(60_000, chunk(b"IDAT", zlib.compress(bytes(10**6))))),
     "no pixels": lambda _: decode(png(8), RECIPE),

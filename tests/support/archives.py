@@ -44,6 +44,7 @@ def write_parquet(
     *,
     classes: Sequence[str] | None = None,
     group_rows: int = 3,
+    **how: Any,
 ) -> Path:
     """As Hugging Face's datasets do: `image` of (path, bytes), and columns beside it."""
     import pyarrow as pa
@@ -56,5 +57,5 @@ def write_parquet(
     if classes is not None:
         features["label"] = {"names": list(classes), "_type": "ClassLabel"}
     table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
-    pq.write_table(table, path, row_group_size=group_rows)
+    pq.write_table(table, path, row_group_size=group_rows, **how)
     return path

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from components.collection.archives.blob import Blob, BlobStream
+from components.collection.archives.blob import Blob
 from components.collection.archives.directory import Directory, Intake, Place
 from components.collection.archives.parquet_columns import Columns, find_columns
+from components.collection.archives.parquet_pages import PageStream
 from components.collection.archives.sidecars import line_of
 from components.collection.source_base import PICTURE_SUFFIXES, LeftOut
 from components.errors import DataError
@@ -23,6 +24,8 @@ from components.errors import DataError
 _ROWS = 8
 """Pictures unpacked at a time: pages may repeat one large picture any number of times."""
 _KEPT_BYTES = 32 * 2**20
+_FEW_ROWS = 100_000
+"""More are believed of a file that has as many bytes."""
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, OverflowError)
 """What Arrow raises on damaged bytes; a text that is not UTF-8, or a time that Python does not know, among them."""
 _NAME = r"^[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*(/[^/.\x00-\x1f\x7f][^/\x00-\x1f\x7f]*)*$"
@@ -119,11 +122,15 @@ class ParquetArchive:
             import pyarrow.parquet as pq
 
             try:
-                file = pq.ParquetFile(BlobStream(self._blob), buffer_size=self._blob.shelf.window_bytes)
+                stream = PageStream(self._blob)
+                file = pq.ParquetFile(stream, buffer_size=self._blob.shelf.window_bytes, pre_buffer=False)
+                stream.watch(file.metadata)
                 sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
                 schema = file.schema_arrow
             except _UNREADABLE as error:
                 raise self._damaged("", error) from error
+            if sum(sizes) > max(_FEW_ROWS, self._blob.size):
+                raise self._damaged("", f"{sum(sizes)} rows in {self._blob.size} bytes")
             self._opened = file, find_columns(self._blob.name, schema), np.cumsum([0, *sizes])[:-1]
         return self._opened
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from components.collection.archives import directory, parquet
+from components.collection.archives import directory, parquet, parquet_pages
 from components.collection.lock import read_lock
 from components.collection.metadata import read_notes
 from components.collection.snapshot import take_snapshot
@@ -254,6 +254,29 @@ def test_a_damaged_page_of_parquet_names_its_row_group(tmp_path: Path) -> None:
     data[4:40] = b"\xff" * 36
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"x\.parquet is damaged in row group 0"):
+        _keys(path)
+
+
+@pytest.mark.parametrize(("most", "refused"), [("_MOST_BYTES", False), ("_MOST_DICTIONARY_BYTES", True)])
+@pytest.mark.parametrize("path", ["", "named.pgm"])
+def test_a_page_that_unpacks_to_far_more_than_it_is_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str, path: str, refused: bool
+) -> None:
+    """Of the pictures, or of their names; what repeats lies in a dictionary."""
+    monkeypatch.setattr(parquet_pages, most, 10_000)
+    rows = [(f"{path}{i}.pgm", pgm(1, 300)) for i in range(6)]
+    file = write_parquet(tmp_path / "x.parquet", rows, group_rows=6, compression="gzip")
+    if not refused:
+        assert len(_keys(file)) == 6
+        return
+    with pytest.raises(DataError, match=r"x\.parquet holds a page that unpacks to far more[\s\S]*that become 90"):
+        _keys(file)
+
+
+def test_more_rows_than_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "_FEW_ROWS", 1000)
+    path = write_parquet(tmp_path / "x.parquet", [(None, None)] * 10_000, group_rows=10_000)
+    with pytest.raises(DataError, match=r"x\.parquet is damaged[\s\S]*10000 rows in"):
         _keys(path)
 
 
