@@ -1,5 +1,6 @@
 """What the status of a RayJob and of its pods says. Pure functions over what the API server sends."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -37,6 +38,11 @@ _WHAT: dict[About, str] = {
 }
 _PASSES = ("exceeded quota", "status unknown for quota")
 """Refusals that are about room, or about a quota that was made a moment ago."""
+_EXCEEDED = re.compile(r"exceeded quota: .*requested: (.*), used: .*, limited: (.*)")
+_AMOUNT = re.compile(r"([^=,\s]+)=(\d+(?:\.\d+)?)(m|k|[KMGTP]i|[MGTP])?(?=,|$)")
+_UNITS = {"": 1.0, "m": 1e-3, "k": 1e3} | {
+    unit: size for i, name in enumerate("KMGTP", 1) for unit, size in ((f"{name}i", 1024.0**i), (name, 1000.0**i))
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,10 @@ class Fault:
             return "use an image of `make image`; if memory is short: RCG_HEAD_MEMORY, RCG_WORKER_MEMORY"
         if "must specify limits.cpu" in self.message:
             return "set RCG_CPU_LIMITS=true, or give the namespace a LimitRange with a default"
+        if "exceeded quota" in self.message:
+            return (
+                "ask for less: RCG_HEAD_MEMORY, RCG_WORKER_MEMORY, RCG_HEAD_CPUS, RCG_WORKER_CPUS; or raise the quota"
+            )
         if "violates PodSecurity" in self.message:
             return "keep injected sidecars out of the namespace: docs/how-to/run-on-a-cluster.md"
         return ""
@@ -165,9 +175,22 @@ def refused(warning: str) -> Fault | None:
     """A pod that the API server or a webhook will not let in, by the last warning about whoever makes it."""
     for mark in (" is forbidden: ", " denied the request: "):
         _, found, why = warning.partition(mark)
-        if found and not any(words in why for words in _PASSES):
+        if found and (_never_fits(why) or not any(words in why for words in _PASSES)):
             return Fault("pod", why)
     return None
+
+
+def _never_fits(why: str) -> bool:
+    """Whether one pod asks for more than a quota has in all. One that has nothing makes everybody wait."""
+    found = _EXCEEDED.search(why)
+    if found is None:
+        return False
+    asked, most = (_amounts(text) for text in found.groups())
+    return any(0 < most.get(name, 0) < amount for name, amount in asked.items())
+
+
+def _amounts(text: str) -> dict[str, float]:
+    return {name: float(number) * _UNITS[unit] for name, number, unit in _AMOUNT.findall(text)}
 
 
 def no_room(pods: Iterable[Object]) -> str | None:

@@ -169,6 +169,28 @@ def test_a_pod_that_is_refused_is_named_with_its_fix(warning: str, fix: str) -> 
     assert fix in fault.fix
 
 
+_QUOTA = 'pods "h" is forbidden: exceeded quota: q, requested: {}, used: {}, limited: {}'
+
+
+@pytest.mark.parametrize(
+    ("asked", "used", "most", "fits"),
+    [
+        ("requests.cpu=4", "requests.cpu=6", "requests.cpu=8", True),
+        ("requests.cpu=64", "requests.cpu=0", "requests.cpu=8", False),
+        ("pods=1,requests.memory=9Gi", "pods=0,requests.memory=0", "pods=9,requests.memory=8Gi", False),
+        ("requests.cpu=1500m,requests.memory=900Mi", "", "requests.cpu=1500m,requests.memory=1Gi", True),
+        ("requests.nvidia.com/gpu=2", "requests.nvidia.com/gpu=0", "requests.nvidia.com/gpu=1", False),
+        ("pods=1", "pods=1", "pods=0", True),
+        ("requests.memory=9x", "requests.memory=0", "requests.memory=8", True),
+    ],
+)
+def test_a_pod_that_a_quota_will_never_have_room_for_is_refused(asked: str, used: str, most: str, fits: bool) -> None:
+    """A quota of nothing is how an administrator makes others wait."""
+    fault = refused(_QUOTA.format(asked, used, most))
+    assert (fault is None) == fits
+    assert fault is None or "ask for less: RCG_HEAD_MEMORY" in fault.fix
+
+
 @pytest.mark.parametrize(
     "warning",
     [WARNINGS["no room"], 'pods "h" is forbidden: status unknown for quota: q, resources: pods', "Back-off", ""],
