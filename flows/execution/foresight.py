@@ -57,6 +57,11 @@ def _of_held_out_images(params: Params, lock: Lock) -> Iterator[str]:
         params.evaluate.features.check_size(n)
     except ConfigError as error:
         yield f"evaluate will be refused: about {n} of {lock.count} pictures are held out ({split}); {error.fix}"
+    k, drawn = params.evaluate.k_neighbors, params.sample.n
+    if min(n, drawn) <= k:
+        found = f"{drawn} are sampled: raise sample.n" if drawn <= n else f"about {n} are held out ({split})"
+        fix = "lower evaluate.k_neighbors"
+        yield f"evaluate will be refused: precision and recall need more than {k} pictures, and {found}, or {fix}"
 
 
 def _of_gaussians(params: Params, lock: Lock) -> Iterator[str]:

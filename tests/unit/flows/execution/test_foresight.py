@@ -75,6 +75,23 @@ def test_too_few_held_out_pictures_for_the_features(project: Project) -> None:
     assert "dim: 4" in told
 
 
+def _with(project: Project, section: str, key: str, value: int) -> list[str]:
+    params = yaml.safe_load((project.root / "params.yaml").read_text())
+    params[section][key] = value
+    (project.root / "params.yaml").write_text(yaml.safe_dump(params))
+    return take(project, *(f"{i}.png" for i in range(100)))
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "found"),
+    [("sample", "n", 3, "3 are sampled"), ("evaluate", "k_neighbors", 20, "about 20 are held out")],
+)
+def test_too_few_pictures_for_their_neighbors(section: str, key: str, value: int, found: str, project: Project) -> None:
+    [told] = _with(project, section, key, value)
+    assert "evaluate will be refused: precision and recall need more than" in told
+    assert found in told
+
+
 def test_commands_tell_it(project: Project) -> None:
     take(project, *(f"{i}.png" for i in range(100)), dim=64)
     for command in (("explain",), ("snapshot", str(project.root / "pictures"))):
