@@ -20,7 +20,19 @@ from tests.support.cluster_project import Made, delete_jobs, make_project
 from tests.support.git_server import GitServer
 from tests.support.s3_rig import S3Server
 
-_FILES = ("api", "admission", "manifests", "mlflow", "refusals", "pipeline", "jobs", "image", "retrain", "outages")
+_FILES = (
+    "api",
+    "admission",
+    "manifests",
+    "mlflow",
+    "refusals",
+    "pipeline",
+    "jobs",
+    "image",
+    "cascade",
+    "retrain",
+    "outages",
+)
 _STORIES = ("pipeline", "retraining")
 
 
