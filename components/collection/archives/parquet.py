@@ -124,7 +124,7 @@ class ParquetArchive:
             try:
                 stream = PageStream(self._blob)
                 file = pq.ParquetFile(stream, buffer_size=self._blob.shelf.window_bytes, pre_buffer=False)
-                stream.watch(file.metadata)
+                stream.watch()
                 sizes = [file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)]
                 schema = file.schema_arrow
             except _UNREADABLE as error:

@@ -4,6 +4,7 @@ Arrow makes room for what a header announces, up to 2 GiB for a page of a few Ki
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -16,9 +17,13 @@ _MOST_DICTIONARY_BYTES = 32 * 2**20
 _MOST_TIMES = 100
 """A page that unpacks to more bytes than these, and than so many times its own, is refused: pictures are packed."""
 _DICTIONARY_PAGE = 2
+_TAIL_BYTES = 8
+"""The length of the footer and the file's mark."""
 _FIRST_BYTES, _MOST_HEADER_BYTES = 2**12, 2**21
 _MOST_DEPTH = 32
-_INT32, _BINARY, _MAP, _STRUCT = 5, 8, 11, 12
+_INT32, _INT64, _BINARY, _LIST, _MAP, _STRUCT = 5, 6, 8, 9, 11, 12
+_ROW_GROUPS, _COLUMNS, _COLUMN, _BYTES, _DATA, _DICTIONARY = 4, 1, 3, 7, 9, 11
+"""Numbers of fields: of the footer, a row group, a column of it, and of what is said of that."""
 _BOOLS, _INTEGERS, _LISTS = (1, 2), (4, 5, 6), (9, 10)
 _FIXED = {1: 0, 2: 0, 3: 1, 7: 8}
 """Bytes of true and false (which are kinds of a field), of a byte and of a double."""
@@ -40,16 +45,19 @@ class PageStream(BlobStream):
         super().__init__(blob)
         self._starts, self._next, self._ends = list[int](), list[int](), list[int]()
 
-    def watch(self, metadata: Any) -> None:
-        """Look at pages from now on: of all that the footer lists. Raises: ValueError for columns that overlap."""
-        chunks = []
-        for group in map(metadata.row_group, range(metadata.num_row_groups)):
-            for column in map(group.column, range(group.num_columns)):
-                start = column.data_page_offset
-                if column.has_dictionary_page and 0 < column.dictionary_page_offset < start:  # as Arrow finds it
-                    start = column.dictionary_page_offset
-                if column.total_compressed_size > 0:
-                    chunks.append((start, start + column.total_compressed_size))
+    def watch(self) -> None:
+        """Look at pages from now on: of all that the footer lists. Raises: ValueError for a footer that is none.
+
+        Arrow's own account of columns ends the process where the footer is damaged.
+        """
+        end = self._blob.size - _TAIL_BYTES
+        start = end - int.from_bytes(self._blob.read(end, end + 4), "little")
+        if start < 0:
+            raise ValueError("a footer larger than the file")
+        try:
+            chunks = list(_chunks(_Reader(memoryview(self._blob.read(start, end)))))
+        except IndexError:
+            raise ValueError("a footer without an end") from None
         chunks.sort()
         if any(end > start for (_, end), (start, _) in pairwise(chunks)):
             raise ValueError("columns that overlap")
@@ -105,6 +113,26 @@ def read_header(data: memoryview) -> PageHeader:
     return PageHeader(found[1], found[2], found[3], reader.at)
 
 
+def _chunks(reader: "_Reader") -> Iterator[tuple[int, int]]:
+    """(start, end) of each column in each row group of a footer."""
+    for _ in reader.inside(_ROW_GROUPS, _LIST):
+        for _ in reader.items():
+            for _ in reader.inside(_COLUMNS, _LIST):
+                for _ in reader.items():
+                    for _ in reader.inside(_COLUMN, _STRUCT):
+                        found = dict.fromkeys((_BYTES, _DATA, _DICTIONARY), 0)
+                        for field, kind in reader.fields():
+                            if field in found and kind == _INT64:
+                                found[field] = reader.int64()
+                            else:
+                                reader.skip(kind)
+                        start = found[_DATA]
+                        if 0 < found[_DICTIONARY] < start:  # as Arrow finds it
+                            start = found[_DICTIONARY]
+                        if found[_BYTES] > 0:
+                            yield start, start + found[_BYTES]
+
+
 class _Reader:
     """Thrift's compact protocol, as much as is needed to skip what is not needed."""
 
@@ -128,6 +156,27 @@ class _Reader:
         """As C++ reads it: of more bits the lowest."""
         value = self._varint() & 0xFFFFFFFF
         return (value >> 1) ^ -(value & 1)
+
+    def int64(self) -> int:
+        value = self._varint() & (2**64 - 1)
+        return (value >> 1) ^ -(value & 1)
+
+    def inside(self, wanted: int, wanted_kind: int) -> Iterator[None]:
+        """At the value of this field of a structure; past all others."""
+        for field, kind in self.fields():
+            if (field, kind) == (wanted, wanted_kind):
+                yield
+            else:
+                self.skip(kind)
+
+    def items(self) -> Iterator[None]:
+        """At each structure of a list."""
+        head = self._byte()
+        n = head >> 4 if head >> 4 < 15 else self._varint()
+        if n and head & 0x0F != _STRUCT:
+            raise ValueError("a list of something else")
+        for _ in range(n):
+            yield
 
     def fields(self) -> Any:
         """(number, kind) of each field of a structure; its value is to be read in between."""
