@@ -82,7 +82,8 @@ def test_a_damaged_footer_ends_no_process(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "x.parquet", ROWS[:20], TEXTS | {"text": ["x"] * 20}, group_rows=5)
     whole = path.read_bytes()
     n = int.from_bytes(whole[-8:-4], "little")
-    for at in range(len(whole) - 8 - n, len(whole) - 4, 19):
+    first, end = len(whole) - 8 - n, len(whole) - 4
+    for at in (*range(first, first + 70), *range(first + 70, end, 61)):
         data = bytearray(whole)
         data[at] ^= 0x2B
         path.write_bytes(data)
