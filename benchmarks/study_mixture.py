@@ -4,8 +4,9 @@ python -m benchmarks.study_mixture [SEED …]     seeds 0, 1 and 2 unless some a
 
 8 clusters of 4 modes each in 16 dimensions. One network and one number of updates for every start: N(0, I), one
 Gaussian (unCLIP's standardized representations), and one for each cluster (Corgi's shifted diffusion), each told the
-cluster or not. Two distances: how far samples are from the nearest mode, in those of the data, and how far the modes'
-frequencies are from equal (total variation). With an exact denoiser: tests/unit/components/diffusion/test_bases.py.
+cluster or not; and one for each row, read off the cluster (CPD-FM). Two distances: how far samples are from the
+nearest mode, in those of the data, and how far the modes' frequencies are from equal (total variation). With an exact
+denoiser: tests/unit/components/diffusion/test_bases.py.
 """
 
 import sys
@@ -18,9 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from benchmarks.study_rows import Claim, Row, Rows, claims_table, measured, paragraph, table, title
 from components.base import Batch
+from components.fields import FieldSpec
 from components.generators.config import GeneratorData
 from components.generators.diffusion import Diffusion
 from components.generators.sampling import DiffusionSampling
@@ -34,6 +37,8 @@ K, N_MODES, D, POINT = 8, 4, 16, 0.03
 N_TRAIN, N_SAMPLES, UPDATES, BATCH, LR = 8192, 2000, 3000, 256, 2e-3
 STEPS = (2, 4, 8, 16, 64)
 TOLD = {"kind": "class", "port": "vector", "drop_prob": 0.0, "missing": "skip"}
+AS_VECTOR = {"kind": "vector", "field": "cluster", "port": "vector", "drop_prob": 0.0, "missing": "skip"}
+CLUSTER = FieldSpec(name="cluster", dtype="float32", shape=(K,))
 
 
 def gaussians(k: int, by: str) -> dict[str, Any]:
@@ -47,6 +52,7 @@ STARTS: dict[tuple[str, str], tuple[dict[str, Any], bool]] = {
     ("k = 1", "yes"): (gaussians(1, "frequencies"), True),
     ("k = 8", ""): (gaussians(K, "frequencies"), False),
     ("k = 8", "yes"): (gaussians(K, "class"), True),
+    ("conditional", "yes"): ({"kind": "conditional", "field": "cluster", "kappa": 1.0}, True),
 }
 """Start, and whether the network is told the cluster -> base distribution, and the same."""
 
@@ -75,7 +81,8 @@ class Points:
         return self.rows(torch.from_numpy(indices))[name]
 
     def rows(self, at: Tensor) -> Batch:
-        return {"representation": self.z[at], "class": self.cluster[at]}
+        cluster = self.cluster[at]
+        return {"representation": self.z[at], "class": cluster, "cluster": one_hot(cluster, K).float()}
 
     def errors(self, z: Tensor) -> dict[str, float]:
         distance, nearest = torch.cdist(z, self.modes).min(1)
@@ -92,7 +99,7 @@ def trained(points: Points, base: dict[str, Any], *, told: bool, seed: int) -> D
             "width": 128,
             "depth": 2,
             "time_dim": 64,
-            "conditions": [TOLD] if told else [],
+            "conditions": [AS_VECTOR if base["kind"] == "conditional" else TOLD] if told else [],
             "context_dim": 64,
             "schedule": {"kind": "linear", "n_times": 1000},
             "prediction": "x0",
@@ -103,7 +110,7 @@ def trained(points: Points, base: dict[str, Any], *, told: bool, seed: int) -> D
     )
     target = TargetSpec(space="pixels", shape=(1, 8, 8), dtype="uint8", n_codes=None, image_px=8)
     with seeded_init(seed):
-        rdm = config.build(GeneratorData(target=target, dim=D, classes=tuple(map(str, range(K)))))
+        rdm = config.build(GeneratorData(target=target, dim=D, classes=tuple(map(str, range(K))), more=(CLUSTER,)))
     rdm.fit(points, seed)
     optimizer = torch.optim.Adam(rdm.parameters(), lr=LR)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES)
@@ -118,8 +125,10 @@ def trained(points: Points, base: dict[str, Any], *, told: bool, seed: int) -> D
 
 
 def sampled(rdm: Diffusion, steps: int) -> Tensor:
+    """As many of each cluster, where that is told; a class is otherwise drawn by its frequency."""
     how = DiffusionSampling(kind="diffusion", sampler="ddim", steps=steps, spacing="linspace", eta=0.0, guidance=0.0)
-    return rdm.sample({}, how, RowRng(range(N_SAMPLES)))
+    given = {"cluster": one_hot(torch.arange(N_SAMPLES) % K, K).float()} if "cluster" in rdm.conditions else {}
+    return rdm.sample(given, how, RowRng(range(N_SAMPLES)))
 
 
 def claims(rows: Rows) -> list[Claim]:

@@ -50,7 +50,7 @@ class Ports:
     base: Tensor | None = None
     """Image to which the network's guess of x0 is added, in the range of pixels, (b, c, h, w); None for none."""
     component: Tensor | None = None
-    """Index of the base distribution's component, (b,) int64; None without components."""
+    """Component of the base distribution: its index, (b,) int64, or its mean and deviation; None without components."""
     prepared: Tensor | None = None
     """What the network made of the others, for all steps of sampling (Network.prepare). Shapes: (b, ...)."""
     dropout: RowDropout | None = None

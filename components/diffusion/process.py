@@ -38,8 +38,8 @@ class Frame(NamedTuple):
 class BaseDistribution(nn.Module):
     """p(x_T), where the forward process ends and sampling starts. This one is N(0, I), without components.
 
-    Others are N(loc, scale^2) of one of several components, chosen for an example once; what they are fitted to lives
-    in their buffers, or in parameters if it learns on.
+    Others are N(loc, scale^2) of a component, chosen for an example once: the index of one of several, or loc and scale
+    themselves. What they are fitted to lives in their buffers, or in parameters if it learns on.
     """
 
     fields: tuple[str, ...] = ()
@@ -52,20 +52,20 @@ class BaseDistribution(nn.Module):
     def fit(self, x0: Tensor, batch: Batch, seed: int) -> None:
         """Read it off all training rows. Raises: ConfigError when they do not suffice."""
 
-    def of_rows(self, x0: Tensor, batch: Batch) -> Int[Tensor, " b"] | None:  # noqa: ARG002
+    def of_rows(self, x0: Tensor, batch: Batch) -> Tensor | None:  # noqa: ARG002
         """Component of each training row; None without components."""
         return None
 
-    def sampled(self, batch: Batch, rng: Rng) -> Int[Tensor, " rows"] | None:  # noqa: ARG002
+    def sampled(self, batch: Batch, rng: Rng) -> Tensor | None:  # noqa: ARG002
         """Component of each row to be sampled."""
         return None
 
-    def frame(self, component: Int[Tensor, " b"]) -> Frame:
+    def frame(self, component: Tensor) -> Frame:
         """loc and scale of these components; no gradient goes through them."""
         raise NotImplementedError
 
     def loss(
-        self, x0: Tensor, component: Int[Tensor, " b"], batch: Batch, rng: Rng, weight: Tensor | float
+        self, x0: Tensor, component: Tensor, batch: Batch, rng: Rng, weight: Tensor | float
     ) -> Float[Tensor, " b"] | None:
         """What trains the base itself, apart from the denoiser; `weight`: of the sampled time."""
         raise NotImplementedError
@@ -163,11 +163,11 @@ class Process(nn.Module):
         """A sample of q(x_t | x0)."""
         return noised(x0, eps, self.alpha_bar(t, x0))
 
-    def standard(self, x: Tensor, component: Int[Tensor, " b"] | None) -> Tensor:
+    def standard(self, x: Tensor, component: Tensor | None) -> Tensor:
         """Data in the coordinates in which this process runs: those of each row's component, if it has one."""
         return x if component is None else self.base.frame(component).standard(x)
 
-    def placed(self, w: Tensor, component: Int[Tensor, " b"] | None) -> Tensor:
+    def placed(self, w: Tensor, component: Tensor | None) -> Tensor:
         """Back to the data's coordinates."""
         return w if component is None else self.base.frame(component).placed(w)
 

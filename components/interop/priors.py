@@ -195,6 +195,11 @@ class CorgiLayout(PriorLayout):
         return {name: weights[mine] for name, mine in zip(theirs, ours, strict=True) if mine in weights}
 
     def check(self, tensors: Tensors, weights: Tensors, *, source: str) -> None:
+        if any(name.startswith(f"{_BASE}open") for name in weights):
+            fix = "set rdm.model.base to kind gaussians or normal, and train"
+            raise WeightsError(
+                f"{source} cannot hold a base that is read off a condition", got="base: conditional", fix=fix
+            )
         has, index = any(name in tensors for name in (*_FIXED, *_LEARNED)), "pos_embed.0.weight" in tensors
         if index and not has:
             raise WeightsError(

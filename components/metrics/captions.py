@@ -14,11 +14,10 @@ from torch import Tensor
 
 from components.base import Metrics
 from components.metrics.probe import linear_probe
+from components.nn.ridge import ridge
 
 _FLAT = 1e-6
 """Variance of a principal axis of the features, over that of the first, below which it is left out."""
-_PENALTIES = torch.logspace(-4, 4, 33, dtype=torch.float64)
-"""Of the ridge, times the mean square of the singular values."""
 _RANKS = (1, 5)
 _AT_ONCE = 4096
 
@@ -42,10 +41,7 @@ class CaptionJudge:
 
 
 def fit_judge(x: np.ndarray, t: Float[Tensor, "n w"]) -> CaptionJudge:
-    """Features (n, d) of training pictures, and the vector of a caption of each; n >= 2.
-
-    The penalty is the one of least generalized cross-validation (Golub et al. 1979).
-    """
+    """Features (n, d) of training pictures, and the vector of a caption of each; n >= 2."""
     features, texts = torch.from_numpy(x).double(), t.double()
     mean, text_mean = features.mean(0), texts.mean(0)
     centered, texts = features - mean, texts - text_mean
@@ -53,17 +49,7 @@ def fit_judge(x: np.ndarray, t: Float[Tensor, "n w"]) -> CaptionJudge:
     kept = variances > _FLAT * variances[-1].clamp(min=1e-30)
     axes = vectors[:, kept] / variances[kept].sqrt()
     y = centered @ axes
-    u, s, v = torch.linalg.svd(texts, full_matrices=False)
-    known = u.T @ y
-    outside = y.square().sum() - known.square().sum()
-    penalties = _PENALTIES * s.square().mean().clamp(min=1e-30)
-    errors = []
-    for penalty in penalties:
-        left = penalty / (s.square() + penalty)  # share of each direction that the fit does not take
-        missed = outside + (left[:, None] * known).square().sum()
-        errors.append(missed / (len(y) - len(s) + left.sum()).square())
-    best = penalties[torch.stack(errors).argmin()]
-    return CaptionJudge(mean, axes, text_mean, v.T @ ((s / (s.square() + best))[:, None] * known))
+    return CaptionJudge(mean, axes, text_mean, ridge(texts, y).weight)
 
 
 @dataclass(frozen=True)

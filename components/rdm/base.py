@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from components.diffusion.bases.config import NORMAL, BaseConfig, GaussiansConfig, is_normal
+from components.diffusion.bases.config import NORMAL, BaseConfig, ConditionalConfig, GaussiansConfig, is_normal
 from components.errors import ConfigError
 from components.generators.config import DiffusionConfig, GeneratorData
 from components.target import EventSpec
 
 if TYPE_CHECKING:
     from components.diffusion.network import Network
+    from components.diffusion.process import BaseDistribution
     from components.generators.diffusion import Diffusion
 
 
@@ -28,14 +29,15 @@ class RepresentationDiffusionConfig(DiffusionConfig):
     """Diffusion over representations."""
 
     base: BaseConfig = Field(default=NORMAL, exclude_if=is_normal)
-    """Where the forward process ends. normal: at N(0, I) (RCG); gaussians: near the data (Corgi)."""
+    """Where the forward process ends. normal: at N(0, I) (RCG); gaussians: near the data (Corgi);
+    conditional: where a condition says (CPD-FM)."""
 
     @model_validator(mode="after")
     def _chooses_by_a_condition(self) -> Self:
-        field = self.base.field if isinstance(self.base, GaussiansConfig) else None
+        field = getattr(self.base, "field", None)
         if field is not None and field not in [condition.field for condition in self.conditions]:
             raise ValueError(
-                f"base.choice reads {field}, which is no condition; add one that reads it, or set by: frequencies"
+                f"base reads {field}, which is no condition; add one that reads it, or take Gaussians by: frequencies"
             )
         return self
 
@@ -49,10 +51,19 @@ class RepresentationDiffusionConfig(DiffusionConfig):
     ) -> "Diffusion":
         """Diffusion with this network. Raises: ConfigError for another dimension, or a field that the cache lacks."""
         from components.conditions.container import Conditions
-        from components.diffusion.bases.gaussians import Gaussians
         from components.generators.diffusion import Diffusion
 
         spec = representations(data, dim)
         conditions = Conditions(self.conditions, network, data.fields, table_std=table_std)
-        base = Gaussians(self.base, dim=dim, fields=data.fields) if isinstance(self.base, GaussiansConfig) else None
-        return Diffusion(self, data, spec=spec, network=network, conditions=conditions, base=base)
+        return Diffusion(self, data, spec=spec, network=network, conditions=conditions, base=self._base(data, dim))
+
+    def _base(self, data: GeneratorData, dim: int) -> "BaseDistribution | None":
+        from components.diffusion.bases.conditional import Conditional
+        from components.diffusion.bases.gaussians import Gaussians
+
+        match self.base:
+            case GaussiansConfig():
+                return Gaussians(self.base, dim=dim, fields=data.fields)
+            case ConditionalConfig():
+                return Conditional(self.base, dim=dim, fields=data.fields)
+        return None

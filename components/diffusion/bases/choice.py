@@ -6,7 +6,7 @@ c: component, y: condition, z: representation.
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from components.base import Batch
@@ -77,23 +77,18 @@ class OfField(Choice):
         overall = super().probabilities(batch, n, means)
         if self.field not in batch:
             return overall
-        return torch.where(self.present(batch)[:, None], self.given(batch[self.field].float(), means), overall)
+        return torch.where(present(batch, self.field)[:, None], self.given(batch[self.field].float(), means), overall)
 
     def given(self, vectors: Float[Tensor, "b width"], means: Tensor) -> Float[Tensor, "b k"]:
         """p(c | y) by the vector."""
         raise NotImplementedError
-
-    def present(self, batch: Batch) -> Tensor:
-        """Rows that have it; a vector of zeros is none. Shapes: -> (b,) bool."""
-        mask = batch.get(mask_name(self.field))
-        return batch[self.field].any(1) if mask is None else mask
 
 
 class Nearest(OfField):
     """The mean of the largest cosine to the vector, in training and in sampling. Paper: 2211.15388."""
 
     def key(self, batch: Batch, means: Float[Tensor, "k dim"]) -> Int[Tensor, " b"] | None:
-        return torch.where(self.present(batch), _most_alike(batch[self.field].float(), means), -1)
+        return torch.where(present(batch, self.field), _most_alike(batch[self.field].float(), means), -1)
 
     def given(self, vectors: Float[Tensor, "b width"], means: Tensor) -> Float[Tensor, "b k"]:
         return nn.functional.one_hot(_most_alike(vectors, means), len(means)).float()
@@ -112,7 +107,7 @@ class Predicted(OfField):
 
     def loss(self, owner: Int[Tensor, " b"], batch: Batch) -> Float[Tensor, " b"] | None:
         nats = nn.functional.cross_entropy(self.head(batch[self.field].float()), owner, reduction="none")
-        return torch.where(self.present(batch), nats, 0.0)
+        return torch.where(present(batch, self.field), nats, 0.0)
 
 
 def choice_of(config: GaussiansConfig, fields: Sequence[FieldSpec], dim: int) -> Choice:
@@ -122,9 +117,7 @@ def choice_of(config: GaussiansConfig, fields: Sequence[FieldSpec], dim: int) ->
         return Choice(k)
     if isinstance(how, ByClassConfig):
         return ByClass(k, next(field for field in fields if field.name == "class"))
-    field = find_field(fields, how.field)
-    if len(field.shape) != 1 or field.is_sequence:
-        raise ConfigError(f"a component is chosen by a vector, and {field.name} is none", got=f"shape {field.shape}")
+    field = vector_field(fields, how.field)
     if isinstance(how, PredictedConfig):
         return Predicted(k, field)
     if field.size != dim:
@@ -135,6 +128,20 @@ def choice_of(config: GaussiansConfig, fields: Sequence[FieldSpec], dim: int) ->
             fix="set rdm.model.base.choice.by: predicted",
         )
     return Nearest(k, field)
+
+
+def vector_field(fields: Sequence[FieldSpec], name: str) -> FieldSpec:
+    """Raises: ConfigError for a field that the cache lacks, or that is no vector."""
+    field = find_field(fields, name)
+    if len(field.shape) != 1 or field.is_sequence:
+        raise ConfigError(f"a component is chosen by a vector, and {field.name} is none", got=f"shape {field.shape}")
+    return field
+
+
+def present(batch: Batch, field: str) -> Bool[Tensor, " b"]:
+    """Rows that have it; a vector of zeros is none."""
+    mask = batch.get(mask_name(field))
+    return batch[field].any(1) if mask is None else mask
 
 
 def _most_alike(vectors: Float[Tensor, "b dim"], means: Float[Tensor, "k dim"]) -> Int[Tensor, " b"]:

@@ -94,7 +94,21 @@ class GaussiansConfig(Config):
         return cls(kind="gaussians", k=4, kappa=1.0, learnable=False, index=True, choice=choice)
 
 
-BaseConfig = Annotated[NormalConfig | GaussiansConfig, Field(discriminator="kind")]
+class ConditionalConfig(Config):
+    """A Gaussian for each row, around the mean that a condition leads one to expect. Paper: 2502.09611 (CPD-FM)."""
+
+    kind: Literal["conditional"]
+    field: str = Field(min_length=1)
+    """The vector that it is read off, by a ridge regression on the training rows; one of the conditions."""
+    kappa: float = Field(gt=0)
+    """Factor on the standard deviations; 1: what the condition leaves open."""
+
+    @classmethod
+    def tiny(cls) -> Self:
+        return cls(kind="conditional", field="text", kappa=1.0)
+
+
+BaseConfig = Annotated[NormalConfig | GaussiansConfig | ConditionalConfig, Field(discriminator="kind")]
 NORMAL = NormalConfig(kind="normal")
 
 

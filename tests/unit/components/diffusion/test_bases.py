@@ -419,7 +419,7 @@ def test_a_text_of_another_space_predicts_the_component() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValidationError, match=r"base\.choice reads text, which is no condition"):
+    with pytest.raises(ValidationError, match=r"base reads text, which is no condition"):
         config(choice={"by": "nearest", "field": "text"})
     with pytest.raises(ConfigError, match=r"does not lie in the space(.|\n)*dimension 5(.|\n)*by: predicted"):
         with_text("nearest", field=TEXT.model_copy(update={"shape": (5,)}))
