@@ -96,6 +96,9 @@ def test_captions_lead_and_a_guide_and_a_cascade_draw(project: ClusterProject, t
     lead = ("sample", "-n", "2", "--text", "the digit three", "--class", "3", "--guide-scale", "3")
     project.run("rcg", *lead, "--large", "--out", str(tmp_path / "large"), **INLINE)
     project.run("rcg", *lead, "--out", str(tmp_path / "small"), **INLINE)
-    sizes = [Image.open(tmp_path / name / "0001.png").size for name in ("small", "large")]
+    sizes = []
+    for name in ("small", "large"):
+        with Image.open(tmp_path / name / "0001.png") as picture:
+            sizes.append(picture.size)
     assert sizes == [(8, 8), (16, 16)]
     assert "identical" in project.run("rcg", "verify", str(tmp_path / "large/0001.png"), **INLINE)
