@@ -17,7 +17,7 @@ from components.generators.config import GeneratorData
 from components.nn.attention import Attention
 from components.rdm import RdmConfig
 from components.target import TargetSpec
-from components.training.checkpoint import NoCheckpoints
+from components.training.checkpoint import lone_worker
 from components.training.config import EmaConfig, OptimConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.step import Stepper
@@ -131,7 +131,7 @@ def _rdm_step(dim: int, batch_size: int, *, width: int, depth: int, time_dim: in
 
 
 def _worker() -> Worker:
-    return Worker(0, 1, torch.device("cpu"), NoCheckpoints(), lambda _: None, Path(), 10**9, 1)
+    return lone_worker(torch.device("cpu"), Path())
 
 
 class ExplicitAttention(nn.Module):

@@ -15,7 +15,7 @@ from components.collection.source import open_source
 from components.encoders.config import MoCoV3Config
 from components.images.config import DecodeRecipe, ViewRecipe
 from components.store import open_store
-from components.training.checkpoint import NoCheckpoints
+from components.training.checkpoint import lone_worker
 from components.training.worker import Worker
 from components.weights import save_weights
 from flows.identity.artifact import Manifest
@@ -112,13 +112,4 @@ def _output(root: Path, stage: str) -> StoredOutput:
 
 
 def _worker(root: Path) -> Worker:
-    return Worker(
-        rank=0,
-        world_size=1,
-        device=torch.device("cpu"),
-        checkpoints=NoCheckpoints(),
-        report=lambda _report: None,
-        scratch=root / "private",
-        checkpoint_every=1000,
-        threads=2,
-    )
+    return lone_worker(torch.device("cpu"), root / "private", threads=2)

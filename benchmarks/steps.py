@@ -28,11 +28,10 @@ from components.nn.vit import seeded_init
 from components.rdm import RdmConfig, load_rdm
 from components.rng import derive_seed, image_rng
 from components.target import TargetSpec
-from components.training.checkpoint import NoCheckpoints
+from components.training.checkpoint import lone_worker
 from components.training.config import EmaConfig, OptimConfig, TrainConfig
 from components.training.generator import GeneratorTrainable
 from components.training.loop import train
-from components.training.worker import Worker
 
 COUNTS = (2, 4, 5, 8, 10, 15, 20, 25, 30, 50, 100, 250)
 PUBLISHED = DiffusionSampling(kind="diffusion", sampler="ddim", steps=250, eta=1.0, spacing="reference", guidance=0.0)
@@ -116,7 +115,7 @@ def made_up(scratch: Path) -> Subject:
         precision="fp32",
         log_every=500,
     )
-    place = Worker(0, 1, torch.device("cpu"), NoCheckpoints(), lambda _: None, scratch, 10**9, 1)
+    place = lone_worker(torch.device("cpu"), scratch)
     train(trainable, lambda rows, _: {"representation": half[rows]}, len(half), run, place)
     real, other = half.numpy(), z[n // 2 :].numpy()
     return Subject("a made-up mixture in 32 dimensions", trainable.result.eval(), real, frechet(real, other))

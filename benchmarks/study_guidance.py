@@ -45,8 +45,7 @@ from components.pixels import load_pixels
 from components.rng import image_rng
 from components.target import KNOWN
 from components.text import load_text
-from components.training.checkpoint import NoCheckpoints
-from components.training.worker import Worker
+from components.training.checkpoint import lone_worker
 from flows.runs.stored import StoredArtifact
 from flows.stages.evaluate.params import EvaluateParams
 
@@ -221,7 +220,7 @@ class GuidanceStudy:
             train,
             list(index.classes or ()),
             params.train,
-            _alone(self.scratch),
+            lone_worker(torch.device("cpu"), self.scratch),
             batch_size=params.batch_size,
             n_held_out=len(test),
             seed=params.seed,
@@ -269,19 +268,6 @@ class GuidanceStudy:
         every = ([self.sampled(point, some) for point in SHOWN], [holed, *filled, real])
         led, holes = (png_bytes(grid(np.concatenate(blocks), columns=len(rows))) for blocks in every)
         return led, holes
-
-
-def _alone(scratch: Path) -> Worker:
-    return Worker(
-        rank=0,
-        world_size=1,
-        device=torch.device("cpu"),
-        checkpoints=NoCheckpoints(),
-        report=lambda _: None,
-        scratch=scratch,
-        checkpoint_every=10_000,
-        threads=1,
-    )
 
 
 def labels_of(images: ImageIndex | RealImages) -> np.ndarray:

@@ -16,6 +16,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from components.errors import ConflictError, MissingError, RcgError, RetryableEr
 from components.files import file_sha256
 from components.store.base import Store
 from components.store.cell import Cell
-from components.training.worker import Room
+from components.training.worker import Room, Worker
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +73,21 @@ class NoCheckpoints:
 
     def alone(self) -> "NoCheckpoints":
         return self
+
+
+def lone_worker(device: torch.device, scratch: Path, *, threads: int = 1, fit_threads: bool = False) -> Worker:
+    """A rank without others for such a training: nothing of it is kept, and nobody hears what it reports."""
+    return Worker(
+        rank=0,
+        world_size=1,
+        device=device,
+        checkpoints=NoCheckpoints(),
+        report=lambda _: None,
+        scratch=scratch,
+        checkpoint_every=2**62,
+        threads=threads,
+        fit_threads=fit_threads,
+    )
 
 
 class CheckpointDir:

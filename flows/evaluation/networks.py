@@ -86,21 +86,11 @@ def train_on(
     """A network that learned to tell how pictures were turned and to redraw them. Raises: ConfigError."""
     from components.metrics.fitting import RealImages, fit_network
     from components.metrics.networks.trained import TrainedFeatures
-    from components.training.checkpoint import NoCheckpoints
-    from components.training.worker import Worker
+    from components.training.checkpoint import lone_worker
 
     loaded = _Loaded(pictures)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
-        worker = Worker(
-            rank=0,
-            world_size=1,
-            device=device,
-            checkpoints=NoCheckpoints(),
-            report=lambda _: None,
-            scratch=Path(scratch),
-            checkpoint_every=how.steps,
-            threads=1,
-        )
+        worker = lone_worker(device, Path(scratch))
         images = RealImages(loaded, features.px)
         net, _ = fit_network(features, "self", images, 0, how, worker, seed=seed)
     return TrainedFeatures(net, "self")

@@ -123,8 +123,7 @@ class _Gate:
 
     def decide(self, number: int) -> Decision:
         """Raises: MissingError, TamperedError, ArtifactError for a bundle or a collection that is not as it was."""
-        from components.training.checkpoint import NoCheckpoints
-        from components.training.worker import Worker
+        from components.training.checkpoint import lone_worker
         from flows.executors.base import fit_threads, pick_device
         from flows.gate.reference import Reference
 
@@ -137,16 +136,8 @@ class _Gate:
         self.begin("training the network that measures")
         with tempfile.TemporaryDirectory(prefix="rcg-gate-", ignore_cleanup_errors=True) as folder:
             scratch = Path(folder)
-            worker = Worker(
-                rank=0,
-                world_size=1,
-                device=device,
-                checkpoints=NoCheckpoints(),
-                report=lambda _: None,
-                scratch=scratch,
-                checkpoint_every=2**62,
-                threads=self.project.settings.worker.threads,
-                fit_threads=fit_threads(),
+            worker = lone_worker(
+                device, scratch, threads=self.project.settings.worker.threads, fit_threads=fit_threads()
             )
             collections = [self._collection(v, scratch / str(i)) for i, v in enumerate(rivals)]
             reference = Reference(

@@ -14,8 +14,7 @@ import yaml
 from components.bundle.integrity import bundle_digest
 from components.bundle.system import SystemSampling
 from components.errors import ArtifactError, ConflictError, MissingError, RcgError, RetryableError, TamperedError
-from components.training.checkpoint import NoCheckpoints
-from components.training.worker import Worker
+from components.training.checkpoint import lone_worker
 from flows.commands.history import history_lines
 from flows.execution.project import Project
 from flows.gate import promotion
@@ -396,16 +395,7 @@ def test_good_images_beat_noise_and_a_batch_of_noise_does_not_make_noise_good(tm
             "train": checked.evaluate.train.model_copy(update={"steps": 150}),
         }
     )
-    worker = Worker(
-        rank=0,
-        world_size=1,
-        device=torch.device("cpu"),
-        checkpoints=NoCheckpoints(),
-        report=lambda _: None,
-        scratch=tmp_path,
-        checkpoint_every=10**9,
-        threads=1,
-    )
+    worker = lone_worker(torch.device("cpu"), tmp_path)
     reference = Reference(evaluate, noisy, FolderArtifact(tmp_path / "old"), source, worker, 8)
     gate = checked.gate.model_copy(update={"margin": 0.3, "margin_known": 0.5, "n_bootstrap": 100})
     bars, other = (_dimmed(draw_bars(300, seed=seed)[0]) for seed in (7, 8))

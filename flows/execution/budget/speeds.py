@@ -187,20 +187,9 @@ class _Clock:
         took.append(worked)
 
     def _worker(self) -> "Worker":
-        from components.training.checkpoint import NoCheckpoints
-        from components.training.worker import Worker
+        from components.training.checkpoint import lone_worker
 
-        return Worker(
-            rank=0,
-            world_size=1,
-            device=self.device,
-            checkpoints=NoCheckpoints(),
-            report=lambda _report: None,
-            scratch=Path(),
-            checkpoint_every=10**9,
-            threads=1,
-            fit_threads=self.fits,
-        )
+        return lone_worker(self.device, Path(), fit_threads=self.fits)
 
 
 def _batch(fetch: Any, how: "TrainConfig", device: "torch.device") -> "Batch":
