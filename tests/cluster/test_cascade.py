@@ -16,6 +16,7 @@ from components.store import open_store
 from flows.pipeline.table import pipeline
 from tests.support.cluster_jobs import SMALL, fresh_name
 from tests.support.cluster_project import ClusterProject, delete_jobs
+from tests.support.pipelines import upsampler_section
 
 pytestmark = pytest.mark.timeout(1500)
 
@@ -48,18 +49,8 @@ def _params(root: Path) -> dict[str, Any]:
     guide["schedule"] = pixels["model"]["schedule"]
     params["guide"] = {"numerics": 1, "seed": 0, "model": guide, "train": pixels["train"]}
     params["sample"]["pixels"] |= {"guide": {"scale": 2.0}}
-    params["upsampler"] = {
-        "numerics": 1,
-        "px": 16,
-        "seed": 0,
-        "noise": 0.0,
-        "n_val": 4,
-        "ema": None,
-        "sampling": pixels["preview"]["sampling"],
-        "model": pixels["model"]
-        | {"conditions": [{"kind": "low_res", "port": "spatial", "drop_prob": 0.0, "noise": 0.0}]},
-        "train": pixels["train"],
-    }
+    sampling = pixels["preview"]["sampling"]
+    params["upsampler"] = upsampler_section(pixels, sampling=sampling, train=pixels["train"])
     return params
 
 

@@ -29,6 +29,7 @@ from components.text import load_text
 from flows.commands.table import app
 from flows.stages.evaluate.captions import asked as captions_asked
 from tests.support.folders import FolderArtifact
+from tests.support.pipelines import upsampler_section
 
 ROOT = Path(__file__).parents[2]
 COLORS = {"red": (230, 30, 30), "green": (30, 200, 30), "blue": (40, 60, 240)}
@@ -40,7 +41,6 @@ WORDS = {
     "bpe": {"file": None, "n_ids": 300, "max_tokens": 12},
 }
 LEARNS = {"kind": "text_transformer", "drop_prob": 0.2, "missing": "null", "port": "vector_and_sequence"}
-LOW_RES = {"kind": "low_res", "port": "spatial", "drop_prob": 0.0, "noise": 0.0}
 READER = LEARNS | {"width": 16, "depth": 1, "heads": 2, "project": True}
 HEADS = {"dim": None, "seed": 0}
 N = 60
@@ -250,17 +250,8 @@ def painted(project: Path) -> Path:
     params["pixels"]["model"]["conditions"] = [READER]
     params["sample"] |= {"representations": None, "rdm": None}
     sampling = params["sample"]["pixels"] | {"guidance": 0.0}
-    params["upsampler"] = {
-        "numerics": 1,
-        "px": 16,
-        "seed": 0,
-        "noise": 0.0,
-        "n_val": 4,
-        "ema": None,
-        "sampling": sampling,
-        "model": params["pixels"]["model"] | {"conditions": [READER, LOW_RES]},
-        "train": params["pixels"]["train"] | {"steps": 4, "batch_size": 4},
-    }
+    train = params["pixels"]["train"] | {"steps": 4, "batch_size": 4}
+    params["upsampler"] = upsampler_section(params["pixels"], READER, sampling=sampling, train=train)
     (project / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     for stage in ("pixels", "upsampler", "sample", "evaluate", "bundle"):
         app(["run", stage], standalone_mode=False)
