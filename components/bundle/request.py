@@ -100,7 +100,7 @@ class Request:
     def __post_init__(self) -> None:
         conditions = {"class": self.class_name, "text": self.text, "like": self.like, "between": self.between}
         given = [name for name, value in {**conditions, "representation": self.representation}.items() if value]
-        if len(given) > 1 and given not in (["text", "like"], ["class", "text"], ["class", "text", "like"]):
+        if len(given) > 1 and not {"text"} < set(given) <= {"class", "text", "like"}:
             raise ConfigError("these conditions exclude each other", got=", ".join(given), fix="give one of them")
         if self.upscale is not None and self.upscale.image is not None and (given or self.edit is not None):
             raise ConfigError(

@@ -4,7 +4,6 @@ z: representation, x: target of the last generator.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -280,14 +279,17 @@ class System:
 
     def _given(self, request: Request, options: SystemSampling) -> dict[str, Tensor]:
         """The fields that the request itself gives, one row for each image. Raises: ConfigError, DataError."""
-        if request.class_name is not None:
-            named = {"class": torch.tensor([self.class_index(request.class_name)]).expand(request.n)}
-            return named | (self._given(replace(request, class_name=None), options) if request.is_mix else {})
-        if request.text and request.like is None:
+        named = request.class_name
+        given = {} if named is None else {"class": torch.tensor([self.class_index(named)]).expand(request.n)}
+        return given | self._represented(request, options)
+
+    def _represented(self, request: Request, options: SystemSampling) -> dict[str, Tensor]:
+        """A representation that the request gives, or that of a picture to be mixed in; none for a class or a text."""
+        if request.like is None and request.between is None and request.representation is None:
             return {}
-        if request.told and "representation" not in self.pixels.conditions:
-            self._check_led("representation", next(iter(request.told)), options)
-        if request.told and "representation" not in (*self.pixels.conditions, *self._beside("pixels")):
+        if "representation" not in self.pixels.conditions:
+            self._check_led("representation", next(name for name in request.told if name != "class"), options)
+        if "representation" not in (*self.pixels.conditions, *self._beside("pixels")):
             raise ConfigError(
                 "this pixel generator has no condition on representations",
                 got=f"conditions: {', '.join(self.pixels.conditions) or 'none'}",
@@ -306,8 +308,6 @@ class System:
             share = torch.linspace(0, 1, request.n)[:, None] if request.share is None else request.share
             a, b = map(self._seen, request.between)
             z = (1 - share) * a + share * b
-        else:
-            return {}
         return {"representation": z.expand(request.n, -1)}
 
     def _small(self, upscale: Upscale, n: int) -> dict[str, Tensor]:

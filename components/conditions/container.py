@@ -141,10 +141,10 @@ class Conditions(nn.ModuleDict):
             sequence=sequence,
             mask=mask,
             spatial=torch.cat(images, 1) if images else None,
-            base=self._base(embedded),
+            enlarged=self._enlarged(embedded),
         )
 
-    def _base(self, embedded: Sequence[Embedded]) -> Tensor | None:
+    def _enlarged(self, embedded: Sequence[Embedded]) -> Tensor | None:
         """The enlarged small image of a residual low_res, without the channel of its level."""
         of = (rows for config, rows in zip(self.configs, embedded, strict=True) if getattr(config, "residual", False))
         return next((cast(Tensor, rows)[:, :-1] for rows in of), None)

@@ -47,8 +47,8 @@ class Ports:
     mask: Tensor | None = None
     spatial: Tensor | None = None
     """Extra input channels."""
-    base: Tensor | None = None
-    """Image to which the network's guess of x0 is added, in the range of pixels, (b, c, h, w); None for none."""
+    enlarged: Tensor | None = None
+    """The small image at the target's size, to which the network's guess of x0 is added: (b, c, h, w) in [-1, 1]."""
     component: Tensor | None = None
     """Component of the base distribution: its index, (b,) int64, or its mean and deviation; None without components."""
     prepared: Tensor | None = None

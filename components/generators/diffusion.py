@@ -137,8 +137,7 @@ class Diffusion(Generator):
         if given is not None and x_known is not None:
             denoise = known(denoise, self.process.standard(x_known, component), given.where)
         if options.consistent and LOW_RES in batch:
-            small = (batch[LOW_RES].float() / 127.5 - 1.0 - self.mean) / self.std
-            denoise = consistent(denoise, small)
+            denoise = consistent(denoise, self._scaled(batch[LOW_RES]))
 
         def walk(x_t: Tensor, some: Sequence[Step]) -> Tensor:
             match options.sampler:
@@ -224,8 +223,8 @@ class Diffusion(Generator):
         """The network's prediction and, where it is learned, the variance's place f between its bounds."""
         out: Tensor = self.net(x_t, times, ports)
         predicted, v = (out, None) if self.posterior is None else out.chunk(2, dim=1)
-        if ports.base is not None:
-            predicted = predicted + (ports.base - self.mean) / self.std
+        if ports.enlarged is not None:
+            predicted = predicted + (ports.enlarged - self.mean) / self.std
         return predicted, None if v is None else (v + 1) / 2
 
     def _guess(self, w_t: Tensor, predicted: Tensor, ab: Tensor, component: Tensor | None) -> Tensor:
