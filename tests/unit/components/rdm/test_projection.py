@@ -73,12 +73,12 @@ def test_contrast_and_error_both_teach(contrast: float, *, random: bool) -> None
     rdm.fit(Rows({"representation": z, "text": text}), 0)
     before = torch.cosine_similarity(rdm.sample({"text": text}, HOW, RowRng(range(40))), z).mean()
     optimizer = torch.optim.Adam(rdm.parameters(), lr=1e-2)
-    for step in range(60):
+    for step in range(180):
         optimizer.zero_grad()
         rdm.loss({"representation": z, "text": text}, BatchRng(step, 40)).mean().backward()
         optimizer.step()
     after = torch.cosine_similarity(rdm.sample({"text": text}, HOW, RowRng(range(40))), z).mean()
-    assert after > before + 0.4
+    assert after > before + 0.6
 
 
 def test_mistakes_are_named() -> None:
