@@ -6,7 +6,7 @@ from components.errors import ConfigError
 
 FIX = (
     "name a network from a file in evaluate.features, hold more pictures out, or, where it is trained here, raise "
-    "evaluate.train.steps, width and pixels"
+    "evaluate.train.steps, width and pixels, or set evaluate.features.task: self, which needs no labels"
 )
 """What makes a judge see."""
 _FEW, _PER_FEATURE = 1000, 10

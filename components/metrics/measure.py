@@ -1,6 +1,5 @@
 """The numbers of an evaluation, from features alone: flat names, deterministic, each beside what real images score."""
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +14,6 @@ from components.metrics.kernels import kid
 from components.metrics.memorization import SMALLEST, Memorization
 from components.metrics.prdc import precision_recall
 from components.metrics.sliced import sliced_wasserstein
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,26 +54,22 @@ def quality(x: Vectors, *, k: int, n_bootstrap: int, seed: int) -> Metrics:
     }
 
 
-def warn_of_chance(held_out: np.ndarray, labels: np.ndarray) -> None:
-    """Warn of a label network that is right no more often than always naming the commonest class, by an exact test.
+def at_chance(held_out: np.ndarray, labels: np.ndarray) -> str | None:
+    """Why a label network has not learned: by an exact test it names no more right than always naming the commonest.
 
-    Of fewer than 100 labels nothing is said.
+    None where it has, and of fewer than 100 labels, which say nothing.
     Shapes: held_out (m, n_classes) probabilities; labels (m,) int64, -1 for unlabeled.
     """
     known = labels >= 0
     counts = class_counts(labels, held_out.shape[1])
     n = int(counts.sum())
     if n < FEW_LABELS:
-        return
+        return None
     chance, hits = float(counts.max() / n), int((held_out.argmax(axis=1) == labels)[known].sum())
     p = binomial_tail(hits, n, chance)
     if p <= LEVEL:
-        return
-    _log.warning(
-        "nothing shows that the feature network has learned, so its numbers rank nothing: on held-out pictures %s; "
-        "raise evaluate.train.steps, hold more pictures out, or set evaluate.features.task: self",
-        f"it names {hits / n:.0%} of {n} labels right, and always naming the commonest {chance:.0%} (p = {p:.2g})",
-    )
+        return None
+    return f"it names {hits / n:.0%} of {n} labels right, and always naming the commonest {chance:.0%} (p = {p:.2g})"
 
 
 def class_metrics(generated: np.ndarray, held_out: np.ndarray, labels: np.ndarray) -> Metrics:

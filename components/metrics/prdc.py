@@ -11,7 +11,7 @@ def precision_recall(real: np.ndarray, generated: np.ndarray, *, k: int) -> tupl
 
     Shapes: (n, d), (m, d). Paper: 1904.06991, eq. 1-3. Raises: ConfigError when a set has no k-th neighbor.
     """
-    _check_sizes(real, generated, k)
+    check_neighbors(k, len(real), len(generated))
     inside = _balls_around(generated, real, _squared_radii(real, k)) > 0
     covered = _balls_around(real, generated, _squared_radii(generated, k)) > 0
     return float(inside.mean()), float(covered.mean())
@@ -23,19 +23,20 @@ def density_coverage(real: np.ndarray, generated: np.ndarray, *, k: int) -> tupl
     Density expects 1 where both are alike, and may be more. Shapes: (n, d), (m, d). Paper: 2002.09797, eq. 4 and 6.
     Raises: ConfigError when the real set has no k-th neighbor.
     """
-    _check_sizes(real, generated, k)
+    check_neighbors(k, len(real), len(generated))
     radii = _squared_radii(real, k)
     density = float(_balls_around(generated, real, radii).mean() / k)
     return density, float((_nearest_squared(real, generated) <= radii).mean())
 
 
-def _check_sizes(real: np.ndarray, generated: np.ndarray, k: int) -> None:
-    if min(len(real), len(generated)) <= k:
+def check_neighbors(k: int, n_real: int, n_generated: int) -> None:
+    """Raises: ConfigError when a set has no k-th neighbor."""
+    if min(n_real, n_generated) <= k:
         raise ConfigError(
             "precision and recall have fewer images than neighbors",
-            got=f"{len(real)} real and {len(generated)} generated images, k = {k}",
+            got=f"{n_real} real and {n_generated} generated images, k = {k}",
             expected=f"more than {k} of each",
-            fix="lower evaluate.k_neighbors, or draw more samples (sample.n)",
+            fix="lower evaluate.k_neighbors, draw more samples (sample.n), or hold more images out (collect.split)",
         )
 
 

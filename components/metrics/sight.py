@@ -8,7 +8,8 @@ The judge is *blind* when chance explains what it sees, by exact tests at 5% (ev
 
 - noise, or shuffled patches, lie no further from the pictures they were made of than if each had changed places with
   its picture at random (energy test, all pictures); or
-- neither noise nor shuffled patches lie among the real half less often than untouched pictures do (sign test).
+- neither noise nor shuffled patches lie among the real half less often than untouched pictures do (sign test); or
+- it was trained to name labels, and names held-out ones no better than always naming the commonest (measure.at_chance).
 
 Where only noise passes for real picture by picture, while its distance gives it away, *precision* is blind (and recall,
 which is made the same way): noise that the network maps to one point in the middle of the pictures is precise.
@@ -89,6 +90,8 @@ class Sight:
     precision_real: float
     recall_real: float
     controls: Mapping[str, Control]
+    unlearned: str | None = None
+    """Why a network that names labels has not learned to, a clause; None where it has, or names none."""
 
     @property
     def reasons(self) -> list[str]:
@@ -101,7 +104,7 @@ class Sight:
         if not any(self._tells(name) for name in SPOILED):
             shares = " and ".join(f"{self.controls[name].precision:.0%} of {_IN_WORDS[name]}" for name in SPOILED)
             found.append(f"{shares} pass for real, of real pictures {self.precision_real:.0%}")
-        return found
+        return found if self.unlearned is None else [*found, self.unlearned]
 
     @property
     def blind(self) -> bool:
@@ -140,8 +143,11 @@ def halves(images: Callable[[np.ndarray], np.ndarray], n: int, see: See, *, seed
     return Halves(chosen, see(chosen))
 
 
-def look(split: Halves, see: See, *, k: int, seed: int) -> Sight:
-    """Measure the controls; k of precision and recall is lowered where the halves have too few pictures for it."""
+def look(split: Halves, see: See, *, k: int, seed: int, unlearned: str | None = None) -> Sight:
+    """Measure the controls; k of precision and recall is lowered where the halves have too few pictures for it.
+
+    `unlearned`: see Sight.
+    """
     k = max(1, min(k, split.n - 1))
     real, fits = split.real, inside(split.untouched, split.real, k=k)
     controls = {}
@@ -157,7 +163,7 @@ def look(split: Halves, see: See, *, k: int, seed: int) -> Sight:
             p_precision=sign_test(fits, passes),
         )
     recall = float(inside(real, split.untouched, k=k).mean())
-    return Sight(split.n, split.fd(split.untouched), float(fits.mean()), recall, controls)
+    return Sight(split.n, split.fd(split.untouched), float(fits.mean()), recall, controls, unlearned)
 
 
 def warn_if_blind(reasons: Sequence[str]) -> None:

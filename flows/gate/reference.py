@@ -62,9 +62,9 @@ class Reference:
         seen, probabilities = self.judge.see(self.held_out.batches(params.batch_size))
         self.real, self.train = Drawn(seen, self._pixels(self.held_out)), Drawn(features, self._pixels(train))
         split = halves(self.held_out.load, len(self.held_out), self._features, seed=params.seed)
-        self.sight = look(split, self._features, k=params.k_neighbors, seed=params.seed)
-        if probabilities is not None and self.held_out.labels is not None:
-            measure.warn_of_chance(probabilities, self.held_out.labels)
+        labels = self.held_out.labels
+        unlearned = None if probabilities is None or labels is None else measure.at_chance(probabilities, labels)
+        self.sight = look(split, self._features, k=params.k_neighbors, seed=params.seed, unlearned=unlearned)
         self.protocol: dict[str, Any] = {
             "collection": collect.digest,
             "split": "test",

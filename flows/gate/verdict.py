@@ -7,7 +7,7 @@ from flows.gate.decisions import Check, Interval
 from flows.pipeline.policy import GateParams
 
 JUDGE = "judge"
-"""Name of the check that fails where the judge cannot tell noise from pictures."""
+"""Name of the check that fails where the judge cannot tell noise from pictures, or has not learned."""
 _PARTS = {"all": "all held-out images", "known": "the held-out images that the champion's collection had too"}
 
 
@@ -38,7 +38,7 @@ def checks(
 def _blind(reasons: Sequence[str]) -> str:
     return (
         f"the judge is blind, nothing is promoted on its numbers. Got: {'; '.join(reasons)}. Expected: a network that "
-        f"tells noise and shuffled patches from held-out pictures. Fix: {FIX}"
+        f"tells noise and shuffled patches from held-out pictures, and has learned what it names. Fix: {FIX}"
     )
 
 

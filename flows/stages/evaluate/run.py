@@ -24,6 +24,7 @@ from components.metrics.judge import Judge, by_all, find_judge
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization, memorized
 from components.metrics.networks.base import judges_itself
+from components.metrics.prdc import check_neighbors
 from components.metrics.sight import Halves, See, Sight, halves, look, warn_if_blind
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
@@ -76,6 +77,7 @@ class _Evaluation:
         self.index = index
         self.classes: list[str] | None = list(index.classes) if index.classes else None
         self.samples = Samples(inputs["sample"])
+        check_neighbors(params.k_neighbors, len(held_out), len(self.samples))
         self.train = RealImages(index.split("train"), self.samples.info.px)
         self.held_out, self.names = RealImages(held_out, self.samples.info.px), held_out.keys
 
@@ -105,7 +107,6 @@ class _Evaluation:
         p_held_out, p_generated = seen.p_held_out, seen.p_generated
         metrics = measure.quality(x, k=params.k_neighbors, n_bootstrap=params.n_bootstrap, seed=params.seed)
         if p_held_out is not None and p_generated is not None and self.held_out.labels is not None:
-            measure.warn_of_chance(p_held_out, self.held_out.labels)
             metrics |= measure.class_metrics(p_generated, p_held_out, self.held_out.labels)
             metrics |= self._agreement(p_generated)
         copies = memorization(
@@ -120,7 +121,7 @@ class _Evaluation:
         z = self._representations()
         if z is not None:
             metrics |= measure.representation_metrics(z) | self._follows(z.generated)
-        sight, controls = self._sight(judge, generated)
+        sight, controls = self._sight(judge, generated, p_held_out)
         metrics |= controls | ({"judge_same": 1.0} if seen.same else {})
         metrics |= {"n_generated": len(generated), "n_held_out": len(held_out), "n_train": len(train)}
         painted = paint(params, self.inputs, self.samples, self.names, self.worker.device)
@@ -151,15 +152,16 @@ class _Evaluation:
         fix = "set evaluate.features.allow_same: true"
         return judges_itself(judge.network, self._encoder, allowed=features.allow_same, fix=fix)
 
-    def _sight(self, judge: Judge, generated: np.ndarray) -> tuple[Sight, Metrics]:
+    def _sight(self, judge: Judge, generated: np.ndarray, probabilities: np.ndarray | None) -> tuple[Sight, Metrics]:
         """Whether the network can see, and where the samples stand between its controls."""
-        params = self.params
+        params, labels = self.params, self.held_out.labels
+        unlearned = None if probabilities is None or labels is None else measure.at_chance(probabilities, labels)
 
         def see(images: np.ndarray) -> np.ndarray:
             return judge.features(images, params.batch_size)
 
         split = halves(self.held_out.load, len(self.held_out), see, seed=params.seed)
-        sight = look(split, see, k=params.k_neighbors, seed=params.seed)
+        sight = look(split, see, k=params.k_neighbors, seed=params.seed, unlearned=unlearned)
         warn_if_blind(sight.reasons)
         distance = split.fd(generated)
         return sight, sight.metrics() | {"control_fd_generated": distance} | self._looks(split, see, distance)

@@ -35,6 +35,13 @@ def test_a_judge_that_looks_is_not_blind() -> None:
     assert (m["judge_blind"], m["control_fd_noise"]) == (0, sight.controls["noise"].fd)
 
 
+def test_a_judge_that_has_not_learned_its_labels_is_blind_though_it_tells_noise_from_pictures() -> None:
+    split = halves(lambda rows: IMAGES[rows], 120, _see_pixels, seed=0)
+    sight = look(split, _see_pixels, k=3, seed=0, unlearned="it names 50% right")
+    assert sight.reasons == ["it names 50% right"]
+    assert (sight.blind, sight.precision_blind) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("see", "says"),
     [

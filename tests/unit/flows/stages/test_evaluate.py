@@ -217,6 +217,13 @@ def test_too_many_features_are_refused_before_anything_is_trained(world: Path, t
         _evaluate(world, tmp_path, _params(split="val", features=FeatureConfig(task="auto", px=PX, width=8, dim=7)))
 
 
+def test_more_neighbors_than_pictures_are_refused_before_anything_is_trained(world: Path, tmp_path: Path) -> None:
+    _save_samples(world / "sample", draw_bars(N)[0], condition="none")
+    with pytest.raises(ConfigError, match=r"40 real and 60 generated images, k = 40") as refused:
+        _evaluate(world, tmp_path, _params(k_neighbors=40, train=None))  # nothing to train
+    assert "evaluate.k_neighbors" in str(refused.value)
+
+
 def _ready(folder: Path) -> EvaluateParams:
     import timm
 
