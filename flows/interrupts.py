@@ -14,8 +14,24 @@ GRACE_S = 20.0
 """Time for what a command does after the interrupt: it gives its lease back, and ends a Ray of its own."""
 
 
+_before_end: list[Callable[[], None]] = []
+
+
 def _end(_number: int, _frame: object) -> None:
+    for do in _before_end:
+        with contextlib.suppress(Exception):
+            do()
     os._exit(CODE)
+
+
+@contextlib.contextmanager
+def before_end(do: Callable[[], None]) -> Iterator[None]:
+    """Within this block, what is done before the process ends without having tidied up."""
+    _before_end.append(do)
+    try:
+        yield
+    finally:
+        _before_end.remove(do)
 
 
 def _ignored() -> bool:

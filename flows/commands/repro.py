@@ -21,12 +21,16 @@ def command(
     ] = None,
 ) -> None:
     """Run what is out of date, in order: `dvc repro` with the right switches. More arguments go to dvc."""
-    from flows.execution.dvc import repro
+    from flows.execution.dvc import end_stages, repro
     from flows.execution.foresight import concerns
     from flows.execution.parallel import repro_parallel
     from flows.execution.project import Project
+    from flows.executors.sigterm import on_sigterm
+    from flows.interrupts import before_end
     from flows.pipeline.plan import check_plan
 
     stages = check_plan(Path())
     warn(concerns(Project.here()))
-    raise typer.Exit(repro_parallel(context.args, stages, jobs=jobs) if parallel else repro(context.args))
+    with on_sigterm(end_stages), before_end(end_stages):
+        code = repro_parallel(context.args, stages, jobs=jobs) if parallel else repro(context.args)
+    raise typer.Exit(code)

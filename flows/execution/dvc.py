@@ -1,5 +1,6 @@
 """`rcg repro`: DVC with the switches that our store needs, checked before anything runs."""
 
+import contextlib
 import logging
 import os
 import shutil
@@ -7,6 +8,8 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+import psutil
 
 from components.errors import ConfigError
 from flows.children import python
@@ -36,6 +39,17 @@ def ended(command: list[str], folder: Path, env: Mapping[str, str]) -> int:
         except KeyboardInterrupt:
             process.wait()  # the grace of an interrupt ends this, too
             raise
+
+
+def end_stages() -> None:
+    """SIGTERM to all that the DVCs of this process run: stages save what they have and stop, and DVC ends after them.
+
+    An interrupt of a terminal reaches them by itself; a signal that was sent to this process alone does not.
+    """
+    for dvc in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            for stage in dvc.children(recursive=True):
+                stage.terminate()
 
 
 def check_folder(folder: Path) -> Settings:

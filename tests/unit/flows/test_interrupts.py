@@ -71,6 +71,30 @@ def test_while_the_command_is_at_work(what: str, tmp_path: Path) -> None:
     assert said == ("" if quiet else "interrupted; the same command continues where it stopped\n")
 
 
+_ALONE = """
+import subprocess
+import flows.interrupts
+from flows.execution.dvc import end_stages, ended
+from flows.executors.sigterm import on_sigterm
+flows.interrupts.GRACE_S = 1.0
+stage = "import time; print('stage', flush=True); time.sleep(60)"
+dvc = [sys.executable, "-c", f"import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+       f"subprocess.run([sys.executable, '-c', {stage!r}])"]
+alone = threading.Timer(4, os.kill, (os.getpid(), signal.SIGNAL))
+alone.daemon = True
+alone.start()
+with on_sigterm(end_stages), flows.interrupts.before_end(end_stages), flows.interrupts.raised_once():
+    ended(dvc, None, dict(os.environ))
+"""
+
+
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_a_signal_to_the_command_alone_ends_the_stage_below_its_dvc(signal: str, tmp_path: Path) -> None:
+    """What is at work holds the pipe of the output open, and _ended() waits for it."""
+    code, said = _ended("import threading\n" + _ALONE.replace("SIGNAL", signal), tmp_path)
+    assert (code, said) == (130 if signal == "SIGINT" else 0, "stage\n")
+
+
 def test_one_that_is_not_to_reach_the_command_does_not(tmp_path: Path) -> None:
     script = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + _WORKING.format(body="    interrupt(); print('worked')")
     assert _ended(script, tmp_path) == (0, "worked\n")
