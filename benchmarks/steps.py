@@ -59,17 +59,10 @@ class Subject:
 
 def from_project(root: Path, scratch: Path) -> Subject:
     """The RDM of a project whose stages have run."""
+    from benchmarks.projects import artifact
     from components.cache.reader import open_cache
-    from flows.execution.project import Project
-    from flows.pipeline.table import Need
-    from flows.runs.stored import StoredArtifact
-    from flows.settings import load_settings
 
-    project = Project(root, load_settings())
-    rdm, encode = (
-        StoredArtifact(project.store, project.workspace.parent(project.store, Need(stage)), scratch / stage)
-        for stage in ("rdm", "encode")
-    )
+    rdm, encode = (artifact(root, stage, scratch) for stage in ("rdm", "encode"))
     cache = open_cache(encode)
     seen, held_out = cache.training(("representation",)), cache.held_out("val", ("representation",))
     real, other = (split.rows(np.arange(len(split)))["representation"].numpy() for split in (seen, held_out))
