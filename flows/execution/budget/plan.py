@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from components.errors import ConfigError
-from flows.execution.budget.recipe import BATCH, PAINTER_STEPS, RDM_STEPS, n_train, recipe, test_share
+from flows.execution.budget.recipe import BATCH, PAINTER_EVALUATIONS, RDM_STEPS, n_train, recipe, test_share
 from flows.execution.budget.speeds import Speeds
 from flows.execution.budget.survey import Survey
 
@@ -163,7 +163,7 @@ def _each(speeds: Speeds, survey: Survey, size: int) -> dict[str, float]:
     return trained | {
         "rdm": speeds.rdm_s * min(1.0, shrunk),
         "pixels": speeds.pixels_s[size] * shrunk,
-        "sample": painter * PAINTER_STEPS + rdm * RDM_STEPS,
+        "sample": painter * PAINTER_EVALUATIONS + rdm * RDM_STEPS,
     }
 
 
@@ -185,12 +185,12 @@ def _fixed(survey: Survey, speeds: Speeds, size: int, *, n_views: int) -> dict[s
         "codec": 0.0,
         "encode": _encode_s(survey, speeds, size, n_views),
         "rdm": 500 * speeds.rdm_s / BATCH["rdm"] / _PASSES * RDM_STEPS,
-        "pixels": painter * (4 * 32 * PAINTER_STEPS + 4 * n_val),
+        "pixels": painter * (4 * 32 * PAINTER_EVALUATIONS + 4 * n_val),
         "sample": 0.0,
         "evaluate": survey.n * survey.read_s
         + (survey.n + _MOST["sample"] + _LOOKS * min(1000, n_test)) * speeds.judge_s[size]
         + _MOST["sample"] * forward
-        + min(500, n_test) * painter * PAINTER_STEPS,  # own pictures
+        + min(500, n_test) * painter * PAINTER_EVALUATIONS,  # own pictures
         "bundle": 1.0,
     }
     return {stage: speeds.start_s + seconds for stage, seconds in extra.items()}

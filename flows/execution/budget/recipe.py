@@ -12,7 +12,10 @@ BATCH = {"encoder": 128, "rdm": 128, "pixels": 64, "evaluate": 64}
 DIM = 64
 """Of the representations; fewer where the encoder's are, or where there are hardly any pictures to find axes in."""
 PAINTER_STEPS, RDM_STEPS = 12, 16
-"""Evaluations of the networks for a picture and for a representation."""
+"""Steps for a picture and for a representation."""
+GUIDANCE = 1.0
+"""Of the painter (docs/LOG.md); it is evaluated twice at each step."""
+PAINTER_EVALUATIONS = 2 * PAINTER_STEPS
 _PAINTERS: dict[int, dict[str, int]] = {
     16: {"width": 160, "depth": 4, "heads": 4, "stride": 4, "channels": 32},
     32: {"width": 224, "depth": 4, "heads": 4, "stride": 8, "channels": 32},
@@ -51,7 +54,7 @@ def recipe(survey: Survey, size: int, steps: Mapping[str, int], *, n_views: int,
             "representations": "rdm",
             "grid": min(100, n_samples),
             "rdm": _sampling(RDM_STEPS),
-            "pixels": _sampling(PAINTER_STEPS),
+            "pixels": _sampling(PAINTER_STEPS, GUIDANCE),
         },
         "evaluate": {
             "numerics": 4,
@@ -287,7 +290,7 @@ def _pixels(size: int, steps: int, batch: int) -> dict[str, Any]:
         "init": None,
         "train": _train(steps, batch, 1.5e-3),
         "ema": _ema(steps),
-        "preview": {"every": max(1, steps // 3), "n": 32, "sampling": _sampling(PAINTER_STEPS)},
+        "preview": {"every": max(1, steps // 3), "n": 32, "sampling": _sampling(PAINTER_STEPS, GUIDANCE)},
     }
 
 
@@ -331,9 +334,9 @@ def _ema(steps: int) -> dict[str, Any]:
     return {"decay": round(min(0.9995, 1 - 1 / max(20.0, steps / 20)), 4), "rule": "ramped"}
 
 
-def _sampling(n: int) -> dict[str, Any]:
+def _sampling(n: int, guidance: float = 0.0) -> dict[str, Any]:
     how = {"kind": "diffusion", "sampler": "dpm_solver_2m", "steps": n, "spacing": "trailing"}
-    return how | {"eta": 0.0, "guidance": 0.0}
+    return how | {"eta": 0.0, "guidance": guidance}
 
 
 def _allowed(share: float, least: float) -> float:

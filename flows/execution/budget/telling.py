@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from flows.execution.budget.plan import Plan, gpu_minutes, minutes_for, needed
-from flows.execution.budget.recipe import PAINTER_STEPS, SIZES, dim, n_features, n_train
+from flows.execution.budget.recipe import GUIDANCE, PAINTER_STEPS, SIZES, dim, n_features, n_train
 from flows.execution.budget.speeds import Speeds
 from flows.execution.budget.survey import Survey
 from flows.runs.ancestry import spoken_duration
@@ -56,7 +56,7 @@ def plan_lines(survey: Survey, speeds: Speeds, plan: Plan) -> Iterator[str]:
         f"pixels    hybrid, convolutions around a small transformer, which hide patches: {plan.steps['pixels']:,} "
         f"steps, {plan.seen:,} pictures seen, each {passes:,.0f} times"
     )
-    yield f"sample    {plan.n_samples} pictures, {PAINTER_STEPS} evaluations each"
+    yield f"sample    {plan.n_samples} pictures, {PAINTER_STEPS} steps each, guidance {GUIDANCE:g}"
     if survey.judge is None:
         yield f"evaluate  {plan.steps['evaluate']:,} steps of the judge"
     else:

@@ -102,6 +102,16 @@ def test_size_follows_from_the_pictures_that_the_painter_sees() -> None:
     assert plan(COLLECTION, _faster(20), 45).size == 64
 
 
+def test_samples_are_guided_which_takes_two_evaluations_a_step() -> None:
+    found = plan(COLLECTION, MACHINE, 45)
+    how, (condition,) = found.params["sample"]["pixels"], found.params["pixels"]["model"]["conditions"]
+    assert how["guidance"] > 0
+    assert condition["drop_prob"] > 0  # the null is trained
+    evaluation = MACHINE.pixels_s[found.size] / found.params["pixels"]["train"]["batch_size"] / 3
+    planned = (found.seconds["sample"] - MACHINE.start_s) / found.n_samples
+    assert planned == pytest.approx(2 * how["steps"] * evaluation, rel=0.05)
+
+
 def test_a_ready_made_judge_is_not_trained_and_its_looks_are_planned() -> None:
     judge = TimmNetwork.tiny().model_dump(mode="json")
     brought = replace(COLLECTION, judge=judge)
