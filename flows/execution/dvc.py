@@ -42,13 +42,13 @@ def ended(command: list[str], folder: Path, env: Mapping[str, str]) -> int:
 
 
 def end_stages() -> None:
-    """SIGTERM to all that the DVCs of this process run: stages save what they have and stop, and DVC ends after them.
+    """SIGTERM to the stages that this process's DVCs run: they save what they have and stop, and DVC ends after them.
 
     An interrupt of a terminal reaches them by itself; a signal that was sent to this process alone does not.
     """
     for dvc in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            for stage in dvc.children(recursive=True):
+            for stage in dvc.children():  # what a stage started is its own to end
                 stage.terminate()
 
 
