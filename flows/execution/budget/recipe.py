@@ -7,7 +7,7 @@ from flows.execution.budget.survey import Survey
 
 SIZES = (16, 32, 64)
 """Sides in pixels that were tried, the cheapest first."""
-BATCH = {"encoder": 128, "rdm": 128, "pixels": 64, "evaluate": 64}
+BATCH = {"encoder": 128, "rdm": 128, "pixels": 32, "evaluate": 64}
 """Examples per training step."""
 DIM = 64
 """Of the representations; fewer where the encoder's are, or where there are hardly any pictures to find axes in."""
