@@ -48,7 +48,7 @@ def command(
     survey = replace(look(open_source(uri)), encoder=seer, judge=ready_judge(judge, judge_timm, seer))
     say_lines(seen_lines(survey))
     if target.exists() and not force:
-        typer.confirm(f"{target} exists; overwrite it?", abort=True)
+        _ask(target)
     speeds = measure(survey, project.settings.worker, lambda line: say(f"init: {line}", err=True))
     found = plan(survey, speeds, minutes)
     params = check_params(found.params, "what rcg init writes")
@@ -61,3 +61,17 @@ def command(
     keep_expected(project.root, sections, found.seconds)
     say_lines(["", *plan_lines(survey, speeds, found), "", *time_lines(found, speeds, minutes)])
     say_lines([*outlook_lines(survey, speeds, found), "", f"{target} and dvc.yaml are written; next: rcg repro"])
+
+
+def _ask(target: Path) -> None:
+    """Raises: ConfigError where the answer is no, or nobody is there to give one."""
+    from components.errors import ConfigError
+
+    try:
+        agreed = typer.confirm(f"{target} exists; overwrite it?")
+    except typer.Abort:  # no terminal
+        typer.echo()
+        agreed = False
+    if not agreed:
+        fix = "`rcg init … --force` overwrites it"
+        raise ConfigError(f"{target} stays as it is, and nothing is written", fix=fix)

@@ -115,6 +115,8 @@ def test_existing_params_are_overwritten_only_when_that_is_meant(tmp_path: Path)
         found = CliRunner().invoke(app, ["init", "demo"], input=answer)
         assert found.exit_code == 1
         assert "params.yaml exists; overwrite it?" in found.output
+        assert isinstance(found.exception, ConfigError)
+        assert "--force" in str(found.exception)
         assert params.read_text() == "mine: 1\n"
         assert not (tmp_path / "collection.lock").exists()
     assert CliRunner().invoke(app, ["init", "demo"], input="y\n").exit_code == 0
