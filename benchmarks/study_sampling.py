@@ -1,6 +1,6 @@
 """How is a finished painter best sampled? Guidance and evaluations, without any training.
 
-python -m benchmarks.study_sampling PROJECT JUDGE [SEED …]     seeds 0, 1 and 2 unless some are named
+python -m benchmarks.study_sampling PROJECT JUDGE NAME [SEED …]     seeds 0, 1 and 2 unless some are named
 
 PROJECT: a folder whose `rcg repro` is done; JUDGE: MobileNetV2's file (`python examples/encoder.py mobilenetv2`), which
 may not be what PROJECT's encoder is. As many pictures as are held out are painted of the RDM's representations, and
@@ -47,7 +47,6 @@ AXES, K, PERCENTILE, N_SHOWN = 64, 3, 5.0, 24
 class Subject:
     """A project's system, its held-out pictures, and a judge that conditioned nothing."""
 
-    name: str
     bundle: Bundle
     held_out: CacheSplit
     train: CacheSplit
@@ -64,7 +63,7 @@ class Subject:
             weights=WeightsFile(uri=str(weights), sha256=file_sha256(weights)),
         )
         bundle = Bundle.load(root / "artifacts" / "bundle")
-        return cls(root.resolve().name, bundle, cache.held_out("test", fields), cache.training(fields), judge)
+        return cls(bundle, cache.held_out("test", fields), cache.training(fields), judge)
 
     def real(self, split: CacheSplit) -> np.ndarray:
         """Decoded by the codec, as what is painted is. Shapes: -> (n, px, px, 3) uint8."""
@@ -144,16 +143,19 @@ def examined(examination: Examination, seeds: Sequence[int]) -> tuple[Rows, dict
 
 def main(arguments: Sequence[str]) -> int:
     """Writes docs/results/sampling-NAME.md, .json and .png."""
+    if len(arguments) < 3:
+        print(__doc__)
+        return 2
     torch.set_num_threads(1)
-    started, (project, weights, *seeds) = time.monotonic(), arguments
+    started, (project, weights, named, *seeds) = time.monotonic(), arguments
     with tempfile.TemporaryDirectory() as scratch:
         examination = Examination(Subject.of(Path(project), Path(weights).resolve(), Path(scratch)))
         rows, shown = examined(examination, [int(seed) for seed in seeds] or [0, 1, 2])
-    real, name = examination.of_real(), f"sampling-{examination.subject.name}"
+    real, name = examination.of_real(), f"sampling-{named}"
     raw = {"real": real, "rows": rows.records("guidance", "steps")}
     (OUT / f"{name}.json").write_text(json.dumps(raw, indent=1, sort_keys=True) + "\n")
     (OUT / f"{name}.png").write_bytes(png_bytes(rows_grid(list(shown.values()), folds=2)))
-    command = f"python -m benchmarks.study_sampling {examination.subject.name} JUDGE"
+    command = f"python -m benchmarks.study_sampling PROJECT JUDGE {named}"
     lines = [
         *title("Guidance and evaluations of a finished painter", command, rows.seeds),
         "",
