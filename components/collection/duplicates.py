@@ -37,3 +37,13 @@ def near_pairs(a: np.ndarray, b: np.ndarray, max_bits: int) -> Iterator[tuple[np
             i, j = np.nonzero(np.bitwise_count(rows[:, None, 0] ^ columns[None, :, 0]) <= max_bits)
             near = np.bitwise_count(rows[i] ^ columns[j]).sum(1) <= max_bits
             yield top + i[near], left + j[near]
+
+
+def largest_family(words: np.ndarray, max_bits: int) -> int:
+    """Hashes in the largest set of which each is near another, or near one that is. Shapes: (n, 2) uint64."""
+    family = np.arange(len(words))
+    for rows, columns in near_pairs(words, words, max_bits):
+        for i, j in zip(rows.tolist(), columns.tolist(), strict=True):
+            if family[i] != family[j]:
+                family[family == family[j]] = family[i]
+    return int(np.bincount(family).max()) if len(family) else 0

@@ -70,7 +70,7 @@ def _ask(target: Path) -> None:
     try:
         agreed = typer.confirm(f"{target} exists; overwrite it?")
     except typer.Abort:  # no terminal
-        typer.echo()
+        say("", err=True)
         agreed = False
     if not agreed:
         fix = "`rcg init … --force` overwrites it"

@@ -161,7 +161,7 @@ def _collect(survey: Survey) -> dict[str, Any]:
         "numerics": 1,
         "base": "all",
         "labels": survey.labels,
-        "split": {"seed": 0, "val_share": 0.15, "test_share": test_share(survey), "near_bits": 4},
+        "split": {"seed": 0, "val_share": 0.15, "test_share": test_share(survey), "near_bits": survey.near_bits},
         "decode": {"background": [255, 255, 255], "max_pixels": 50_000_000},
         "max_reject_share": _allowed(survey.unreadable, 0.02),
     }

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from components.collection.archives.source import ArchiveSource
-from components.collection.duplicates import as_words, difference_hash, near_pairs
+from components.collection.duplicates import HASH_BITS, as_words, difference_hash, largest_family, near_pairs
 from components.collection.facts import is_constant
 from components.collection.lock import MetadataFile
 from components.collection.metadata import folder_label, read_notes
@@ -26,7 +26,10 @@ MIN_IMAGES = 60
 """Below this, the held-out fifth says nothing about anything."""
 DECODE = DecodeRecipe(background=(255, 255, 255), max_pixels=50_000_000)
 _MOST_LOOKED_AT = 256
-_NEAR_BITS = 4
+NEAR_BITS = 4
+"""Of 128 in which near-duplicates may differ."""
+_LARGEST_FAMILY = 0.05
+"""Of the pictures: a larger family of small figures on an even ground is none of duplicates, and no split holds it."""
 _ELONGATED = 2.0
 """Longer over shorter side beyond which the center square shows less than half of a picture."""
 _GRAY_LEVELS = 12
@@ -56,6 +59,8 @@ class Survey:
     n_captioned: int
     read_s: float
     """Seconds to read and decode one picture."""
+    near_bits: int = NEAR_BITS
+    """Within which pictures are taken for near-duplicates."""
     encoder: Mapping[str, Any] | None = None
     """`encoder.model` of a file that the person brings; null: an encoder is trained on the pictures."""
 
@@ -90,7 +95,8 @@ def look(source: Source) -> Survey:
     if unreadable > 0.5:
         got = f"{len(shown) - len(looks)} of {len(shown)} files that were tried"
         raise DataError("hardly any of the pictures can be read", got=got, fix="are they pictures, and whole?")
-    _check_difference(looks)
+    near_bits = _near_bits(looks)
+    _check_difference(looks, near_bits)
     labels, n_classes, n_captioned = _said(source, pictures, metadata)
     sides = sorted(min(one.size) for one in looks)
     return Survey(
@@ -107,6 +113,7 @@ def look(source: Source) -> Survey:
         n_classes=n_classes,
         n_captioned=n_captioned,
         read_s=read_s,
+        near_bits=near_bits,
     )
 
 
@@ -136,10 +143,18 @@ def _has_color(image: Image.Image) -> bool:
     return bool((spread > _GRAY_LEVELS).mean() > 0.01)
 
 
-def _check_difference(looks: Sequence[_Look]) -> None:
+def _near_bits(looks: Sequence[_Look]) -> int:
+    """Fewer than usual where small figures on an even ground, whose hashes have few bits, would count as one."""
+    words = as_words([one.hash for one in looks if not one.is_constant])
+    sparse = words[np.bitwise_count(words).sum(1) < HASH_BITS // 4]
+    most = max(5, _LARGEST_FAMILY * len(words))
+    return next((bits for bits in range(NEAR_BITS, 0, -1) if largest_family(sparse, bits) <= most), 0)
+
+
+def _check_difference(looks: Sequence[_Look], near_bits: int) -> None:
     """Raises: DataError when every picture is nearly the first one, so that one split would get them all."""
     words = as_words([one.hash for one in looks])
-    alike = sum(len(j) for _, j in near_pairs(words[:1], words, _NEAR_BITS))
+    alike = sum(len(j) for _, j in near_pairs(words[:1], words, near_bits))
     if alike == len(looks):
         what = "one color each" if all(one.is_constant for one in looks) else "near-duplicates of each other"
         raise DataError("the pictures are all alike: there is nothing to learn", got=f"{len(looks)} pictures, {what}")

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from flows.execution.budget.plan import Plan, gpu_minutes, minutes_for, needed
 from flows.execution.budget.recipe import GUIDANCE, PAINTER_STEPS, SIZES, dim, n_features, n_train
 from flows.execution.budget.speeds import Speeds
-from flows.execution.budget.survey import Survey
+from flows.execution.budget.survey import NEAR_BITS, Survey
 from flows.runs.ancestry import spoken_duration
 
 _BUSY = 1.3
@@ -26,6 +26,9 @@ def seen_lines(survey: Survey) -> Iterator[str]:
     yield f"{said}: labels serve the evaluation alone{captions}"
     if survey.elongated:
         yield f"warning: {survey.elongated:.0%} are more than twice as long as wide; only their center square is used"
+    if survey.near_bits < NEAR_BITS:
+        bits = f"within {survey.near_bits} of 128 bits, not {NEAR_BITS}"
+        yield f"warning: many are small figures that look alike at a glance; near-duplicates are taken {bits}"
     if survey.constant:
         yield f"warning: {survey.constant:.0%} are of one color and have no representation; they are left out"
     if survey.unreadable:

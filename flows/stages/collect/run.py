@@ -193,6 +193,7 @@ def _index(params: CollectParams, labels: _Labels, base: set[str], facts: _Facts
         take(labels.unmatched, row["key"])
     labels.refuse_lost_captions()
     _warn_of_groups(params, tally)
+    _warn_of_near(params, tally, splitter.n_near)
     facts.out.write_json("collection.json", everything.as_json())
     facts.out.write_json("base.json", base_part.as_json())
     unmatched = sorted(labels.unmatched)
@@ -259,6 +260,23 @@ def _warn_of_groups(params: CollectParams, tally: _Tally) -> None:
         alone = n - tally.groups.total()
         more = ", …" if alone > len(tally.alone) else ""
         _log.warning("%d of %d pictures are in no group: %s%s", alone, n, ", ".join(tally.alone), more)
+
+
+def _warn_of_near(params: CollectParams, tally: _Tally, n_near: int) -> None:
+    """Tell of near-duplicates that are so many that a split cannot have its share."""
+    n, asked = tally.splits.total(), {"val": params.split.val_share, "test": params.split.test_share}
+    for split, share in asked.items():
+        found = tally.splits[split] / n
+        if found > 2 * share and n_near > found * n / 2 and not tally.groups:
+            _log.warning(
+                "%.0f%% of the pictures fell into %s, where %.0f%% were asked for: %d count as near-duplicates and "
+                "stay together; if unlike pictures count as alike, lower collect.split.near_bits (%d)",
+                100 * found,
+                split,
+                100 * share,
+                n_near,
+                params.split.near_bits,
+            )
 
 
 def _draw(tally: _Tally, facts: _Facts) -> None:

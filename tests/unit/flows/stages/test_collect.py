@@ -338,6 +338,18 @@ def test_two_ranks_make_the_artifact_of_one(tmp_path: Path) -> None:
     assert all(keys[name] == other_keys[name] for name in others)
 
 
+def test_a_split_that_near_duplicates_fill_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = Place(tmp_path)
+    add_scenes(place, 0, 20)
+    for i in range(60):
+        scene(9, (40 + i, 40)).save(place.pictures / f"z{i:04d}.jpg", quality=80)
+    place.snapshot()
+    _, artifact = place.collect()
+    assert {row["split"] for key, row in _rows(artifact).items() if key.startswith("z")} == {"test"}
+    (told,) = (record.getMessage() for record in caplog.records if "near_bits" in record.getMessage())
+    assert "fell into test, where 20% were asked for" in told
+
+
 def test_a_group_stays_together_and_odd_groups_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = Place(tmp_path)
     add_scenes(place, 0, 60)

@@ -11,6 +11,7 @@ from components.collection.packaged import ScansSource
 from components.collection.source import FolderSource, open_source
 from components.errors import DataError
 from flows.execution.budget.survey import Survey, look
+from flows.execution.budget.telling import seen_lines
 from tests.support.archives import write_tar
 
 Draw = Callable[[int], np.ndarray]
@@ -47,6 +48,22 @@ def test_sizes_color_and_folders(tmp_path: Path) -> None:
     assert (found.labels, found.n_classes) == ("folder", 2)
     gray = look(_folder(tmp_path / "gray", 60, lambda i: _noise(i)[:, :, :1].repeat(3, 2)))
     assert (gray.color, gray.channels, gray.labels) == (0, 1, "none")
+
+
+def _sprite(i: int) -> np.ndarray:
+    """A small figure in the middle of an even ground: at a glance all are one."""
+    image = np.full((60, 60, 3), 255, np.uint8)
+    image[20:40, 20:40] = np.random.default_rng(i).integers(0, 120, (4, 4, 3)).repeat(5, 0).repeat(5, 1)
+    return image
+
+
+def test_small_figures_on_an_even_ground_are_not_taken_for_one_picture(tmp_path: Path) -> None:
+    assert look(_folder(tmp_path / "noise", 80)).near_bits == 4
+    found = look(_folder(tmp_path / "sprites", 80, _sprite))
+    assert found.near_bits < 4
+    assert any("look alike at a glance" in line for line in seen_lines(found))
+    mixed = look(_folder(tmp_path / "mixed", 80, lambda i: _sprite(i) if i < 4 else _noise(i)))
+    assert mixed.near_bits == 4
 
 
 def test_labels_and_captions_of_metadata(tmp_path: Path) -> None:
