@@ -1,16 +1,16 @@
 """A few steps of the parts that a training is made of, timed on this machine: no weights are kept.
 
-Seconds are those of a quiet machine: processor time over threads. What else runs here now is said beside them.
+Seconds are those of a quiet machine (clock.py). What else runs here now is said beside them.
 """
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.execution.budget.clock import timed
 from flows.execution.budget.recipe import BATCH, SIZES, dim, recipe, sizes
 from flows.execution.budget.survey import Survey
 from flows.pipeline.params import Params, check_params
@@ -34,8 +34,8 @@ _ENCODER_PASSES = 8
 """Forward passes that a training step of the encoder is worth, for each picture: two views, backward, momentum."""
 _JUDGE_PASSES = 3
 _N_LOOKED_AT = 32
-_N_TIMED, _MOST_S = 3, 4.0
-"""Steps that are timed, and seconds after which no further one is."""
+_N_TIMED, _LEAST_S, _MOST_S = 3, 0.5, 4.0
+"""Steps that are timed at least, in how many seconds at least, and seconds after which no further one is."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Speeds:
     pixels_flops: Mapping[int, float]
     """Of a training step of the painter."""
     busy: float
-    """Waiting time over processor time while this was measured: 1 is quiet."""
+    """Waiting time over that of a quiet machine while this was measured: 1 is quiet."""
     device: str
     threads: int
     """Of the painter at the largest size."""
@@ -129,14 +129,14 @@ class _Clock:
     def __init__(self, device: "torch.device", fits: bool) -> None:
         self.device, self.fits = device, fits
         self.flops, self.threads = 0.0, 1
-        self._waited = self._worked = 0.0
+        self._waited = self._quiet = 0.0
 
     @property
     def busy(self) -> float:
-        return max(1.0, self._waited / self._worked) if self._worked else 1.0
+        return max(1.0, self._waited / self._quiet) if self._quiet else 1.0
 
     def seconds(self, trainable: "Trainable", fetch: Any, how: "TrainConfig") -> float:
-        """Of a training step: the fastest of a few."""
+        """Of a training step: the mean of a few, with the making of their batches."""
         from components.training.step import Stepper
         from components.training.threads import fitting_threads, step_flops
         from components.training.throughput import work_of_example
@@ -145,46 +145,40 @@ class _Clock:
         trainable.to(self.device)
         self.flops = step_flops(work_of_example(trainable, fetch, how.batch_size, how), how, worker)
         with fitting_threads(self.flops, worker) as self.threads:
-            stepper, best = Stepper(trainable, how, worker), float("inf")
-            began = time.monotonic()
-            for step in range(1 + _N_TIMED):
-                batch = _batch(fetch, how, self.device)
-                with self._timed() as took:
-                    stepper(step, batch)
-                if step > 0:  # the first one prepares kernels
-                    best = min(best, took[0])
-                    if time.monotonic() - began > _MOST_S:
-                        break
-        return best
+            stepper = Stepper(trainable, how, worker)
+            stepper(0, _batch(fetch, how, self.device))  # prepares kernels
+            return self._mean(lambda step: stepper(step + 1, _batch(fetch, how, self.device)))
 
     def look_s(self, network: Any, images: Any) -> float:
-        """One picture through a ready-made network: by the faster of two batches."""
+        """One picture through a ready-made network."""
         import torch
 
         network = network.to(self.device)
         images = images.to(self.device) if isinstance(images, torch.Tensor) else images
-        self.threads, best = torch.get_num_threads(), float("inf")
+        self.threads = torch.get_num_threads()
         with torch.no_grad():
-            for _ in range(2):
-                with self._timed() as took:
-                    network(images)
-                best = min(best, took[0])
-        return best / _N_LOOKED_AT
+            network(images)
+            return self._mean(lambda _step: network(images)) / _N_LOOKED_AT
 
-    @contextmanager
-    def _timed(self) -> Iterator[list[float]]:
+    def _mean(self, step: Callable[[int], object]) -> float:
+        """Seconds of step(0), step(1), … on a quiet machine."""
         import torch
 
-        took: list[float] = []
-        began, worked = time.monotonic(), time.process_time()
-        yield took
+        began, n = time.monotonic(), 0
+        with timed(self.threads) as took:
+            while n < _N_TIMED or time.monotonic() - began < _LEAST_S:
+                step(n)
+                n += 1
+                if time.monotonic() - began > _MOST_S:
+                    break
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+        seconds = took.quiet_s
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-            took.append(time.monotonic() - began)
-            return
-        waited, worked = time.monotonic() - began, (time.process_time() - worked) / self.threads
-        self._waited, self._worked = self._waited + waited, self._worked + worked
-        took.append(worked)
+            seconds = took.waited_s
+        else:
+            self._waited, self._quiet = self._waited + took.waited_s, self._quiet + took.quiet_s
+        return seconds / n
 
     def _worker(self) -> "Worker":
         from components.training.checkpoint import lone_worker

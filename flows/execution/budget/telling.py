@@ -96,6 +96,8 @@ def outlook_lines(survey: Survey, speeds: Speeds, plan: Plan) -> Iterator[str]:
         yield "more time sharper pictures; a larger size needs larger originals"
     elif not plan.is_full:
         yield "more time sharper pictures of this size"
+    if survey.encoder is None and survey.channels == 3:
+        yield "sight     an encoder that saw millions of pictures takes none of this time: docs/how-to/own-pictures.md"
     if speeds.device == "cpu":
         painted = spoken_duration(60 * gpu_minutes(plan, speeds))
         yield f"a GPU     the painter's steps in about {painted} (a rough guess)"

@@ -224,4 +224,7 @@ def test_choice_promise_and_outlook_are_said() -> None:
     outlook = "\n".join(outlook_lines(COLLECTION, MACHINE, found))
     assert f"64 px from {minutes_for(COLLECTION, MACHINE, 64)} minutes on" in outlook
     assert "a GPU" in outlook
+    assert ("encoder that saw millions" in outlook) == (COLLECTION.encoder is None)
+    gray = replace(COLLECTION, color=0.0)
+    assert not any("saw millions" in line for line in outlook_lines(gray, MACHINE, found))
     assert gpu_minutes(found, MACHINE) < 0.1 * found.seconds["pixels"] / 60
