@@ -40,13 +40,13 @@ def busy() -> list[Row]:
 
 
 def memory() -> list[Row]:
-    """Peak of collect and encode at the largest collection over that at the smallest."""
+    """Peak of collect, encode and evaluate at the largest collection over that at the smallest."""
     from benchmarks.memory import COUNTS, measure
 
     peaks = measure(COUNTS)
     small, large = min(COUNTS), max(COUNTS)
     rows = []
-    for stage in ("collect", "encode"):
+    for stage in ("collect", "encode", "evaluate"):
         by_n = {row["n"]: row for row in peaks if row["stage"] == stage}
         ratio = float(by_n[large]["peak_mb"]) / float(by_n[small]["peak_mb"])
         where = f"{stage}, {large:,} against {small:,} pictures"

@@ -1,4 +1,4 @@
-"""Peak memory of collect and encode on 1,000 and on 100,000 generated pictures: it must not grow with the collection.
+"""Peak memory of collect, encode and evaluate on 1,000 and on 100,000 pictures: it must not grow with them.
 
     python -m benchmarks.memory
 
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 COUNTS = (1_000, 100_000)
-STAGES = ("imports", "collect", "encode")
+STAGES = ("imports", "collect", "encode", "evaluate")
 _PX = 8
 
 
@@ -56,12 +56,14 @@ def run_stage(stage: str, root: Path) -> None:
     """In a process of its own: do the stage's work, then report this process's peak."""
     import resource
 
-    from benchmarks.memory_stages import collect, encode
+    from benchmarks.memory_stages import collect, encode, evaluate
 
     if stage == "collect":
         collect(root)
     if stage == "encode":
         encode(root)
+    if stage == "evaluate":
+        evaluate(root)
     print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 

@@ -107,7 +107,7 @@ class Examination:
 
     def _distances(self, x: np.ndarray, images: np.ndarray) -> dict[str, float]:
         precision, recall = precision_recall(self.held_out, x, k=K)
-        copies = memorization(x, self.held_out, [self.train], percentile=PERCENTILE)
+        copies = memorization(x, self.held_out, self.train, percentile=PERCENTILE)
         return {
             "fd": frechet(x, self.held_out),
             "precision": precision,

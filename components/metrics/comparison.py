@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from components.errors import ShapeError
-from components.metrics.frechet import Gaussian, frechet_distance
+from components.metrics.frechet import frechet_distance
+from components.metrics.gaussian import Gaussian
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def compare(
     draws = []
     for _ in range(n_draws):
         rows = generator.integers(len(first), size=len(first))
-        target = Gaussian.fit(real[generator.integers(len(real), size=len(real))])
+        target = Gaussian.fit(real, generator.integers(len(real), size=len(real)))
         draws.append(_distance(second[rows], target) - _distance(first[rows], target))
     target = Gaussian.fit(real)
     a, b = _distance(first, target), _distance(second, target)

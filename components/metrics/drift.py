@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from components.metrics import measure
-from components.metrics.frechet import frechet
+from components.metrics.frechet import frechet_distance
+from components.metrics.gaussian import Gaussian
 
 _FEWEST = 10
 
@@ -21,5 +21,8 @@ def frechet_ratio(new: np.ndarray, old: np.ndarray) -> float:
     if min(len(new), half) < _FEWEST:
         return float("inf")
     dim = max(1, min(new.shape[1], len(new) // 5))
-    x, _ = measure.project(measure.Vectors(old[:half], old[half:], new), dim)
-    return frechet(x.generated, x.train) / max(frechet(x.held_out, x.train), 1e-12)
+    first, *others = (Gaussian.fit(part) for part in (old[:half], old[half:], new))
+    axes = first.axes(dim)
+    target = first.seen_in(axes, first.mean)
+    apart, away = (frechet_distance(target, one.seen_in(axes, first.mean)) for one in others)
+    return away / max(apart, 1e-12)

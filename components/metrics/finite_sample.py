@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.metrics.distances import CHUNK
-from components.metrics.frechet import Gaussian, frechet_distance
-from components.metrics.moments import Moments
+from components.metrics.frechet import frechet_distance
+from components.metrics.gaussian import Gaussian
 
 _N_SIZES, _SMALLEST = 10, 0.3
 
@@ -39,7 +38,7 @@ class Target:
         """
         n, d = features.shape
         if self.centered is None or n >= d:
-            return frechet_distance(self.gaussian, fitted or fit(features, np.arange(n)))
+            return frechet_distance(self.gaussian, fitted or Gaussian.fit(features))
         x = features.astype(np.float64)
         mean = x.mean(axis=0)
         x = x - mean
@@ -47,14 +46,6 @@ class Target:
         cross = np.linalg.svd(x @ self.centered.T, compute_uv=False).sum() / np.sqrt((n - 1) * (m - 1))
         traces = np.square(x).sum() / (n - 1) + np.square(self.centered).sum() / (m - 1)
         return float(max(0.0, shift @ shift + traces - 2 * cross))
-
-
-def fit(features: np.ndarray, rows: np.ndarray) -> Gaussian:
-    """Gaussian of some rows, which may repeat; memory does not grow with them. Raises: ShapeError, DataError."""
-    found = Moments.empty(features.shape[1])
-    for start in range(0, len(rows), CHUNK):
-        found = found + Moments.of(features[rows[start : start + CHUNK]])
-    return found.gaussian()
 
 
 def at_infinity(features: np.ndarray, target: Target, *, seed: int) -> float:
@@ -74,9 +65,11 @@ def at_infinity(features: np.ndarray, target: Target, *, seed: int) -> float:
 def resampled_interval(
     features: np.ndarray, target: Target, *, n_draws: int, seed: int, level: float = 0.95
 ) -> tuple[float, float]:
-    """bootstrap_interval of frechet.py, quick also where features are many and images few.
+    """How far the distance would spread over other samples of the same sizes, around its value on these.
 
-    Where the target is statistics alone, only the images are resampled. Shapes: (n, d). Raises: ShapeError, DataError.
+    Both sets are resampled with replacement; of a target that is statistics alone, only the images are. Repeated rows
+    lift every draw, so only the draws' spread about their own mean is used. The bias of the distance itself, which any
+    finite set has, stays in. Shapes: (n, d). Raises: ShapeError, DataError.
     """
     draw = np.random.default_rng(seed)
     value, draws = target.distance(features), []
@@ -85,7 +78,7 @@ def resampled_interval(
         if target.features is not None:
             rows = draw.integers(len(target.features), size=len(target.features))
             few = target.centered is not None
-            other = Target.of(fit(target.features, rows), target.features[rows] if few else None)
+            other = Target.of(Gaussian.fit(target.features, rows), target.features[rows] if few else None)
         draws.append(_distance(features, draw.integers(len(features), size=len(features)), other))
     low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     shift = value - float(np.mean(draws))
@@ -95,4 +88,4 @@ def resampled_interval(
 def _distance(features: np.ndarray, rows: np.ndarray, target: Target) -> float:
     if target.centered is not None and len(rows) < features.shape[1]:
         return target.distance(features[rows])
-    return frechet_distance(target.gaussian, fit(features, rows))
+    return frechet_distance(target.gaussian, Gaussian.fit(features, rows))

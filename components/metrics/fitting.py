@@ -1,14 +1,14 @@
 """Training the feature network on real images, and turning images into the vectors that are compared."""
 
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 
 from components.base import Batch
-from components.errors import DataError, ShapeError
+from components.errors import DataError
 from components.images.pictures import to_float
 from components.metrics.config import FeatureConfig, Task
 from components.metrics.features import FeatureNet, LabelTask, SelfTask, fit
@@ -30,6 +30,15 @@ class ImageSplit(Protocol):
     def load(self, indices: np.ndarray, px: int) -> np.ndarray: ...
 
 
+@dataclass(frozen=True)
+class Pictures:
+    """n pictures in so many batches; batch(i) gives one of them, (b_i, h, w, 3) uint8."""
+
+    n: int
+    n_batches: int
+    batch: Callable[[int], np.ndarray]
+
+
 class RealImages:
     """One split at one size, as uint8."""
 
@@ -43,17 +52,15 @@ class RealImages:
         """Shapes: (n,) -> (n, px, px, 3) uint8."""
         return self._split.load(indices, self.px)
 
-    def n_batches(self, size: int) -> int:
-        """Batches of all images; the last one may hold fewer."""
-        return -(-len(self) // size)
-
-    def batch(self, i: int, size: int) -> np.ndarray:
-        """Batch i of the images in order."""
-        return self.load(np.arange(i * size, min(len(self), (i + 1) * size)))
+    def in_batches(self, size: int, rows: np.ndarray | None = None) -> Pictures:
+        """All images in order, or some; the last batch may hold fewer."""
+        chosen = np.arange(len(self)) if rows is None else rows
+        return Pictures(len(chosen), -(-len(chosen) // size), lambda i: self.load(chosen[i * size : (i + 1) * size]))
 
     def batches(self, size: int) -> Iterator[np.ndarray]:
         """All images in order."""
-        return (self.batch(i, size) for i in range(self.n_batches(size)))
+        pictures = self.in_batches(size)
+        return map(pictures.batch, range(pictures.n_batches))
 
 
 def fit_network(
@@ -92,20 +99,7 @@ def fit_network(
         return batch
 
     result = train(trainable, fetch, len(chosen), how, worker)
-    return net.eval().requires_grad_(False), result.curve
-
-
-def on_disk(blocks: Iterable[np.ndarray], n: int, path: Path) -> np.ndarray:
-    """n rows that come in blocks, in a file that is mapped: memory stays flat in n. Shapes: (b_i, d) -> (n, d)."""
-    rows, done = None, 0
-    for block in blocks:
-        if rows is None:
-            rows = np.lib.format.open_memmap(path, "w+", block.dtype, (n, block.shape[1]))
-        rows[done : done + len(block)] = block
-        done += len(block)
-    if rows is None or done != n:
-        raise ShapeError("a set has another number of pictures than it says", got=done, expected=n)
-    return rows
+    return net.cpu().eval().requires_grad_(False), result.curve
 
 
 def pixel_vectors(batches: Iterable[np.ndarray], px: int) -> Iterator[np.ndarray]:

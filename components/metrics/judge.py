@@ -13,13 +13,15 @@ import numpy as np
 from components.errors import ConfigError
 from components.metrics.advice import check_width
 from components.metrics.config import Features, ReadyFeatures, Task
-from components.metrics.fitting import RealImages, fit_network
+from components.metrics.distances import chunks
+from components.metrics.fitting import Pictures, RealImages, fit_network
 from components.metrics.frechet import principal_axes
+from components.metrics.mapped import MappedRows
 from components.metrics.networks.base import FeatureNetwork, extract
 from components.metrics.networks.trained import TrainedFeatures
 from components.spacing import evenly_spaced
 from components.training.config import TrainConfig
-from components.training.distributed import gather_objects
+from components.training.distributed import gather_objects, made_by_first
 from components.training.worker import Worker
 
 Seen = tuple[np.ndarray, np.ndarray | None]
@@ -43,7 +45,8 @@ class Judge:
     def see(self, batches: Iterable[np.ndarray]) -> Seen:
         """Features and, of a network that learned labels here, their probabilities.
 
-        Shapes: batches (b_i, h, w, 3) uint8 -> (n, k), (n, n_classes), both float64. Raises: DataError.
+        Shapes: batches (b_i, h, w, 3) uint8 -> (n, k), float32 as the network has them or float64 in its axes;
+        (n, n_classes) float64. Raises: DataError.
         """
         if self.mean is None or self.axes is None:
             features, probabilities = extract(self.network, batches)
@@ -52,23 +55,31 @@ class Judge:
         return np.concatenate(seen), None
 
     def features(self, images: np.ndarray, batch_size: int) -> np.ndarray:
-        """Shapes: (n, h, w, 3) uint8 -> (n, k) float64. Raises: DataError."""
+        """Shapes: (n, h, w, 3) uint8 -> (n, k). Raises: DataError."""
         return self.see(images[start : start + batch_size] for start in range(0, len(images), batch_size))[0]
 
 
-def by_all(
-    see: Callable[[Iterable[np.ndarray]], Seen], n_batches: int, batch: Callable[[int], np.ndarray], worker: Worker
-) -> Seen:
-    """What see() makes of batch(0) … batch(n_batches - 1), on every rank. Collective.
+def by_all(see: Callable[[Iterable[np.ndarray]], Seen], pictures: Pictures, worker: Worker, name: str) -> Seen:
+    """What see() makes of pictures, on rank 0, in files of its scratch folder; no rows on other ranks. Collective.
 
-    Each rank sees whole batches of its own, so that no bit depends on how many ranks there are. Raises: RetryableError
-    between two batches, when told to stop; DataError.
+    Ranks see whole batches in turn, so that no bit depends on how many ranks there are, and hand each on at once, so
+    that no memory grows with the pictures. Raises: RetryableError between two batches, when told to stop; DataError.
     """
-    mine = range(n_batches)[worker.rows(n_batches)]
-    seen = see(map(batch, worker.parts(mine))) if mine else None
-    parts = [part for part in gather_objects(worker, seen) if part is not None]
-    probabilities = [part for _, part in parts if part is not None]
-    return np.concatenate([part for part, _ in parts]), np.concatenate(probabilities) if probabilities else None
+    features, probabilities = (MappedRows(pictures.n, worker.scratch / f"{name}-{what}.npy") for what in ("x", "p"))
+    named = False
+    for first in worker.parts(range(0, pictures.n_batches, worker.world_size)):
+        mine = first + worker.rank
+        seen = see([pictures.batch(mine)]) if mine < pictures.n_batches else None
+        for part in gather_objects(worker, seen):
+            if part is None or worker.rank:
+                continue
+            features.add(part[0])
+            if part[1] is not None:
+                named = True
+                probabilities.add(part[1])
+    if worker.rank:
+        return np.empty((0, 0)), None
+    return features.all(), probabilities.all() if named else None
 
 
 def find_judge(
@@ -82,9 +93,9 @@ def find_judge(
     n_held_out: int,
     seed: int,
 ) -> tuple[Judge, np.ndarray]:
-    """The judge and its features (n, k) of the training images, on every rank.
+    """The judge, on every rank, and its features (n, k) of the training images, as by_all() gives them. Collective.
 
-    Collective where the network comes from a file; one that is trained wants a worker that is alone.
+    Rank 0 alone trains a network, so that it does not depend on how many ranks there are, while the others wait.
     Raises: ConfigError for more features than n_held_out pictures bear, WeightsError, DataError.
     """
     config.check_size(n_held_out)
@@ -93,9 +104,11 @@ def find_judge(
     task = config.resolve(classes)
     if how is None:
         raise ConfigError("the feature network is trained, but evaluate.train is null", fix="presets/ show the section")
-    net, curve = fit_network(config, task, images, len(classes or ()), how, worker, seed=seed)
-    judge = Judge(TrainedFeatures(net, task), task, curve)
-    return judge, judge.see(images.batches(batch_size))[0]
+    net, curve = made_by_first(
+        worker, lambda: fit_network(config, task, images, len(classes or ()), how, worker.alone(), seed=seed)
+    )
+    judge = Judge(TrainedFeatures(net, task).to(worker.device), task, curve)
+    return judge, by_all(judge.see, images.in_batches(batch_size), worker, "train")[0]
 
 
 def _ready(
@@ -103,26 +116,24 @@ def _ready(
 ) -> tuple[Judge, np.ndarray]:
     network = config.network.load().to(worker.device)
     chosen = evenly_spaced(len(images), _FOR_AXES if config.dim is not None else len(images))
-    raw, _ = by_all(
-        partial(extract, network),
-        -(-len(chosen) // batch_size),
-        lambda i: images.load(chosen[i * batch_size : (i + 1) * batch_size]),
-        worker,
-    )
+    raw, _ = by_all(partial(extract, network), images.in_batches(batch_size, chosen), worker, "chosen")
     if config.dim is None:
-        check_width(raw.shape[1], n_held_out)
+        check_width(made_by_first(worker, lambda: raw.shape[1]), n_held_out)
         return Judge(network, None), raw
+    mean, axes = made_by_first(worker, partial(_axes, raw, config.dim))
+    judge = Judge(network, None, mean=mean, axes=axes)
+    if len(chosen) < len(images):
+        return judge, by_all(judge.see, images.in_batches(batch_size), worker, "train")[0]
+    return judge, np.concatenate([(block - mean) @ axes for block in chunks(raw)]) if len(raw) else raw
+
+
+def _axes(raw: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:
     most = min(raw.shape[1], len(raw) - 1)
-    if config.dim > most:
+    if dim > most:
         raise ConfigError(
             "the judge has fewer axes than it is to be read in",
             got=f"{raw.shape[1]} features of {len(raw)} training pictures",
-            expected=f"at least evaluate.features.dim: {config.dim}",
+            expected=f"at least evaluate.features.dim: {dim}",
             fix=f"set evaluate.features.dim: {most}",
         )
-    mean, axes = principal_axes(raw, config.dim)
-    judge = Judge(network, None, mean=mean, axes=axes)
-    if len(chosen) == len(images):
-        return judge, (raw - mean) @ axes
-    seen = by_all(judge.see, images.n_batches(batch_size), partial(images.batch, size=batch_size), worker)
-    return judge, seen[0]
+    return principal_axes(raw, dim)

@@ -7,7 +7,9 @@ import numpy as np
 from components.base import Metrics
 from components.metrics.advice import FEW_LABELS
 from components.metrics.evidence import LEVEL, binomial_tail
-from components.metrics.frechet import bootstrap_interval, frechet, principal_axes
+from components.metrics.finite_sample import Target, resampled_interval
+from components.metrics.frechet import frechet_distance
+from components.metrics.gaussian import Gaussian
 from components.metrics.histogram import class_counts, entropy, kl_divergence
 from components.metrics.inception_score import inception_score
 from components.metrics.kernels import kid
@@ -32,8 +34,9 @@ def quality(x: Vectors, *, k: int, n_bootstrap: int, seed: int) -> Metrics:
     At most as many training images are used as were generated: most numbers depend on the size of the set.
     """
     real = x.train[np.random.default_rng(seed).permutation(len(x.train))[: len(x.generated)]]
-    fd, floor = frechet(x.generated, x.held_out), frechet(real, x.held_out)
-    low, high = bootstrap_interval(x.generated, x.held_out, n_draws=n_bootstrap, seed=seed)
+    target = Target.of(Gaussian.fit(x.held_out), x.held_out)
+    fd, floor = target.distance(x.generated), target.distance(real)
+    low, high = resampled_interval(x.generated, target, n_draws=n_bootstrap, seed=seed)
     precision, recall = precision_recall(x.held_out, x.generated, k=k)
     real_precision, real_recall = precision_recall(x.held_out, real, k=k)
     both = {"": x.generated, "_floor": real}
@@ -108,23 +111,21 @@ def representation_metrics(z: Vectors) -> Metrics:
     Measured in the leading principal axes of the training representations, a fifth as many as held-out images: a
     covariance of more dimensions than that would be noise.
     """
-    projected, share = project(z, max(1, min(z.train.shape[1], len(z.held_out) // 5)))
+    train, held_out, generated = (Gaussian.fit(part) for part in (z.train, z.held_out, z.generated))
+    axes = train.axes(max(1, min(z.train.shape[1], len(z.held_out) // 5)))
+    seen = {name: one.seen_in(axes, train.mean) for name, one in (("", generated), ("_floor", train))}
+    target = held_out.seen_in(axes, train.mean)
     return {
-        "representation_fd": frechet(projected.generated, projected.held_out),
-        "representation_fd_floor": frechet(projected.train, projected.held_out),
-        "representation_axes": float(projected.train.shape[1]),
-        "representation_variance": share,
+        **{f"representation_fd{end}": frechet_distance(one, target) for end, one in seen.items()},
+        "representation_axes": float(axes.shape[1]),
+        "representation_variance": _share(train, axes),
     }
 
 
-def project(z: Vectors, n_axes: int) -> tuple[Vectors, float]:
-    """All three sets in the training set's leading principal axes, and the share of its variance that they hold."""
-    mean, axes = principal_axes(z.train, n_axes)
-    train, held_out, generated = (
-        (part.astype(np.float64) - mean) @ axes for part in (z.train, z.held_out, z.generated)
-    )
-    total = z.train.astype(np.float64).var(axis=0).sum()
-    return Vectors(train, held_out, generated), float(train.var(axis=0).sum() / total) if total > 0 else 0.0
+def _share(of: Gaussian, axes: np.ndarray) -> float:
+    """Of its variance, what the axes hold."""
+    total = float(np.trace(of.cov))
+    return float(np.trace(axes.T @ of.cov @ axes)) / total if total > 0 else 0.0
 
 
 def plane(z: Vectors, n: int, *, seed: int) -> tuple[list[tuple[float, float]], list[tuple[float, float]], float]:
@@ -132,11 +133,13 @@ def plane(z: Vectors, n: int, *, seed: int) -> tuple[list[tuple[float, float]], 
 
     Also the share of the training set's variance that the plane holds.
     """
-    flat, share = project(z, 2)
-    choose = np.random.default_rng(seed)
-    chosen = (points[choose.permutation(len(points))[:n]] for points in (flat.generated, flat.held_out))
-    generated, held_out = ([(float(x), float(y)) for x, y in points] for points in chosen)
-    return generated, held_out, share
+    train = Gaussian.fit(z.train)
+    axes, choose = train.axes(2), np.random.default_rng(seed)
+    chosen = (part[choose.permutation(len(part))[:n]] for part in (z.generated, z.held_out))
+    generated, held_out = (
+        [(float(x), float(y)) for x, y in (points.astype(np.float64) - train.mean) @ axes] for points in chosen
+    )
+    return generated, held_out, _share(train, axes)
 
 
 def mean_cosine(a: np.ndarray, b: np.ndarray) -> float:

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from components.errors import DataError
-from components.metrics.frechet import Gaussian
+from components.metrics.gaussian import Gaussian, Moments
 from components.metrics.inception_score import inception_score
-from components.metrics.moments import Moments
 from components.metrics.networks.base import FeatureNetwork, check_finite
 from components.metrics.protocol import INCEPTION_CHUNK
 

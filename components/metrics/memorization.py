@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.metrics.distances import nearest
+from components.metrics.distances import chunks, nearest
 
 SMALLEST = 1e-12  # keeps ratios finite when the floor is zero
 
@@ -51,15 +51,17 @@ class Memorization:
 
 
 def memorization(
-    generated: np.ndarray, held_out: np.ndarray, train: Iterable[np.ndarray], *, percentile: float, k: int = 1
+    generated: np.ndarray, held_out: np.ndarray, train: np.ndarray, *, percentile: float, k: int = 1
 ) -> Memorization:
-    """One pass over the training vectors, which come in blocks. Shapes: (n, d), (m, d), blocks (m_i, d)."""
-    return memorized(np.concatenate([generated, held_out]), len(generated), train, percentile=percentile, k=k)
+    """Shapes: (n, d), (m, d), (l, d), any of which may lie in a mapped file."""
+    distance, neighbor = nearest(generated, chunks(train), k=k)
+    floor, _ = nearest(held_out, chunks(train))
+    return Memorization(distance[:, 0], neighbor, floor[:, 0], percentile)
 
 
 def memorized(
     vectors: np.ndarray, n: int, train: Iterable[np.ndarray], *, percentile: float, k: int = 1
 ) -> Memorization:
-    """memorization() of n generated vectors and, after them, the held-out ones, which may lie in a mapped file."""
+    """memorization() of n generated vectors and, after them, the held-out ones; training ones come once, in blocks."""
     distance, neighbor = nearest(vectors, train, k=k)
     return Memorization(distance[:n, 0], neighbor[:n], distance[n:, 0], percentile)

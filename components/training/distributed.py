@@ -1,7 +1,7 @@
 """The few collectives that stages need, over torch's default process group. All of them are no-ops on one rank."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,13 +21,14 @@ def gather_objects(worker: Worker, value: T) -> list[T]:
     return gathered
 
 
-def broadcast_object(worker: Worker, value: T) -> T:
-    """Rank 0's value on every rank."""
+def made_by_first(worker: Worker, make: Callable[[], T]) -> T:
+    """What make() gives on rank 0, on every rank; the others wait. Pickled, as all objects are."""
     if worker.world_size == 1:
-        return value
-    box = [value]
+        return make()
+    box: list[Any] = [make() if worker.rank == 0 else None]
     dist.broadcast_object_list(box, src=0)
-    return box[0]
+    made: T = box[0]
+    return made
 
 
 def sum_ranks(worker: Worker, tensor: Tensor) -> Tensor:

@@ -229,7 +229,7 @@ def _peeked(batches: Iterator[np.ndarray], shown: list[np.ndarray]) -> Iterator[
 
 def _floor(real: "Measured", n: int, asked: Asked, kind: str) -> tuple[dict[str, float], int]:
     """Numbers of at most n random pictures of one half of the reference against the other half."""
-    from components.metrics.finite_sample import fit
+    from components.metrics.gaussian import Gaussian
     from components.metrics.measured import Measured
     from components.metrics.suite import compare
 
@@ -238,5 +238,7 @@ def _floor(real: "Measured", n: int, asked: Asked, kind: str) -> tuple[dict[str,
     order = np.random.default_rng(asked.seed).permutation(len(real.features))
     half = len(order) // 2
     some, others = np.sort(order[:half][:n]), np.sort(order[half:])
-    one, other = (Measured(real.features[rows], fit(real.features, rows), None, None) for rows in (some, others))
+    one, other = (
+        Measured(real.features[rows], Gaussian.fit(real.features, rows), None, None) for rows in (some, others)
+    )
     return compare(one, other, kind=kind, k=asked.k, n_bootstrap=0, seed=asked.seed), len(some)

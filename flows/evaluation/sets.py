@@ -17,7 +17,7 @@ from components.files import file_sha256
 from components.images.config import DecodeRecipe
 
 if TYPE_CHECKING:
-    from components.metrics.frechet import Gaussian
+    from components.metrics.gaussian import Gaussian
 
 _RECIPE = DecodeRecipe(background=(255, 255, 255), max_pixels=2**26)
 _SHEETS = ("grid.png", "nearest.png", "prompts.png")
@@ -126,7 +126,7 @@ class Npz:
     @property
     def statistics(self) -> StoredStatistics | None:
         """Raises: DataError for statistics that are none."""
-        from components.metrics.frechet import Gaussian
+        from components.metrics.gaussian import Gaussian
 
         if not {"mu", "sigma"} <= self._members:
             return None

@@ -94,7 +94,7 @@ class Reference:
         precision, recall = precision_recall(self.real.features, drawn.features, k=self.params.k_neighbors)
         percentile = self.params.percentile
         copies = [
-            memorization(mine, real, [train], percentile=percentile).share
+            memorization(mine, real, train, percentile=percentile).share
             for mine, real, train in (
                 (drawn.features, self.real.features, self.train.features),
                 (drawn.pixels, self.real.pixels, self.train.pixels),

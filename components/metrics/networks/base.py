@@ -79,12 +79,12 @@ class Frozen:
 def extract(network: FeatureNetwork, batches: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
     """Features and, where the network has classes, their probabilities, batch by batch.
 
-    Shapes: batches (b_i, h, w, 3) uint8 -> (n, d), (n, k), both float64. Raises: DivergedError, DataError.
+    Shapes: batches (b_i, h, w, 3) uint8 -> (n, d) float32, (n, k) float64. Raises: DivergedError, DataError.
     """
     features, probabilities = [], []
     for images in batches:
         seen = network(images)
-        features.append(seen.features.astype(np.float64))
+        features.append(seen.features)
         if seen.probabilities is not None:
             probabilities.append(seen.probabilities.astype(np.float64))
     stacked = np.concatenate(features)

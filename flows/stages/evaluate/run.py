@@ -1,7 +1,7 @@
 """Measure the samples against held-out images, in features of a network that conditioned nothing; write the report."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from components.base import Metrics
-from components.cache.reader import CacheSplit, open_cache
+from components.cache.reader import open_cache
 from components.cache.samples import Samples
 from components.collection.images import ImageIndex, open_images
 from components.encoders.base import FrozenEncoder, load_encoder
@@ -19,13 +19,16 @@ from components.metrics import looks, measure
 from components.metrics.advice import Advice, advise
 from components.metrics.config import ReadyFeatures
 from components.metrics.controls import resized_down
-from components.metrics.fitting import RealImages, on_disk, pixel_vectors
+from components.metrics.distances import chunks
+from components.metrics.fitting import Pictures, RealImages, pixel_vectors
 from components.metrics.judge import Judge, by_all, find_judge
+from components.metrics.mapped import MappedRows
 from components.metrics.measure import Vectors
 from components.metrics.memorization import Memorization, memorization, memorized
 from components.metrics.networks.base import judges_itself
 from components.metrics.prdc import check_neighbors
 from components.metrics.sight import Halves, See, Sight, halves, look, warn_if_blind
+from components.spacing import evenly_spaced
 from components.training.worker import Worker
 from flows.identity.artifact import Inputs, Output
 from flows.stages.evaluate import page
@@ -47,6 +50,8 @@ class _Seen:
     x: Vectors
     p_held_out: np.ndarray | None
     p_generated: np.ndarray | None
+    shown: np.ndarray | None
+    """Representations that the encoder sees in the samples."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,8 @@ class _Findings:
 
 
 class _Evaluation:
-    """One evaluation. A network from a file sees the pictures on all ranks; all else happens on rank 0, whose one
-    network makes the numbers independent of world size."""
+    """One evaluation. Networks see the pictures on all ranks; all else, the training of a judge too, is rank 0's, so
+    that numbers do not depend on how many ranks there are."""
 
     def __init__(self, params: EvaluateParams, inputs: Inputs, worker: Worker) -> None:
         self.params, self.inputs, self.worker = params, inputs, worker
@@ -82,7 +87,7 @@ class _Evaluation:
         self.held_out, self.names = RealImages(held_out, self.samples.info.px), held_out.keys
 
     def see(self) -> _Seen:
-        """Collective where the judge comes from a file; one that is trained wants a worker that is alone."""
+        """Collective; only what rank 0 gets back holds rows."""
         params = self.params
         judge, train = find_judge(
             params.features,
@@ -95,11 +100,24 @@ class _Evaluation:
             seed=params.seed,
         )
         same, size = self._conditioned(judge), params.batch_size
-        held_out, p_held_out = by_all(
-            judge.see, self.held_out.n_batches(size), partial(self.held_out.batch, size=size), self.worker
-        )
-        generated, p_generated = by_all(judge.see, self.samples.info.n_shards, self.samples.batch, self.worker)
-        return _Seen(judge, same, Vectors(train, held_out, generated), p_held_out, p_generated)
+        held_out, p_held_out = by_all(judge.see, self.held_out.in_batches(size), self.worker, "held_out")
+        generated, p_generated = by_all(judge.see, self._drawn, self.worker, "generated")
+        return _Seen(judge, same, Vectors(train, held_out, generated), p_held_out, p_generated, self._shown())
+
+    @property
+    def _drawn(self) -> Pictures:
+        return Pictures(len(self.samples), self.samples.info.n_shards, self.samples.batch)
+
+    def _shown(self) -> np.ndarray | None:
+        """What the encoder sees in the samples; None where no representation conditioned them."""
+        if self.samples.info.dim is None:
+            return None
+
+        def see(batches: Iterable[np.ndarray]) -> tuple[np.ndarray, None]:
+            on_device = (to_float(images).to(self.worker.device) for images in batches)
+            return torch.cat([self._encoder(images).cpu() for images in on_device]).numpy(), None
+
+        return by_all(see, self._drawn, self.worker, "shown")[0]
 
     def find(self, seen: _Seen) -> _Findings:
         params, judge, x = self.params, seen.judge, seen.x
@@ -109,9 +127,7 @@ class _Evaluation:
         if p_held_out is not None and p_generated is not None and self.held_out.labels is not None:
             metrics |= measure.class_metrics(p_generated, p_held_out, self.held_out.labels)
             metrics |= self._agreement(p_generated)
-        copies = memorization(
-            generated, held_out, [train], percentile=params.percentile, k=min(_N_NEIGHBORS, len(train))
-        )
+        copies = memorization(generated, held_out, train, percentile=params.percentile, k=min(_N_NEIGHBORS, len(train)))
         in_pixels = self._pixel_copies()
         metrics |= measure.memorization_metrics(copies, in_pixels)
         told = asked(self.samples, self.inputs)
@@ -120,8 +136,9 @@ class _Evaluation:
             metrics |= measure_captions(told, generated, self.index, train, see, seed=params.seed)
         z = self._representations()
         if z is not None:
-            metrics |= measure.representation_metrics(z) | self._follows(z.generated)
-        sight, controls = self._sight(judge, generated, p_held_out)
+            metrics |= measure.representation_metrics(z)
+            metrics |= {} if seen.shown is None else _follows(z.generated, seen.shown)
+        sight, controls = self._sight(judge, x, p_held_out)
         metrics |= controls | ({"judge_same": 1.0} if seen.same else {})
         metrics |= {"n_generated": len(generated), "n_held_out": len(held_out), "n_train": len(train)}
         painted = paint(params, self.inputs, self.samples, self.names, self.worker.device)
@@ -152,7 +169,7 @@ class _Evaluation:
         fix = "set evaluate.features.allow_same: true"
         return judges_itself(judge.network, self._encoder, allowed=features.allow_same, fix=fix)
 
-    def _sight(self, judge: Judge, generated: np.ndarray, probabilities: np.ndarray | None) -> tuple[Sight, Metrics]:
+    def _sight(self, judge: Judge, x: Vectors, probabilities: np.ndarray | None) -> tuple[Sight, Metrics]:
         """Whether the network can see, and where the samples stand between its controls."""
         params, labels = self.params, self.held_out.labels
         unlearned = None if probabilities is None or labels is None else measure.at_chance(probabilities, labels)
@@ -163,11 +180,16 @@ class _Evaluation:
         split = halves(self.held_out.load, len(self.held_out), see, seed=params.seed)
         sight = look(split, see, k=params.k_neighbors, seed=params.seed, unlearned=unlearned)
         warn_if_blind(sight.reasons)
-        distance = split.fd(generated)
-        return sight, sight.metrics() | {"control_fd_generated": distance} | self._looks(split, see, distance)
+        distance = split.fd(x.generated)
+        trained_on = split.fd(x.train[evenly_spaced(len(x.train), split.n)])
+        looks = self._looks(split, see, {"": distance, "_real": trained_on})
+        return sight, sight.metrics() | {"control_fd_generated": distance} | looks
 
-    def _looks(self, split: Halves, see: See, distance: float) -> Metrics:
-        """What the eye would say: of blocks, and to which size real pictures would have to be shrunk."""
+    def _looks(self, split: Halves, see: See, found: Mapping[str, float]) -> Metrics:
+        """What the eye would say: of blocks, and to which size real pictures would have to be shrunk.
+
+        `found`: distances of the samples and of training pictures, which no generator has to beat.
+        """
         info, half = self.samples.info, split.images[: split.n]
         own = looks.own_period(info.pixels)
         drawn = self.samples.images(np.arange(min(len(split.images), info.n)))
@@ -178,8 +200,7 @@ class _Evaluation:
             "blockiness": blocks,
             "blockiness_real": real,
             "blockiness_period": float(period),
-            "equivalent_px": looks.equivalent_px(distance, sizes, distances),
-            "equivalent_px_real": float(sizes[0]),
+            **{f"equivalent_px{end}": looks.equivalent_px(far, sizes, distances) for end, far in found.items()},
         }
 
     def _agreement(self, probabilities: np.ndarray) -> Metrics:
@@ -189,13 +210,11 @@ class _Evaluation:
 
     def _pixel_copies(self) -> Memorization:
         px, size = self.params.features.side(self.samples.info.px), self.params.batch_size
-        vectors = on_disk(
-            chain(pixel_vectors(self.samples.batches(), px), pixel_vectors(self.held_out.batches(size), px)),
-            len(self.samples) + len(self.held_out),
-            self.worker.scratch / "pixels.npy",
-        )
+        vectors = MappedRows(len(self.samples) + len(self.held_out), self.worker.scratch / "pixels.npy")
+        for block in pixel_vectors(chain(self.samples.batches(), self.held_out.batches(size)), px):
+            vectors.add(block)
         train = pixel_vectors(self.train.batches(4096), px)
-        return memorized(vectors, len(self.samples), train, percentile=self.params.percentile)
+        return memorized(vectors.all(), len(self.samples), train, percentile=self.params.percentile)
 
     def _representations(self) -> Vectors | None:
         """Of the training images, the held-out images and the samples; None when the generator used none."""
@@ -205,35 +224,25 @@ class _Evaluation:
         cache = open_cache(self.inputs["encode"])
         columns: Sequence[str] = ("representation",)
         train, held_out = cache.training(columns), cache.held_out(self.params.split, columns)
-        return Vectors(_all_representations(train), _all_representations(held_out), drawn)
+        known = MappedRows(len(train), self.worker.scratch / "representations.npy")
+        for rows in chunks(np.arange(len(train))):
+            known.add(train.rows(rows)["representation"].numpy())
+        return Vectors(known.all(), held_out.rows(np.arange(len(held_out)))["representation"].numpy(), drawn)
 
     @cached_property
     def _encoder(self) -> FrozenEncoder:
         return load_encoder(self.inputs["encoder"]).to(self.worker.device)
 
-    def _follows(self, asked: np.ndarray) -> Metrics:
-        """Whether the encoder sees in each sample what it was drawn from; samples it has no answer for are left out."""
-        encoder = self._encoder
-        batches = (to_float(images).to(self.worker.device) for images in self.samples.batches())
-        seen = torch.cat([encoder(images).cpu() for images in batches]).numpy()
-        known = np.isfinite(seen).all(axis=1)
-        return measure.condition_metrics(asked[known], seen[known]) if known.sum() > 1 else {}
 
-
-def _all_representations(split: CacheSplit) -> np.ndarray:
-    return np.concatenate([split.rows(rows)["representation"].numpy() for rows in _blocks(len(split))])
-
-
-def _blocks(n: int, size: int = 4096) -> Iterator[np.ndarray]:
-    return (np.arange(start, min(n, start + size)) for start in range(0, n, size))
+def _follows(asked: np.ndarray, seen: np.ndarray) -> Metrics:
+    """Whether the encoder sees in each sample what it was drawn from; samples it has no answer for are left out."""
+    known = np.isfinite(seen).all(axis=1)
+    return measure.condition_metrics(asked[known], seen[known]) if known.sum() > 1 else {}
 
 
 def run(params: EvaluateParams, inputs: Inputs, out: Output, worker: Worker) -> Metrics:
     """Writes report.html, plots/*.json and pictures/*.png; the metrics are the executor's to write."""
-    together = isinstance(params.features, ReadyFeatures)
-    if worker.rank and not together:
-        return {}
-    evaluation = _Evaluation(params, inputs, worker if together else worker.alone())
+    evaluation = _Evaluation(params, inputs, worker)
     seen = evaluation.see()
     if worker.rank:
         return {}

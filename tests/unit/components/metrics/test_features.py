@@ -95,7 +95,7 @@ def test_labels_are_learned_from_labeled_images_alone(tmp_path: Path) -> None:
     features, probabilities = extract(TrainedFeatures(net, "labels"), RealImages(new, 8).batches(16))
     assert (probabilities.argmax(1) == new.truth).mean() > 0.9
     assert features.shape == (61, 4)
-    assert features.dtype == np.float64
+    assert features.dtype == np.float32
     assert probabilities.sum(1) == pytest.approx(1)
     assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
 

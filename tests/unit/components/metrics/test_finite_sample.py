@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from components.metrics.finite_sample import Target, at_infinity, fit, resampled_interval
-from components.metrics.frechet import Gaussian, frechet
+from components.metrics.finite_sample import Target, at_infinity, resampled_interval
+from components.metrics.frechet import frechet
+from components.metrics.gaussian import Gaussian
 
 
 def _textbook(x: np.ndarray, y: np.ndarray) -> float:
@@ -46,17 +47,21 @@ def test_the_limit_takes_the_bias_of_few_images_off() -> None:
     assert abs(np.mean(limit) - truth) < 0.5 * abs(np.mean(plain) - truth)
 
 
-def test_interval_is_seeded_and_covers_by_rows_and_by_moments() -> None:
+def test_interval_covers_the_true_distance() -> None:
+    rng = np.random.default_rng(2)
+    shift, hits = 1.0, 0
+    for trial in range(30):
+        x, y = rng.normal(size=(200, 2)), rng.normal(size=(200, 2)) + np.array([shift, 0.0])
+        low, high = resampled_interval(x, _target(y), n_draws=100, seed=trial)
+        hits += low <= shift**2 <= high
+    assert hits >= 24
+
+
+def test_interval_is_seeded_and_holds_the_distance_by_rows_and_by_moments() -> None:
     rng = np.random.default_rng(1)
     for size, d in ((200, 2), (20, 30)):
         x, y = rng.normal(size=(size, d)), rng.normal(size=(size, d)) + 1
         low, high = resampled_interval(x, _target(y), n_draws=50, seed=0)
         assert low < _target(y).distance(x) < high
         assert (low, high) == resampled_interval(x, _target(y), n_draws=50, seed=0)
-
-
-def test_fit_in_blocks_of_repeated_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.metrics.finite_sample.CHUNK", 4)
-    x = np.random.default_rng(2).normal(size=(10, 3))
-    rows = np.array([0, 0, 5, 9, 9, 9, 1, 2, 3])
-    assert fit(x, rows).cov == pytest.approx(np.cov(x[rows].T))
+        assert (low, high) != resampled_interval(x, _target(y), n_draws=50, seed=4)

@@ -57,7 +57,7 @@ def test_features_are_those_of_the_file_in_the_training_pictures_axes(network: T
     judge, train = find_judge(
         _ready(network), images, ["a", "b"], None, worker(tmp_path), batch_size=16, n_held_out=5 * DIM, seed=0
     )
-    raw, _ = extract(network.load(), images.batches(16))
+    raw = extract(network.load(), images.batches(16))[0].astype(np.float64)
     values, vectors = np.linalg.eigh(np.cov(raw.T))
     expected = (raw - raw.mean(0)) @ vectors[:, ::-1][:, :DIM]
     assert np.abs(train) == pytest.approx(np.abs(expected), abs=1e-8 * np.sqrt(values[-1]))

@@ -54,12 +54,12 @@ def test_kl_is_zero_for_equal_shares_and_punishes_a_dropped_class() -> None:
 def test_memorization_sees_copies_and_not_new_images() -> None:
     rng = np.random.default_rng(1)
     train, held_out, new = rng.normal(size=(300, 4)), rng.normal(size=(200, 4)), rng.normal(size=(400, 4))
-    honest = memorization(new, held_out, [train[:100], train[100:]], percentile=10)
+    honest = memorization(new, held_out, train, percentile=10)
     assert honest.share == pytest.approx(0.1, abs=0.06)
     assert honest.ratio == pytest.approx(1, abs=0.15)
 
     half = np.concatenate([new[:200], train[:200] + 1e-6])
-    copied = memorization(half, held_out, [train[:100], train[100:]], percentile=10, k=2)
+    copied = memorization(half, held_out, train, percentile=10, k=2)
     assert copied.share == pytest.approx(0.55, abs=0.06)
     assert set(copied.closest(200).tolist()) == set(range(200, 400))
     assert copied.neighbor[200:, 0].tolist() == list(range(200))
