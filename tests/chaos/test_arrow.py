@@ -3,14 +3,17 @@
 import contextlib
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from components.arrow_files import read_arrow
 from components.bundle.provenance import KEYWORD, read_provenance
 from components.cache.reader import open_cache
 from components.collection import near_index
@@ -54,6 +57,32 @@ def test_indices_of_pictures(data: bytes, tmp_path: Path) -> None:
         read_index(data, "the index").to_pylist()
     with contextlib.suppress(RcgError):
         read_table([path]).to_pylist()
+
+
+@pytest.mark.parametrize("codec", ["zstd", "lz4"])
+@pytest.mark.parametrize("values", [pa.array(bytes(2**20)), pa.array([bytes(2**20)]).dictionary_encode()])
+def test_compressed_batches_are_refused_before_they_unpack(codec: str, values: pa.Array, tmp_path: Path) -> None:
+    table, path = pa.table({"x": values}), tmp_path / "index.arrow"
+    with pa.ipc.new_file(str(path), table.schema, options=pa.ipc.IpcWriteOptions(compression=codec)) as writer:
+        writer.write_table(table)
+    assert path.stat().st_size < 2**17
+    before = pa.total_allocated_bytes()
+    with pytest.raises(RcgError, match="compressed"):
+        read_table([path])
+    assert pa.total_allocated_bytes() == before
+
+
+def test_a_file_without_its_last_batches_is_not_whole(tmp_path: Path) -> None:
+    """Two batches, as its footer says, but the first ends the stream."""
+    sink, table = pa.BufferOutputStream(), pa.table({"x": [1, 2, 3]})
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=2)
+    whole = sink.getvalue().to_pybytes()
+    _schema, _first, start, _end = (found.start() for found in re.finditer(b"\xff{4}", whole))
+    cut = whole[:start] + b"\xff\xff\xff\xff\0\0\0\0" + whole[start + 8 :]
+    assert read_arrow(whole, "it").num_rows == 3
+    with pytest.raises(RcgError, match="1 of the 2 batches"):
+        read_arrow(cut, "it")
 
 
 @pytest.fixture(scope="module")
