@@ -6,7 +6,7 @@ import numpy as np
 
 from components.errors import ShapeError
 
-CHUNK = 4096
+CHUNK = 2048
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -46,8 +46,14 @@ def _nearer(
     q: np.ndarray, block: np.ndarray, best: np.ndarray, index: np.ndarray, k: int, seen: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest of those known and of a further block, whose first row has the index `seen`."""
-    d2 = np.concatenate([best, squared_distances(q, block)], axis=1)
-    here = np.broadcast_to(np.arange(seen, seen + len(block)), (len(q), len(block)))
-    index = np.concatenate([index, here], axis=1)
-    order = np.argsort(d2, axis=1, kind="stable")[:, :k]
-    return np.take_along_axis(d2, order, axis=1), np.take_along_axis(index, order, axis=1)
+    d2, rows = np.concatenate([best, squared_distances(q, block)], axis=1), np.arange(len(q))
+    known, columns = best.shape[1], []
+    for _ in range(min(k, d2.shape[1])):  # k is small: so many minima cost far less than sorting
+        column = d2.argmin(axis=1)
+        columns.append((column, d2[rows, column]))
+        d2[rows, column] = np.inf
+    chosen, nearest_d2 = (np.stack(part, axis=1) for part in zip(*columns, strict=True))
+    here = chosen - known + seen
+    if known:
+        np.copyto(here, np.take_along_axis(index, np.minimum(chosen, known - 1), axis=1), where=chosen < known)
+    return nearest_d2, here

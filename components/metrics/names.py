@@ -14,7 +14,12 @@ NAMES = {
     "kid": "KID x1000",
     "mind": "MIND",
     "cmmd": "CMMD",
+    "equivalent_px": "equivalent px",
+    "blockiness_ratio": "blockiness / real",
 }
+OF_EYES = ("blockiness_ratio",)
+"""Numbers that need no network."""
+OF_NEIGHBORS = ("precision", "recall", "density", "coverage")
 
 MEANINGS = {
     "fid": "Frechet distance in FID's Inception: how far means and covariances are apart. Lower is better.",
@@ -30,6 +35,8 @@ MEANINGS = {
     "kid": "Kernel distance, without bias at any number of pictures: about 0, also below it, for real ones.",
     "mind": "Sliced Wasserstein distance: good from about a thousand pictures on. Lower is better.",
     "cmmd": "Kernel distance of CLIP's embeddings, without bias. Lower is better.",
+    "equivalent_px": "To how many pixels real pictures would have to be shrunk to be as far away. Higher is better.",
+    "blockiness_ratio": "Steps of color across borders of patches, over those of real pictures; 1 shows no patches.",
 }
 SCALES = {"kid": 1000}
 """Factor of a number as it is shown; 1 of all others."""
@@ -37,6 +44,6 @@ SCALES = {"kid": 1000}
 
 def shown(name: str, value: float) -> str:
     """One number in text, as its name says it."""
-    if name in ("precision", "recall", "density", "coverage"):
+    if name in OF_NEIGHBORS:
         return f"{value:.3f}"
     return f"{value * SCALES.get(name, 1):.4g}"

@@ -40,6 +40,9 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
         bool,
         typer.Option("--allow-same", help="Judge by the encoder that conditioned the pictures, which flatters them."),
     ] = False,
+    controls: Annotated[
+        bool, typer.Option(help="Also judge the judge, by real pictures that are spoiled on purpose.")
+    ] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
     page_file: Annotated[Path | None, typer.Option("--page", help="Also write a page with pictures.")] = None,
 ) -> None:
@@ -52,7 +55,7 @@ def command(  # noqa: PLR0913, PLR0917  (one parameter per option)
     from flows.execution.project import Project
 
     choice = Choice(network, weights, model, network_px)
-    asked = Asked(samples, reference, choice, n, px, seed, k, bootstrap, beside or (), allow_same)
+    asked = Asked(samples, reference, choice, n, px, seed, k, bootstrap, beside or (), allow_same, controls)
     judged = judge(asked, Project.here(), counted)
     say_lines(table(judged))
     if json_file is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from components.images.pictures import grid, png_bytes
 from components.metrics.names import MEANINGS, NAMES, SCALES, shown
 from components.metrics.networks.base import Identity
+from components.metrics.sight import Sight
 from components.pages import charts
 from components.pages.page import render
 from components.pages.svg import Drawing
@@ -19,7 +20,8 @@ def columns(judged: Judged) -> list[str]:
     """Numbers in the order in which they are shown: those that are valid for so many pictures first."""
     known = judged.rows[0].numbers
     first = [name for name in judged.leading if name in known]
-    return [*first, *(name for name in NAMES if name in known and name not in first)]
+    ordered = [*first, *(name for name in NAMES if name in known and name not in first)]
+    return [name for name in ordered if name not in judged.hidden]
 
 
 def cell(name: str, numbers: dict[str, float]) -> str:
@@ -83,6 +85,7 @@ def page(judged: Judged) -> str:
         facts=facts(judged),
         meanings={NAMES[name]: MEANINGS[name] for name in shown},
         charts=[(NAMES[name], MEANINGS[name], _chart(name, judged, names)) for name in shown[:3]],
+        stand=None if judged.sight is None else _stand(judged.sight, judged, names),
         conditions=judged.rows[0].protocol.model_dump(mode="json"),
         sampled={row.name: dict(row.sampled) for row in judged.rows if row.sampled},
     )
@@ -92,6 +95,17 @@ def short_names(names: Sequence[str]) -> list[str]:
     """Without the folders, unless two would be called alike."""
     short = [name.rstrip("/").rpartition("/")[2] for name in names]
     return short if len(set(short)) == len(set(names)) else list(names)
+
+
+def _stand(sight: Sight, judged: Judged, names: Sequence[str]) -> Drawing:
+    """Where the sets stand between untouched and spoiled pictures of the reference."""
+    own = {n: r.numbers["control_fd"] for n, r in zip(names, judged.rows, strict=True) if "control_fd" in r.numbers}
+    spoiled = {f"{_REAL}, {name}": control.fd for name, control in sight.controls.items()}
+    return charts.bars(
+        {"": {_REAL: sight.fd_real} | own | spoiled},
+        title="Distance to real pictures",
+        marked=[_REAL, *spoiled],
+    )
 
 
 def _chart(name: str, judged: Judged, names: Sequence[str]) -> Drawing:

@@ -11,7 +11,9 @@ import numpy as np
 from components.config import Config
 from components.documents import read_json, validated
 from components.errors import ArtifactError
+from components.metrics.names import NAMES, OF_EYES, OF_NEIGHBORS
 from components.metrics.protocol import Protocol
+from components.metrics.sight import Sight
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,15 @@ class Judged:
     leading: list[str]
     why: str
     remarks: list[str]
+    sight: Sight | None = None
+    """What the judge made of spoiled pictures; None where it was not asked, or there were none to spoil."""
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """Numbers that the judge cannot be believed in."""
+        if self.sight is not None and self.sight.blind:
+            return frozenset(NAMES) - frozenset(OF_EYES)
+        return frozenset(OF_NEIGHBORS if self.sight is not None and self.sight.precision_blind else ())
 
 
 def records(judged: Judged) -> Iterator[dict[str, Any]]:
@@ -63,6 +74,7 @@ def as_json(judged: Judged) -> str:
         "leading": judged.leading,
         "why": judged.why,
         "remarks": judged.remarks,
+        "controls": {} if judged.sight is None else judged.sight.metrics(),
     }
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 

@@ -18,6 +18,8 @@ from components.errors import ConfigError, DataError
 from components.metrics.advice import advise
 from components.metrics.config import ReadyFeatures
 from components.metrics.protocol import NUMERICS, Protocol, check_same
+from components.metrics.sight import Sight
+from flows.evaluation.eye import Eye, open_eye
 from flows.evaluation.made import encoder_of, open_pictures
 from flows.evaluation.networks import Choice, train_on
 from flows.evaluation.rows import Judged, Row, read_rows
@@ -54,6 +56,8 @@ class Asked:
     """JSON files of earlier evaluations, whose rows are shown, too."""
     allow_same: bool = False
     """Judge in features of the network that conditioned the pictures."""
+    controls: bool = True
+    """Also judge the judge, by spoiled pictures of the reference."""
 
 
 def judge(asked: Asked, project: Project, told: Told) -> Judged:
@@ -68,14 +72,29 @@ def judge(asked: Asked, project: Project, told: Told) -> Judged:
         real, stored = _measured_reference(reference, network, kept, asked, told)
         protocols = {one.name: _protocol(asked, network, reference, one.n, stored=stored) for one in samples}
         check_same([*protocols.items(), *((row.name, row.protocol) for row in earlier)])
+        n = samples[0].n
+        eye = open_eye(reference, real, network, n=n, k=asked.k, seed=asked.seed) if asked.controls else None
         rows = [
-            _row(one, protocols[one.name], network, real, asked, told, scratch / f"measured-{i}")
+            _row(one, protocols[one.name], network, real, eye, asked, told, scratch / f"measured-{i}")
             for i, one in enumerate(samples)
         ]
-        advice = advise(rows[0].protocol.n, reference.n or None, len(real.pooled.mean), k=asked.k)
-        floor, n_real = _floor(real, rows[0].protocol.n, asked, network.identity.kind)
+        advice = advise(n, reference.n or None, len(real.pooled.mean), k=asked.k)
+        floor, n_real = _floor(real, n, asked, network.identity.kind)
+        remarks += advice.remarks + ([] if eye is None else _doubts(eye.sight))
         shown = next(iter(reference.batches(_SHOWN)))[:_SHOWN] if reference.n else None
-        return Judged(rows + earlier, floor, n_real, shown, advice.leading, advice.why, remarks + advice.remarks)
+        sight = None if eye is None else eye.sight
+        return Judged(rows + earlier, floor, n_real, shown, advice.leading, advice.why, remarks, sight)
+
+
+def _doubts(sight: Sight) -> list[str]:
+    if sight.blind:
+        return [
+            f"the judge is blind, so its numbers rank nothing and are not shown: {'; '.join(sight.reasons)}. Look at "
+            "the pictures, and judge them by a network from a file (--network dinov2, timm, clip) or by more pictures"
+        ]
+    if sight.precision_blind:
+        return ["noise or shuffled patches pass for real one by one, so precision and its kin are not shown"]
+    return []
 
 
 def _opened(asked: Asked, project: Project, scratch: Path) -> tuple[list[PictureSet], PictureSet]:
@@ -202,6 +221,7 @@ def _row(
     protocol: Protocol,
     network: "FeatureNetwork",
     real: "Measured",
+    eye: Eye | None,
     asked: Asked,
     told: Told,
     scratch: Path,
@@ -216,6 +236,8 @@ def _row(
     kind = network.identity.kind
     numbers = compare(seen, real, kind=kind, k=asked.k, n_bootstrap=asked.n_bootstrap, seed=asked.seed)
     first = np.concatenate(shown)[:_SHOWN]
+    if eye is not None and seen.features is not None:
+        numbers |= eye.of(first, seen.features)
     return Row(pictures.name, pictures.digest, protocol, numbers, pictures.sampled, first)
 
 

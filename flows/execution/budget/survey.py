@@ -157,7 +157,12 @@ def _check_difference(looks: Sequence[_Look], near_bits: int) -> None:
     alike = sum(len(j) for _, j in near_pairs(words[:1], words, near_bits))
     if alike == len(looks):
         what = "one color each" if all(one.is_constant for one in looks) else "near-duplicates of each other"
-        raise DataError("the pictures are all alike: there is nothing to learn", got=f"{len(looks)} pictures, {what}")
+        raise DataError(
+            "the pictures are all alike: there is nothing to learn",
+            got=f"{len(looks)} pictures, {what}",
+            expected="pictures that differ, a few at least",
+            fix="name the folder or bucket that holds the whole collection",
+        )
 
 
 def _said(source: Source, pictures: Sequence[Item], metadata: Sequence[Item]) -> tuple[Labels, int, int]:

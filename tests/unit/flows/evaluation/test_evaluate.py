@@ -14,7 +14,7 @@ from components.errors import ArtifactError, ConfigError, DataError, ShapeError,
 from components.metrics.networks.base import Identity, Seen
 from components.metrics.protocol import check_same
 from flows.evaluation.networks import Choice
-from flows.evaluation.page import page
+from flows.evaluation.page import columns, page, table
 from flows.evaluation.rows import Judged, as_json
 from flows.evaluation.run import Asked, judge
 from flows.execution.project import Project
@@ -57,7 +57,7 @@ def _write(name: str, n: int, shift: float = 0.0, **more: np.ndarray) -> str:
 
 
 def _judge(project: Project, samples: list[str], reference: str, kind: str = "inception", **more: Any) -> Judged:
-    asked = Asked(samples, reference, Choice(kind), n_bootstrap=0)
+    asked = Asked(samples, reference, Choice(kind), n_bootstrap=0, controls=False)
     return judge(replace(asked, **more), project, _silent)
 
 
@@ -225,3 +225,46 @@ def test_a_page_shows_pictures_numbers_and_their_protocol(project: Project) -> N
     assert "<b>.npz" not in told
     assert judged.rows[0].protocol.digest[:12] in told
     assert judged.rows[0].protocol.reference in told
+
+
+def _draw(name: str, n: int, *, seed: int = 0, step: int = 1) -> str:
+    """Pictures of 16 px with a lighter upper half, of any color, in blocks of `step` pixels."""
+    rng = np.random.default_rng(seed)
+    base = rng.normal(100, 30, (n, 1, 1, 3)) + np.linspace(60, 0, 16)[None, :, None, None]
+    grain = rng.normal(0, 12, (n, 16 // step, 16 // step, 3)).repeat(step, 1).repeat(step, 2)
+    np.savez(name, (base + grain).clip(0, 255).astype(np.uint8))
+    return name
+
+
+def test_the_judge_is_judged_and_blocks_and_sharpness_are_told(project: Project) -> None:
+    reference = _draw("r.npz", 400)
+    judged = _judge(
+        project, [_draw("a.npz", 100, seed=1), _draw("b.npz", 100, seed=2, step=4)], reference, controls=True
+    )
+    fine, coarse = (row.numbers for row in judged.rows)
+    assert fine["blockiness_ratio"] == pytest.approx(1, abs=0.05)
+    assert coarse["blockiness_ratio"] > 2
+    assert fine["equivalent_px"] <= 16
+    assert judged.sight is not None
+    assert not judged.sight.blind
+    assert judged.sight.controls["noise"].fd > fine["control_fd"]
+    assert {"kid", "blockiness_ratio", "equivalent_px"} <= set(columns(judged))
+    assert "Can the judge see?" in page(judged)
+    assert json.loads(as_json(judged))["controls"]["judge_blind"] == 0
+
+
+def test_numbers_of_a_blind_judge_are_not_shown(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    corner = lambda _self, images: Seen(images[:, 0, 0].astype(np.float32))  # noqa: E731  (all but one pixel)
+    monkeypatch.setattr(_Colors, "__call__", corner)
+    judged = _judge(project, [_draw("a.npz", 100, seed=1)], _draw("r.npz", 400), controls=True)
+    assert judged.sight is not None
+    assert judged.sight.blind
+    assert columns(judged) == ["blockiness_ratio"]
+    assert any("judge is blind" in line for line in table(judged))
+    assert "precision" not in "\n".join(table(judged)).partition("judge is blind")[0]
+    assert "fid" in judged.rows[0].numbers, "the file has them, with the flag beside them"
+
+
+def test_too_small_or_too_few_to_be_spoiled(project: Project) -> None:
+    assert _judge(project, [_write("a.npz", 40)], _write("r.npz", 60), controls=True).sight is None
+    assert _judge(project, [_draw("b.npz", 40)], _draw("few.npz", 7), controls=True).sight is None
