@@ -8,11 +8,13 @@ The judge is *blind* when chance explains what it sees, by exact tests at 5% (ev
 
 - noise, or shuffled patches, lie no further from the pictures they were made of than if each had changed places with
   its picture at random (energy test, all pictures); or
-- neither noise nor shuffled patches lie among the real half less often than untouched pictures do (sign test); or
+- neither noise nor shuffled patches lie among the real half less often than untouched pictures do (sign test), and a
+  distance as large as theirs came up among the random exchanges of the energy test at least once; or
 - it was trained to name labels, and names held-out ones no better than always naming the commonest (measure.at_chance).
 
-Where only noise passes for real picture by picture, while its distance gives it away, *precision* is blind (and recall,
-which is made the same way): noise that the network maps to one point in the middle of the pictures is precise.
+Where noise or shuffled patches pass for real picture by picture, while their distance gives them away, *precision* is
+blind (and recall, which is made the same way): noise that the network maps to one point in the middle of the pictures
+is precise, and so is a shuffled texture, which is one. Distances of such a judge still rank.
 Few pictures have little to say: a judge that cannot prove itself on them is blind, too.
 """
 
@@ -35,6 +37,7 @@ SPOILED = ("shuffled", "noise")
 """The controls that no judge may take for pictures; blurred ones are still pictures, though poor ones."""
 _MOST = 500  # pictures in each half: the tests take all pairs, and more would prove nothing more
 _N_DRAWS = 999
+_SURE = 1 / (_N_DRAWS + 1)
 _IN_WORDS = {"noise": "noise", "shuffled": "pictures with shuffled patches", "blurred": "blurred pictures"}
 _log = logging.getLogger(__name__)
 
@@ -101,7 +104,7 @@ class Sight:
             for name, c in self.controls.items()
             if name in SPOILED and c.p_distance > LEVEL
         ]
-        if not any(self._tells(name) for name in SPOILED):
+        if not any(self._tells(name) for name in SPOILED) and not self._beyond_doubt:
             shares = " and ".join(f"{self.controls[name].precision:.0%} of {_IN_WORDS[name]}" for name in SPOILED)
             found.append(f"{shares} pass for real, of real pictures {self.precision_real:.0%}")
         return found if self.unlearned is None else [*found, self.unlearned]
@@ -114,6 +117,11 @@ class Sight:
     def precision_blind(self) -> bool:
         """Whether noise or shuffled patches pass for real one by one as often as real pictures do."""
         return not all(self._tells(name) for name in SPOILED)
+
+    @property
+    def _beyond_doubt(self) -> bool:
+        """Whether no random exchange brought either spoiled set as far away as it is."""
+        return all(self.controls[name].p_distance <= _SURE for name in SPOILED)
 
     def _tells(self, name: str) -> bool:
         return self.controls[name].p_precision <= LEVEL

@@ -9,7 +9,7 @@ import pytest
 from components.errors import ShapeError
 from components.metrics.controls import CONTROLS, blurred, noise, resized_down, shuffled
 from components.metrics.evidence import binomial_tail, energy_test, sign_test
-from components.metrics.sight import Sight, halves, look
+from components.metrics.sight import Control, Sight, halves, look
 from tests.support.folders import draw_bars
 
 IMAGES, _ = draw_bars(120)
@@ -70,6 +70,16 @@ def test_noise_that_lies_in_the_middle_of_the_pictures_blinds_precision_alone() 
     sight = _verdict(see)
     assert sight.controls["noise"].p_distance <= 0.05
     assert sight.precision_blind
+
+
+@pytest.mark.parametrize(("p_distance", "blind"), [(0.001, False), (0.002, True)])
+def test_what_passes_picture_by_picture_but_never_as_a_set_blinds_precision_alone(
+    p_distance: float, blind: bool
+) -> None:
+    """As textures do, whose shuffled patches are textures."""
+    passes = Control(fd=100.0, precision=0.97, recall=0.1, p_distance=p_distance, p_precision=0.9)
+    sight = Sight(60, 5.0, 0.95, 0.9, {"noise": passes, "shuffled": passes})
+    assert (sight.blind, sight.precision_blind) == (blind, True)
 
 
 def test_few_pictures_prove_nothing() -> None:
