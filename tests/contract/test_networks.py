@@ -186,7 +186,7 @@ def test_one_row_of_time_is_for_all(kind: str) -> None:
     randomize(net)
     x, ports = normal(B, C, SIDE, SIDE), conditions(net)
     one, each = (net(x, net.time_vectors(torch.tensor(t)), ports) for t in ([7], [7, 7, 7]))
-    torch.testing.assert_close(one, each, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(one, each, rtol=1e-5, atol=1e-5)
 
 
 def test_the_context_of_an_ldm_may_be_a_sequence_alone() -> None:
