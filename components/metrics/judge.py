@@ -51,8 +51,11 @@ class Judge:
         if self.mean is None or self.axes is None:
             features, probabilities = extract(self.network, batches)
             return features, probabilities if self.task == "labels" else None
-        seen = [(extract(self.network, [images])[0] - self.mean) @ self.axes for images in batches]
-        return np.concatenate(seen), None
+        return np.concatenate([self.placed(extract(self.network, [images])[0]) for images in batches]), None
+
+    def placed(self, features: np.ndarray) -> np.ndarray:
+        """The network's features (n, d) in the judge's axes (n, k), or as they are where it has none."""
+        return features if self.mean is None or self.axes is None else (features - self.mean) @ self.axes
 
     def features(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Shapes: (n, h, w, 3) uint8 -> (n, k). Raises: DataError."""
@@ -124,7 +127,7 @@ def _ready(
     judge = Judge(network, None, mean=mean, axes=axes)
     if len(chosen) < len(images):
         return judge, by_all(judge.see, images.in_batches(batch_size), worker, "train")[0]
-    return judge, np.concatenate([(block - mean) @ axes for block in chunks(raw)]) if len(raw) else raw
+    return judge, np.concatenate([judge.placed(block) for block in chunks(raw)]) if len(raw) else raw
 
 
 def _axes(raw: np.ndarray, dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ import numpy as np
 
 from components.base import Metrics
 from components.metrics.advice import FIX
-from components.metrics.controls import CONTROLS
+from components.metrics.controls import CONTROLS, resized_down
 from components.metrics.evidence import LEVEL, energy_test, sign_test
 from components.metrics.frechet import frechet
 from components.metrics.prdc import inside
@@ -80,6 +80,10 @@ class Halves:
     def fd(self, features: np.ndarray) -> float:
         """Frechet distance to the real half, of at most as many rows as the other half has."""
         return frechet(features[: self.n], self.real)
+
+    def shrunk(self, see: See, sizes: Sequence[int]) -> list[float]:
+        """Distance of the first half at each of these sides, in pixels: what equivalent_px() reads a distance by."""
+        return [self.fd(see(resized_down(self.images[: self.n], size))) for size in sizes]
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,14 @@ The stage `evaluate` asks it of all held-out pictures. Here the part grows with 
 again as the judging itself where pictures are few, and a fifth of it where they are many.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from components.base import Metrics
-from components.metrics.controls import resized_down
+from components.metrics.judge import Judge
 from components.metrics.looks import PERIODS, equivalent_px, sizes_px, worst_blockiness
 from components.metrics.sight import Halves, Sight, halves, look
 from components.spacing import evenly_spaced
@@ -35,14 +35,15 @@ class Eye:
 
     split: Halves
     sight: Sight
-    axes: np.ndarray
+    judge: Judge
+    """The network in a few axes of the reference."""
     sizes: list[int]
     distances: list[float]
 
     def of(self, shown: np.ndarray, features: np.ndarray) -> Metrics:
         """Of a set: blockiness of its first pictures, distance and sharpness by its features (n, d)."""
         rows = features[evenly_spaced(len(features), self.split.n)]
-        distance = self.split.fd(rows.astype(np.float64) @ self.axes)
+        distance = self.split.fd(self.judge.placed(rows))
         _, blocks, of_real = worst_blockiness(shown, self.split.images, PERIODS)
         return {
             "blockiness_ratio": blocks / of_real,
@@ -63,20 +64,10 @@ def open_eye(
     if side < _SMALLEST_PX:
         return None
     axes = real.pooled.axes(max(2, min(_MOST_AXES, 2 * half // _PER_AXIS, len(real.pooled.mean))))
-
-    def see(pictures: np.ndarray) -> np.ndarray:
-        parts = (pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH))
-        seen: np.ndarray = np.concatenate([network(part).features for part in parts]).astype(np.float64) @ axes
-        return seen
-
+    judge = Judge(network, None, mean=real.pooled.mean, axes=axes)
+    see, sizes = partial(judge.features, batch_size=_BATCH), sizes_px(side)
     split = halves(lambda rows: images[rows], len(images), see, seed=seed)
-    sizes = sizes_px(side)
-    return Eye(split, look(split, see, k=k, seed=seed), axes, sizes, _distances(split, see, sizes))
-
-
-def _distances(split: Halves, see: Callable[[np.ndarray], np.ndarray], sizes: list[int]) -> list[float]:
-    half = split.images[: split.n]
-    return [split.fd(see(resized_down(half, size))) for size in sizes]
+    return Eye(split, look(split, see, k=k, seed=seed), judge, sizes, split.shrunk(see, sizes))
 
 
 def _some(pictures: PictureSet, rows: np.ndarray) -> np.ndarray:

@@ -18,7 +18,6 @@ from components.images.pictures import to_float
 from components.metrics import looks, measure
 from components.metrics.advice import Advice, advise
 from components.metrics.config import ReadyFeatures
-from components.metrics.controls import resized_down
 from components.metrics.distances import chunks
 from components.metrics.fitting import Pictures, RealImages, pixel_vectors
 from components.metrics.judge import Judge, by_all, find_judge
@@ -190,12 +189,12 @@ class _Evaluation:
 
         `found`: distances of the samples and of training pictures, which no generator has to beat.
         """
-        info, half = self.samples.info, split.images[: split.n]
+        info = self.samples.info
         own = looks.own_period(info.pixels)
         drawn = self.samples.images(np.arange(min(len(split.images), info.n)))
         period, blocks, real = looks.worst_blockiness(drawn, split.images, (*looks.PERIODS, own or 0))
         sizes = looks.sizes_px(min(info.px, self.params.features.side(info.px)))
-        distances = [split.fd(see(resized_down(half, size))) for size in sizes]
+        distances = split.shrunk(see, sizes)
         return {
             "blockiness": blocks,
             "blockiness_real": real,
